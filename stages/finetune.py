@@ -1,0 +1,45 @@
+"""Trains each globally pruned network again for a few epochs, its masks held."""
+
+from tqdm import tqdm
+
+from stages.lib import checkpoints, device, masks, paths, results, setting, training
+from stages.lib.cli import run_stage
+
+
+def main(params, seed: int) -> None:
+    at = setting.load(params.compute, params.model, paths.PREPARED)
+    _, ruler = setting.load_baseline(at, paths.baseline(seed), seed)
+    options = params.finetune
+    pruned_models = paths.stage_directory("global_prune", seed)
+    with results.collect(paths.stage_directory("finetune", seed), ruler) as kept:
+        for sparsity in tqdm(
+            params.sparsities, "finetune", unit="model", leave=False, disable=None
+        ):
+            pruned = checkpoints.load_model(
+                pruned_models / paths.model_name("global", sparsity), at.architecture
+            ).to(at.device)
+            model, _ = training.fit(
+                pruned,
+                at.data,
+                params.training,
+                epochs=options.epochs,
+                learning_rate=options.learning_rate,
+                generator=device.generator(seed, f"finetune {sparsity:g}"),
+                held=masks.of_zeros(pruned),
+                label="finetune",
+            )
+            kept.keep(
+                model,
+                "finetune",
+                paths.model_name("finetune", sparsity),
+                target_sparsity=sparsity,
+                extra_epochs=options.epochs,
+            )
+
+
+if __name__ == "__main__":
+    run_stage(
+        main,
+        reads=["sparsities", "compute", "model", "training", "finetune"],
+        per_seed=True,
+    )

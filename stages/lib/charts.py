@@ -1,0 +1,321 @@
+"""The report's pictures: Vega-Lite charts, drawn to SVG without a browser."""
+
+from pathlib import Path
+
+import altair as alt
+import pandas as pd
+
+from stages.lib import tables
+
+WIDTH, HEIGHT = 560, 320
+METHOD_CHART = [
+    "uniform", "global", "finetune", "iterative", "structured_layer", "structured_global",
+    "structured_layer_finetune", "structured_global_finetune",
+]  # fmt: skip
+# Colour says what is removed and how (Okabe and Ito's palette, told apart by colour-blind readers);
+# a dashed line says that nothing was trained after pruning.
+COLOURS = [
+    "#999999",
+    "#0072B2",
+    "#0072B2",
+    "#009E73",
+    "#E69F00",
+    "#D55E00",
+    "#E69F00",
+    "#D55E00",
+]
+UNTRAINED = {"uniform", "global", "structured_layer", "structured_global"}
+
+
+def save(chart: alt.TopLevelMixin, path: Path) -> None:
+    """Draws a chart as SVG on white, so that it reads on a dark page too."""
+    themed = (
+        chart.properties(background="white", padding=10)
+        .configure_view(strokeOpacity=0.2)
+        .configure_axis(labelFontSize=12, titleFontSize=12, grid=True, gridOpacity=0.4)
+        .configure_legend(labelFontSize=12, titleFontSize=12, labelLimit=320)
+        .configure_title(fontSize=15, anchor="start", subtitleFontSize=12)
+    )
+    themed.save(path, format="svg")
+
+
+def _percent_axis(title: str) -> alt.Axis:
+    return alt.Axis(title=title, format="%")
+
+
+def accuracy_by_sparsity(summary: pd.DataFrame) -> alt.LayerChart:
+    """Test accuracy of every method against target sparsity, mean ± standard deviation over seeds.
+
+    summary: `tables.summary` of all rows.
+    """
+    whole = summary[summary.layer == "all"]
+    lines = whole[whole.method.isin(METHOD_CHART)].copy()
+    lines["name"] = lines.method.map(tables.METHODS)
+    lines["training"] = lines.method.map(
+        lambda method: "as pruned" if method in UNTRAINED else "trained after pruning"
+    )
+    deviation = lines.test_accuracy_std.fillna(0)
+    lines["low"] = (lines.test_accuracy - deviation).clip(lower=0)
+    lines["high"] = (lines.test_accuracy + deviation).clip(upper=1)
+    dense = whole[whole.method == "baseline"].head(1)
+    present = [method for method in METHOD_CHART if method in set(lines.method)]
+    colour = alt.Color(
+        "name:N",
+        title=None,
+        scale=alt.Scale(
+            domain=[tables.METHODS[method] for method in present],
+            range=[COLOURS[METHOD_CHART.index(method)] for method in present],
+        ),
+    )
+    dash = alt.StrokeDash(
+        "training:N",
+        title=None,
+        scale=alt.Scale(domain=["trained after pruning", "as pruned"], range=[[1, 0], [5, 4]]),
+        legend=alt.Legend(symbolType="stroke", symbolStrokeColor="black", symbolStrokeWidth=2),
+    )
+    base = alt.Chart(lines, width=WIDTH, height=HEIGHT).encode(
+        x=alt.X(
+            "target_sparsity:Q",
+            axis=_percent_axis("weights removed"),
+            scale=alt.Scale(domain=[0, 1]),
+        ),
+        color=colour,
+    )
+    mean = base.mark_line(point=alt.OverlayMarkDef(size=36), strokeWidth=2).encode(
+        y=alt.Y("test_accuracy:Q", axis=_percent_axis("test accuracy")), strokeDash=dash
+    )
+    bars = base.mark_rule(opacity=0.55).encode(y="low:Q", y2="high:Q")
+    rule = alt.Chart(dense).mark_rule(color="black", opacity=0.6).encode(y=alt.Y("test_accuracy:Q"))
+    return (rule + bars + mean).properties(
+        title=alt.TitleParams(
+            "Accuracy against sparsity",
+            subtitle="mean and standard deviation over seeds; black: the dense baseline",
+        )
+    )
+
+
+def sensitivity(summary: pd.DataFrame) -> alt.LayerChart:
+    """Each layer pruned alone: test accuracy by layer and sparsity, as a map with numbers."""
+    alone = summary[summary.method == "layer_alone"].copy()
+    alone["label"] = (100 * alone.test_accuracy).round(0).astype(int).astype(str)
+    alone["removed"] = alone.target_sparsity.map(tables.percent)
+    order = list(dict.fromkeys(alone.sort_values("target_sparsity").removed))
+    base = alt.Chart(alone).encode(
+        x=alt.X(
+            "removed:N",
+            sort=order,
+            title="weights removed from this layer alone",
+            axis=alt.Axis(labelAngle=0, grid=False),
+        ),
+        y=alt.Y(
+            "layer:N",
+            sort=list(dict.fromkeys(alone.layer)),
+            title=None,
+            axis=alt.Axis(grid=False),
+        ),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color(
+            "test_accuracy:Q",
+            scale=alt.Scale(scheme="viridis", domain=[0, 1]),
+            legend=alt.Legend(title="test accuracy", format="%"),
+        )
+    )
+    text = base.mark_text(fontSize=12).encode(
+        text="label:N",
+        color=alt.condition("datum.test_accuracy > 0.6", alt.value("black"), alt.value("white")),
+    )
+    layers, points = alone.layer.nunique(), len(order)
+    return (cells + text).properties(
+        width=max(60 * points, 240),
+        height=28 * layers,
+        title=alt.TitleParams(
+            "Sensitivity of each layer",
+            subtitle="test accuracy in percent, mean over seeds",
+        ),
+    )
+
+
+def learning_curves(curves: pd.DataFrame) -> alt.FacetChart:
+    """Training and validation accuracy by epoch, one line a seed. curves: the learning curves of
+    all seeds with a column `seed`.
+    """
+    long = curves.melt(
+        ["seed", "epoch"],
+        ["train_accuracy", "validation_accuracy"],
+        var_name="part",
+        value_name="accuracy",
+    )
+    long["part"] = long.part.str.removesuffix("_accuracy")
+    return (
+        alt.Chart(long, width=WIDTH, height=220)
+        .mark_line(strokeWidth=1.5, opacity=0.9)
+        .encode(
+            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y(
+                "accuracy:Q",
+                axis=_percent_axis("accuracy"),
+                scale=alt.Scale(domain=[0, 1]),
+            ),
+            color=alt.Color("part:N", title=None, scale=alt.Scale(range=["#0072B2", "#D55E00"])),
+            detail="seed:N",
+        )
+        .properties(
+            title=alt.TitleParams("Training the baseline", subtitle="one line per seed and part")
+        )
+    )
+
+
+def quantization_error(layers: pd.DataFrame) -> alt.LayerChart:
+    """Error of every layer by bit width against S²/12, both axes as measured (per tensor and per
+    channel).
+    """
+    data = layers[(layers.mse > 0) & (layers.theory > 0)].copy()
+    data["setting"] = data.scheme + ", per " + data.granularity
+    mean = data.groupby(["setting", "bits"], as_index=False)[["mse", "theory"]].mean()
+    bits = alt.X("bits:Q", axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"))
+    log = alt.Scale(type="log")
+    theory = (
+        alt.Chart(mean, width=WIDTH, height=HEIGHT)
+        .mark_line(strokeDash=[5, 4], opacity=0.8)
+        .encode(x=bits, y=alt.Y("theory:Q", scale=log), color="setting:N")
+    )
+    measured = (
+        alt.Chart(mean)
+        .mark_point(filled=True, size=50)
+        .encode(
+            x=bits,
+            y=alt.Y(
+                "mse:Q",
+                scale=log,
+                axis=alt.Axis(title="mean squared error", format=".0e"),
+            ),
+            color=alt.Color(
+                "setting:N",
+                title=None,
+                scale=alt.Scale(range=["#0072B2", "#56B4E9", "#D55E00", "#E69F00"]),
+            ),
+        )
+    )
+    return (theory + measured).properties(
+        title=alt.TitleParams(
+            "Error of linear quantization",
+            subtitle="points: measured, mean over layers and seeds; dashed: S²/12",
+        )
+    )
+
+
+def accuracy_by_bits(summary: pd.DataFrame) -> alt.Chart:
+    """Test accuracy of the whole network by the width of its quantized weights."""
+    lines = summary[summary.weight_bits < 32].copy()
+    lines["setting"] = lines.method.str.replace("_", ", per ")
+    return (
+        alt.Chart(lines, width=WIDTH, height=HEIGHT)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X(
+                "weight_bits:Q",
+                axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"),
+            ),
+            y=alt.Y("test_accuracy:Q", axis=_percent_axis("test accuracy")),
+            color=alt.Color(
+                "setting:N",
+                title=None,
+                scale=alt.Scale(range=["#0072B2", "#56B4E9", "#D55E00", "#E69F00"]),
+            ),
+        )
+        .properties(
+            title=alt.TitleParams(
+                "Accuracy with quantized weights",
+                subtitle="mean over seeds, no retraining",
+            )
+        )
+    )
+
+
+def format_latency(formats: pd.DataFrame) -> alt.FacetChart:
+    """Latency by number format, for each network and device, on a logarithmic axis."""
+    known = formats[formats.latency_ms.notna()].copy()
+    known["panel"] = known.network + " on " + known.device
+    known["batch"] = "batch " + known.batch_size.astype(str)
+    known["label"] = known.latency_ms.map(tables.milliseconds) + " ms"
+    order = list(dict.fromkeys(formats.dtype))
+    batches = list(dict.fromkeys(known.sort_values("batch_size").batch))
+    base = alt.Chart().encode(
+        x=alt.X(
+            "latency_ms:Q",
+            scale=alt.Scale(type="log", domainMin=known.latency_ms.min() / 2, nice=True),
+            axis=alt.Axis(title="milliseconds per call (logarithmic)", tickCount=6),
+        ),
+        y=alt.Y("dtype:N", sort=order, title=None),
+        yOffset=alt.YOffset("batch:N", sort=batches),
+        color=alt.Color(
+            "batch:N",
+            title=None,
+            sort=batches,
+            scale=alt.Scale(range=["#0072B2", "#E69F00"]),
+        ),
+    )
+    points = base.mark_point(filled=True, size=80)
+    text = base.mark_text(align="left", dx=8, fontSize=11).encode(text="label:N")
+    return (
+        alt.layer(points, text, data=known)
+        .properties(width=WIDTH, height=120)
+        .facet(row=alt.Row("panel:N", title=None, header=alt.Header(labelFontSize=13)))
+        .properties(
+            title=alt.TitleParams(
+                "Latency by number format",
+                subtitle="median of repeated calls; what could not be measured is in the table",
+            )
+        )
+    )
+
+
+def structured_latency(latencies: pd.DataFrame, summary: pd.DataFrame) -> alt.Chart:
+    """Latency of the smaller networks against their multiply-adds, both relative to the dense
+    network.
+    """
+    macs = summary[summary.layer == "all"].set_index(["method", "target_sparsity"]).multiply_adds
+    dense = macs.loc["baseline"].iloc[0]
+    data = latencies.groupby(["method", "target_sparsity", "batch_size"], as_index=False)[
+        "relative_to_baseline"
+    ].mean()
+    data["relative_multiply_adds"] = [
+        macs[key] / dense for key in zip(data.method, data.target_sparsity, strict=True)
+    ]
+    data["name"] = data.method.map(tables.METHODS)
+    data["batch"] = "batch " + data.batch_size.astype(str)
+    batches = list(dict.fromkeys(data.sort_values("batch_size").batch))
+    methods = list(dict.fromkeys(data.method))
+    colours = {"baseline": "black", **dict(zip(METHOD_CHART, COLOURS, strict=True))}
+    return (
+        alt.Chart(data, width=WIDTH / 2 - 20, height=260)
+        .mark_point(filled=True, size=80)
+        .encode(
+            x=alt.X(
+                "relative_multiply_adds:Q",
+                axis=_percent_axis("multiply-adds, of the dense network's"),
+                scale=alt.Scale(domain=[0, 1]),
+            ),
+            y=alt.Y(
+                "relative_to_baseline:Q",
+                axis=_percent_axis("latency, of the dense network's"),
+                scale=alt.Scale(domainMin=0),
+            ),
+            color=alt.Color(
+                "name:N",
+                title=None,
+                scale=alt.Scale(
+                    domain=[tables.METHODS[method] for method in methods],
+                    range=[colours[method] for method in methods],
+                ),
+            ),
+            column=alt.Column("batch:N", sort=batches, title=None),
+        )
+        .properties(
+            title=alt.TitleParams(
+                "Fewer multiply-adds, less time?",
+                subtitle="measured side by side; single weights set to zero save no time",
+            )
+        )
+    )

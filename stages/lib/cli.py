@@ -1,0 +1,42 @@
+"""How every stage is run: `python -m stages.NAME [--seed N]`, errors for people, exit code 2."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from stages.lib import params as parameters
+from stages.lib.errors import UserError
+
+
+def run_stage(
+    main: Callable[..., None],
+    *,
+    reads: Sequence[str],
+    per_seed: bool = False,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Validates params.yaml whole, then calls `main(params)`, or `main(params, seed)` per seed.
+
+    `params` has the sections named in `reads` and no other. A UserError becomes its lines on
+    stderr and exit code 2, Ctrl-C a line and exit code 130.
+    """
+    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
+    if per_seed:
+        parser.add_argument("--seed", type=int, required=True, help="one of params.yaml's seeds")
+    arguments = parser.parse_args(argv)
+    try:
+        if per_seed:
+            seeds = parameters.read("seeds").seeds
+            if arguments.seed not in seeds:
+                known = ", ".join(map(str, seeds))
+                raise UserError(f"--seed {arguments.seed}: not among params.yaml's seeds ({known})")
+            main(parameters.read(*reads), arguments.seed)
+        else:
+            main(parameters.read(*reads))
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: nothing of this stage was written", file=sys.stderr)
+        sys.exit(130)

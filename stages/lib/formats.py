@@ -1,0 +1,259 @@
+"""Number formats (float32, float16, bfloat16) on a device: what a network costs in each."""
+
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from stages.lib import counting, evaluation, latency
+from stages.lib.evaluation import Samples
+
+# A batch costs less per image than single images do: with half of their time, the guess of what a
+# batch takes stayed below the truth for ResNet-152 on a CPU, so nothing affordable is left out.
+BATCHING_GAIN = 0.5
+MOST_BOXES = 6
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatRow:
+    """One line of the bench. What could not be measured is None, and `note` says why.
+
+    accuracy: on the test images, where the network was trained; else None. agreement: share of
+    `agreement_images` inputs whose top-1 class is float32's on the same device. Latencies in
+    milliseconds for the whole batch; runs: calls timed; peak_memory_bytes: on a GPU, of the
+    largest call.
+    """
+
+    network: str
+    image_shape: str
+    device: str
+    dtype: str
+    batch_size: int
+    parameters: int
+    bytes_on_disk: int
+    threads: int
+    accuracy: float | None = None
+    agreement: float | None = None
+    agreement_images: int | None = None
+    latency_ms: float | None = None
+    latency_iqr_ms: float | None = None
+    runs: int = 0
+    peak_memory_bytes: int | None = None
+    note: str = ""
+
+
+COLUMNS = [field.name for field in fields(FormatRow)]
+
+
+def cast(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A copy in `dtype` on `device`, in evaluation mode."""
+    return copy.deepcopy(model).to(device=device, dtype=dtype).eval()
+
+
+def bytes_on_disk(model: nn.Module) -> int:
+    """Size of the network's safetensors file, written to a temporary folder and measured there."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "model.safetensors"
+        save_file(tensors, file)
+        return file.stat().st_size
+
+
+def top1(
+    model: nn.Module, inputs: torch.Tensor, seconds: float, batch_size: int = 8
+) -> torch.Tensor:
+    """Top-1 classes, int64 [m] on the CPU, of as many leading inputs as fit into `seconds` (at
+    least one).
+
+    inputs: float [n, c, h, w], on the model's device and in its dtype.
+    """
+    classes: list[torch.Tensor] = []
+    spent, done = 0.0, 0
+    with torch.inference_mode():
+        while done < len(inputs):
+            # One image first: its time tells whether a batch of them still fits.
+            size = batch_size if done else 1
+            per_image = spent / done if done else 0.0
+            if done and spent + per_image * size > seconds:
+                break
+            part = inputs[done : done + size]
+            spent += latency.seconds_of_one(
+                lambda part=part: classes.append(model(part).argmax(1).cpu()),
+                inputs.device,
+            )
+            done += len(part)
+    return torch.cat(classes)
+
+
+def agreement(one: torch.Tensor, other: torch.Tensor) -> tuple[float, int]:
+    """Share of equal classes over the inputs that both have, and how many those are."""
+    count = min(len(one), len(other))
+    return float((one[:count] == other[:count]).double().mean()), count
+
+
+def calibrate_batch_norm(model: nn.Module, inputs: torch.Tensor) -> None:
+    """Sets the batch norms of an untrained network to the statistics of `inputs`, in place.
+
+    With their initial statistics (0 and 1), a deep residual network's activations grow with every
+    block until float16 overflows, which says nothing about float16.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(inputs)
+    model.eval()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """latency in seconds (None where it was not measured), peak memory in bytes (GPU), and why
+    not.
+    """
+
+    latency: latency.Latency | None
+    peak_memory: int | None
+    note: str
+
+
+def timed(
+    model: nn.Module,
+    batch: torch.Tensor,
+    *,
+    threads: int,
+    seconds: float,
+    per_image: float | None,
+) -> Timing:
+    """Times forward passes of `batch`, float [n, c, h, w], within about `seconds`.
+
+    per_image: seconds for one image, known from a smaller batch. A call that this says
+    takes longer than MOST_BOXES boxes is not started: the note gives the guess instead.
+    """
+    expected = per_image * len(batch) * BATCHING_GAIN if per_image else 0.0
+    if expected > MOST_BOXES * seconds:
+        return Timing(
+            None,
+            None,
+            f"not run: one call would take about {expected:.0f} s, the time box is {seconds:g} s",
+        )
+    device = batch.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with torch.inference_mode():
+        found = latency.measure(
+            lambda: model(batch), device=device, threads=threads, seconds=seconds
+        )
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    note = "one call fills the time box: no spread" if found.runs == 1 else ""
+    return Timing(found, peak, note)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to bench. inputs: float32 [n, c, h, w] on the CPU, at least as many as the largest
+    batch; samples: labelled test images, where the network was trained on such.
+    """
+
+    name: str
+    model: nn.Module
+    inputs: torch.Tensor
+    samples: Samples | None
+    note: str = ""
+
+
+def _top1_or_accuracy(
+    subject: Subject, model: nn.Module, reference: torch.Tensor | None, seconds: float, count: int
+) -> tuple[dict[str, float | int], torch.Tensor | None]:
+    """The quality columns of a network in one format, and its top-1 classes where it has no
+    labels.
+    """
+    first = next(model.parameters())
+    if subject.samples is not None:
+        predicted = evaluation.predict(model, subject.samples, first.dtype)
+        return {"accuracy": evaluation.share_correct(predicted, subject.samples.labels)}, None
+    classes = top1(model, subject.inputs[:count].to(first), seconds)
+    share, compared = agreement(classes if reference is None else reference, classes)
+    return {"agreement": share, "agreement_images": compared}, classes
+
+
+def bench(
+    subject: Subject,
+    devices: Sequence[str],
+    dtypes: Sequence[str],
+    batch_sizes: Sequence[int],
+    *,
+    threads: int,
+    seconds: float,
+    agreement_images: int,
+) -> Iterator[FormatRow]:
+    """One row per format, device and batch size, about `seconds` for each latency and each
+    agreement.
+
+    On each device float32 comes first, whether or not it is in `dtypes`: agreement is with it.
+    """
+    reference: dict[str, torch.Tensor | None] = {}
+    for dtype_name in ["float32", *(name for name in dtypes if name != "float32")]:
+        dtype = DTYPES[dtype_name]
+        on_cpu = cast(subject.model, dtype, torch.device("cpu"))
+        size_on_disk = bytes_on_disk(on_cpu)
+        for device_name in devices:
+            row = FormatRow(
+                network=subject.name,
+                image_shape="×".join(map(str, subject.inputs.shape[1:])),
+                device=device_name,
+                dtype=dtype_name,
+                batch_size=0,
+                parameters=counting.parameters(on_cpu),
+                bytes_on_disk=size_on_disk,
+                threads=threads,
+            )
+            if device_name == "cuda" and not torch.cuda.is_available():
+                if dtype_name in dtypes:
+                    for size in batch_sizes:
+                        yield replace(row, batch_size=size, note="no CUDA device")
+                continue
+            device = torch.device(device_name)
+            model = on_cpu.to(device)
+            quality, classes = _top1_or_accuracy(
+                subject, model, reference.get(device_name), seconds, agreement_images
+            )
+            reference.setdefault(device_name, classes)
+            if dtype_name in dtypes:
+                row = replace(row, **quality)
+                yield from _timed_rows(row, subject, model, batch_sizes, threads, seconds)
+
+
+def _timed_rows(
+    row: FormatRow,
+    subject: Subject,
+    model: nn.Module,
+    batch_sizes: Sequence[int],
+    threads: int,
+    seconds: float,
+) -> Iterator[FormatRow]:
+    per_image = None
+    for size in batch_sizes:
+        batch = subject.inputs[:size].to(next(model.parameters()))
+        timing = timed(model, batch, threads=threads, seconds=seconds, per_image=per_image)
+        notes = "; ".join(filter(None, (timing.note, subject.note)))
+        filled = replace(row, batch_size=size, note=notes, peak_memory_bytes=timing.peak_memory)
+        if timing.latency is not None:
+            per_image = timing.latency.median / size
+            filled = replace(
+                filled,
+                latency_ms=timing.latency.median * 1e3,
+                latency_iqr_ms=timing.latency.iqr * 1e3,
+                runs=timing.latency.runs,
+            )
+        yield filled

@@ -1,0 +1,100 @@
+"""What machine this is, found out without importing torch.
+
+The CUDA driver is asked through ctypes, as it respects CUDA_VISIBLE_DEVICES and tells in a
+tenth of a second what `import torch` needs two for.
+"""
+
+import ctypes
+import os
+import platform
+import re
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# The instruction sets that change how fast a network runs; the other flags vary between
+# kernels on one machine and would make the same machine look new.
+_ISA = re.compile(
+    r"^(avx\w*|amx\w*|fma\w*|f16c|sse4_[12]|asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?)$"
+)
+_APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
+
+
+@cache
+def cuda_devices() -> tuple[str, ...]:
+    """Names of the CUDA devices this process may use; empty where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    names = []
+    for index in range(count.value):
+        device = ctypes.c_int()
+        name = ctypes.create_string_buffer(256)
+        if driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+            driver.cuDeviceGetName(name, len(name), device)
+            names.append(name.value.decode(errors="replace"))
+    return tuple(names)
+
+
+def _sysctl(key: str) -> str:
+    try:
+        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
+    """CPU model and its sorted arithmetic instruction sets, out of /proc/cpuinfo's text."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip().lower(), value.strip())
+    flags = fields.get("flags", fields.get("features", "")).split()
+    model = fields.get("model name") or fields.get("cpu part", "")
+    return model, sorted({flag for flag in flags if _ISA.match(flag)})
+
+
+def _cpu() -> tuple[str, list[str]]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model, flags = parse_cpuinfo(cpuinfo.read_text(errors="replace"))
+    else:
+        model = _sysctl("machdep.cpu.brand_string")
+        flags = sorted(
+            name.lower()
+            for name in _APPLE_FEATURES
+            if _sysctl(f"hw.optional.arm.FEAT_{name}") == "1"
+        )
+    return model or platform.processor() or platform.machine(), flags
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe() -> dict[str, Any]:
+    """The machine as far as it decides latencies: system, CPU, instruction sets, cores, GPUs,
+    torch.
+    """
+    model, flags = _cpu()
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": model,
+        "isa": flags,
+        "cores": _cores(),
+        "gpus": list(cuda_devices()),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "torchvision": metadata.version("torchvision"),
+    }

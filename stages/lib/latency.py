@@ -1,0 +1,102 @@
+"""How long a call takes: torch's own benchmark timer, within a box of time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils import benchmark
+
+ROUNDS = 5
+BLOCKS = 20
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds per call: median and interquartile range over blocks of calls; runs: calls timed."""
+
+    median: float
+    iqr: float
+    runs: int
+
+
+def summary(blocks: Sequence[float], runs: int) -> Latency:
+    """Median and interquartile range of block means, in seconds; the range of one block is 0."""
+    values = torch.tensor(blocks, dtype=torch.float64)
+    low, median, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+    return Latency(median, high - low, runs)
+
+
+def seconds_of_one(call: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call, the device's work included."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+class _Series:
+    """One call's measurements: warmed up when made, then timed block by block as time is
+    allotted.
+    """
+
+    def __init__(self, call: Callable[[], object], device: torch.device, seconds: float) -> None:
+        self.expected = seconds_of_one(call, device)
+        for _ in range(2):
+            if self.expected < seconds / 10:
+                self.expected = min(self.expected, seconds_of_one(call, device))
+        self.call = call
+        self.number = max(1, int(seconds / BLOCKS / max(self.expected, 1e-7)))
+        self.means: list[float] = []
+        self.allotted = 0.0
+
+    @property
+    def runs(self) -> int:
+        return len(self.means) * self.number
+
+    def take(self, seconds: float) -> None:
+        """Uses up `seconds` more, as far as whole blocks fit into all that was allotted so far."""
+        self.allotted += seconds
+        # The timer sets the thread count it is told and synchronises CUDA around every block.
+        timer = benchmark.Timer(
+            "call()", globals={"call": self.call}, num_threads=torch.get_num_threads()
+        )
+        while sum(self.means) * self.number + self.expected * self.number <= self.allotted:
+            self.expected = timer.timeit(self.number).mean
+            self.means.append(self.expected)
+
+    def latency(self) -> Latency:
+        return summary(self.means, self.runs) if self.means else Latency(self.expected, 0.0, 1)
+
+
+def interleaved(
+    calls: Sequence[Callable[[], object]],
+    *,
+    device: torch.device,
+    threads: int,
+    seconds: float,
+) -> list[Latency]:
+    """Latency of each call, about `seconds` for each, taken in turns over several rounds.
+
+    A machine that slows down for a while slows all of them, so their ratios stay right. Three
+    calls warm up (a slow one warms up once). A call that takes longer than its whole box is not
+    repeated: its warm-up is the measurement, and `runs` is 1. The thread count holds meanwhile.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        series = [_Series(call, device, seconds) for call in calls]
+        for _ in range(ROUNDS):
+            for one in series:
+                one.take(seconds / ROUNDS)
+    finally:
+        torch.set_num_threads(before)
+    return [one.latency() for one in series]
+
+
+def measure(
+    call: Callable[[], object], *, device: torch.device, threads: int, seconds: float
+) -> Latency:
+    """Latency of one call within about `seconds`; as `interleaved`."""
+    return interleaved([call], device=device, threads=threads, seconds=seconds)[0]

@@ -1,0 +1,59 @@
+"""One protocol for every method: a network in, its row and its test predictions out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stages.lib import checkpoints, counting, evaluation
+from stages.lib.evaluation import Data
+from stages.lib.records import Row
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What the rows of one stage and seed have in common.
+
+    dense_weights: the prunable weights of the baseline, of which sparsity is a share, in a
+    network with fewer filters too.
+    """
+
+    seed: int
+    data: Data
+    dense_weights: int
+
+    def row(
+        self,
+        model: nn.Module,
+        method: str,
+        *,
+        target_sparsity: float = 0.0,
+        layer: str = "all",
+        weight_bits: int = 32,
+        extra_epochs: int = 0,
+        bytes_on_disk: int | None = None,
+        kept_as: Path | None = None,
+    ) -> tuple[Row, torch.Tensor]:
+        """Measures the network: its row, and the predicted class of each test image (int64 [n]).
+
+        bytes_on_disk: of the file where it is another than the float32 model's.
+        """
+        predictions = evaluation.predict(model, self.data.test)
+        row = Row(
+            seed=self.seed,
+            method=method,
+            layer=layer,
+            weight_bits=weight_bits,
+            target_sparsity=target_sparsity,
+            sparsity=1 - counting.nonzero_weights(model) / self.dense_weights,
+            parameters=counting.parameters(model),
+            nonzero_parameters=counting.nonzero_parameters(model),
+            multiply_adds=counting.multiply_adds(model, self.data.image_shape),
+            extra_epochs=extra_epochs,
+            validation_accuracy=evaluation.accuracy(model, self.data.validation),
+            test_accuracy=evaluation.share_correct(predictions, self.data.test.labels),
+            bytes_on_disk=bytes_on_disk or checkpoints.serialized_bytes(model),
+            model=kept_as.as_posix() if kept_as else "",
+        )
+        return row, predictions

@@ -1,0 +1,265 @@
+"""The report in Markdown: what GitHub shows, tables and pictures in the order of the course."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from stages.lib import tables
+from stages.lib.findings import Finding
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the page tells of: tables of all seeds, and what was run on what."""
+
+    seeds: Sequence[int]
+    rows: pd.DataFrame
+    best: pd.DataFrame
+    layers: pd.DataFrame
+    formats: pd.DataFrame
+    latencies: pd.DataFrame
+    meta: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+    sparsity: float
+    max_drop: float
+
+
+def _methods_table(summary: pd.DataFrame) -> str:
+    dense = summary[summary.method == "baseline"].iloc[0]
+    rows = []
+    whole = summary[(summary.layer == "all") & (summary.weight_bits == 32)]
+    for method, name in tables.METHODS.items():
+        lines = whole[whole.method == method].sort_values("target_sparsity")
+        for line in lines.itertuples():
+            rows.append(
+                (
+                    name,
+                    tables.percent(round(line.sparsity, 4)),
+                    tables.spread(line.test_accuracy, line.test_accuracy_std),
+                    f"{100 * (line.test_accuracy - dense.test_accuracy):+.1f}",
+                    tables.count(line.nonzero_parameters),
+                    tables.count(line.multiply_adds),
+                    tables.size(line.bytes_on_disk),
+                    tables.count(line.extra_epochs),
+                )
+            )
+    headers = (
+        "method", "sparsity", "test accuracy, %", "Δ, points", "nonzero parameters",
+        "multiply-adds", "file", "extra epochs",
+    )  # fmt: skip
+    return tables.markdown(headers, rows)
+
+
+def _headline_table(run: Run, summary: pd.DataFrame) -> str:
+    dense = summary[summary.method == "baseline"].iloc[0]
+    headers = (
+        "method", f"test accuracy at {tables.percent(run.sparsity)}, %", "Δ, points",
+        f"sparsest within {100 * run.max_drop:g} points of the baseline", "extra epochs there",
+    )  # fmt: skip
+    rows = []
+    for method, name in tables.METHODS.items():
+        sparsity = 0.0 if method == "baseline" else run.sparsity
+        values = tables.at(run.rows, method, sparsity)
+        if not len(values):
+            continue
+        kept = tables.sparsest(run.rows, method, run.max_drop) or 0.0
+        line = summary[(summary.method == method) & (summary.target_sparsity == kept)]
+        epochs = tables.count(line.extra_epochs.iloc[0]) if kept else "0"
+        drop = 100 * (values.mean() - dense.test_accuracy)
+        spread = tables.spread(values.mean(), values.std())
+        rows.append((name, spread, f"{drop:+.1f}", tables.percent(kept), epochs))
+    return tables.markdown(headers, rows)
+
+
+def _findings_table(findings: Sequence[Finding]) -> str:
+    rows = [(f.title, f.course, f.here, f"**{f.agrees}**") for f in findings]
+    return tables.markdown(("finding", "the course", "here", "agrees?"), rows, left=4)
+
+
+def _best_table(best: pd.DataFrame) -> str:
+    chosen = best.pivot(index="layer", columns="seed", values="sparsity")
+    chosen = chosen.loc[list(dict.fromkeys(best.layer))]
+    rows = [
+        (layer, *(tables.percent(value) for value in line))
+        for layer, line in zip(chosen.index, chosen.to_numpy(), strict=True)
+    ]
+    return tables.markdown(("layer", *(f"seed {seed}" for seed in chosen.columns)), rows)
+
+
+def _formats_table(formats: pd.DataFrame) -> str:
+    rows = []
+    for line in formats.itertuples():
+        quality = ""
+        if not math.isnan(line.accuracy):
+            quality = f"accuracy {100 * line.accuracy:.1f} %"
+        elif not math.isnan(line.agreement):
+            quality = f"agreement {100 * line.agreement:.0f} % of {line.agreement_images:.0f}"
+        measured = not math.isnan(line.latency_ms)
+        peak = "" if math.isnan(line.peak_memory_bytes) else tables.size(line.peak_memory_bytes)
+        rows.append(
+            (
+                f"{line.network} {line.image_shape}",
+                line.device,
+                line.dtype,
+                str(line.batch_size),
+                tables.size(line.bytes_on_disk),
+                quality,
+                tables.milliseconds(line.latency_ms) if measured else "",
+                tables.milliseconds(line.latency_iqr_ms) if measured else "",
+                str(line.runs),
+                peak,
+                "" if pd.isna(line.note) else line.note,
+            )
+        )
+    headers = (
+        "network", "device", "format", "batch", "file", "quality", "latency, ms", "spread, ms",
+        "runs", "peak memory", "note",
+    )  # fmt: skip
+    return tables.markdown(headers, rows, left=3)
+
+
+def _latency_table(latencies: pd.DataFrame) -> str:
+    grouped = latencies.groupby(
+        ["method", "target_sparsity", "device", "batch_size"],
+        sort=False,
+        as_index=False,
+    ).agg(
+        latency_ms=("latency_ms", "mean"),
+        latency_iqr_ms=("latency_iqr_ms", "mean"),
+        relative_to_baseline=("relative_to_baseline", "mean"),
+        runs=("runs", "sum"),
+    )
+    rows = [
+        (
+            tables.METHODS[line.method],
+            tables.percent(line.target_sparsity),
+            line.device,
+            str(line.batch_size),
+            tables.milliseconds(line.latency_ms),
+            tables.milliseconds(line.latency_iqr_ms),
+            f"{line.relative_to_baseline:.2f}",
+            tables.count(line.runs),
+        )
+        for line in grouped.sort_values("batch_size", kind="stable").itertuples()
+    ]
+    headers = (
+        "network", "sparsity", "device", "batch", "latency, ms", "spread, ms", "× dense", "runs",
+    )  # fmt: skip
+    return tables.markdown(headers, rows)
+
+
+def _bits_table(summary: pd.DataFrame, layers: pd.DataFrame) -> str:
+    quantized = summary[summary.weight_bits < 32]
+    errors = layers.groupby(["scheme", "granularity", "bits"])[["mse", "theory"]].mean()
+    methods = list(dict.fromkeys(quantized.method))
+    rows = []
+    for bits in sorted(set(quantized.weight_bits)):
+        lines = quantized[quantized.weight_bits == bits].set_index("method")
+        cells = []
+        for method in methods:
+            line = lines.loc[method]
+            error = errors.loc[(*method.split("_"), bits)]
+            cells.append(
+                f"{tables.spread(line.test_accuracy, line.test_accuracy_std)}"
+                f" ({error.mse / error.theory:.2f})"
+            )
+        rows.append((str(bits), tables.size(lines.bytes_on_disk.iloc[0]), *cells))
+    names = (method.replace("_", ", per ") for method in methods)
+    return tables.markdown(("bits", "file (integers in 8 or 16 bits)", *names), rows, left=0)
+
+
+def _layers_table(layers: pd.DataFrame) -> str:
+    first = layers[(layers.seed == layers.seed.iloc[0]) & layers.bits.isin([8, 16])]
+    first = first[(first.granularity == "tensor") & (first.scheme == first.scheme.iloc[0])]
+    rows = [
+        (
+            line.layer,
+            str(line.bits),
+            f"{line.scale_most:.4g}",
+            str(line.zero_point_most),
+            f"{line.mse:.3g}",
+            f"{line.theory:.3g}",
+            f"{line.ratio:.3f}",
+        )
+        for line in first.itertuples()
+    ]
+    return tables.markdown(("layer", "bits", "S", "Z", "MSE", "S²/12", "ratio"), rows)
+
+
+def _hardware_line(hardware: Mapping[str, Any]) -> str:
+    isa = ", ".join(name for name in hardware["isa"] if not name.startswith("sse")) or "none known"
+    gpus = ", ".join(hardware["gpus"]) or "none"
+    return (
+        f"{hardware['cpu']} ({hardware['machine']}, {hardware['cores']} cores; instruction sets"
+        f" {isa}); GPU: {gpus}; {hardware['system']}, Python {hardware['python']}, torch"
+        f" {hardware['torch']}, torchvision {hardware['torchvision']}."
+    )
+
+
+def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) -> str:
+    """The whole page. figures: paths relative to the page, by the names used below."""
+    summary = tables.summary(run.rows)
+    dense = summary[summary.method == "baseline"].iloc[0]
+    counts = run.meta["images"]
+    shape = "×".join(map(str, run.meta["image_shape"]))
+    seeds = ", ".join(map(str, run.seeds))
+
+    def picture(name: str, text: str) -> str:
+        return f"![{text}]({figures[name]})\n"
+
+    parts = [
+        "# How small, how fast, at what cost\n",
+        f"A network of {tables.count(dense.parameters)} parameters"
+        f" ({tables.size(dense.bytes_on_disk)} in float32, {tables.count(dense.multiply_adds)}"
+        f" multiply-adds an image), {tables.spread(dense.test_accuracy, dense.test_accuracy_std)} %"
+        f" on the test images. Mean ± sample standard deviation over {len(run.seeds)} seed(s)"
+        f" ({seeds}); test accuracy is reported, never chosen on.\n",
+        _headline_table(run, summary) + "\n",
+        "The sparsest point is chosen on validation: the largest sparsity measured at which mean"
+        f" validation accuracy is within {100 * run.max_drop:g} points of the baseline's.\n",
+        picture("accuracy", "Test accuracy of every method against sparsity"),
+        "## The course's findings\n",
+        "Agreement is judged by means alone; differences under half a point count as none. The"
+        " course trained another network on another data set: compare directions, not digits.\n",
+        _findings_table(findings) + "\n",
+        "## Every method at every sparsity\n",
+        "Sparsity is the share of the baseline's convolution and linear weights that are gone."
+        " Multiply-adds count nonzero weights: zeros inside a dense tensor are work that *could* be"
+        " saved, and the file of a masked network is as large as before. Structured pruning alone"
+        " makes tensors smaller.\n",
+        _methods_table(summary) + "\n",
+        "## Sensitivity: each layer alone\n",
+        picture("sensitivity", "Test accuracy by layer and sparsity"),
+        f"Best trade-off per layer (sparsest that loses at most {100 * run.max_drop:g} points of"
+        " validation accuracy, alone):\n",
+        _best_table(run.best) + "\n",
+        "## The baseline's training\n",
+        picture("learning", "Accuracy by epoch"),
+        "## Structured pruning: does it get faster?\n",
+        picture("structured", "Latency against multiply-adds"),
+        _latency_table(run.latencies) + "\n",
+        "## Number formats\n",
+        picture("formats", "Latency by number format"),
+        _formats_table(run.formats) + "\n",
+        "## Linear quantization by hand\n",
+        picture("bits", "Accuracy by bit width"),
+        "Test accuracy in percent with quantized weights (activations in float32); in brackets the"
+        " measured error as a multiple of S²/12.\n",
+        _bits_table(summary, run.layers) + "\n",
+        picture("error", "Quantization error against theory"),
+        f"One number per layer ({run.layers.scheme.iloc[0]}, per tensor, seed"
+        f" {run.layers.seed.iloc[0]}):\n",
+        _layers_table(run.layers) + "\n",
+        "## What was run\n",
+        f"- Data: {len(run.meta['classes'])} classes, images {shape};"
+        f" {counts['train']} train, {counts['validation']} validation, {counts['test']} test;"
+        f" SHA-256 `{run.meta['checksum']}`.",
+        f"- Machine: {_hardware_line(run.hardware)}",
+        "- Every number above is in `reports/runs/` (one table per stage, one row per network and"
+        " seed); the networks are in `artifacts/`.",
+        "- Params: `params.yaml` at this commit; hashes of every input and output: `dvc.lock`.\n",
+    ]
+    return "\n".join(parts)

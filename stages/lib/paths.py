@@ -1,0 +1,46 @@
+"""Every path of the project. Stages run from the repository's root, so paths are relative to it."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+REQUIREMENTS = Path("requirements.txt")
+PREPARED = Path("data/prepared")
+ARTIFACTS = Path("artifacts")
+HARDWARE = ARTIFACTS / "hardware.json"
+
+REPORTS = Path("reports")
+REPORT_PAGE = REPORTS / "report.md"
+METRICS = REPORTS / "metrics.json"
+FIGURES = REPORTS / "figures"
+PLOTS = REPORTS / "plots"
+RUNS = REPORTS / "runs"
+
+ROWS = "rows.csv"
+PREDICTIONS = "predictions.safetensors"
+MODEL = "model.safetensors"
+LEARNING_CURVE = "learning_curve.csv"
+BEST_TRADEOFF = "best_tradeoff.csv"
+QUANTIZED_LAYERS = "layers.csv"
+
+
+def stage_directory(stage: str, seed: int | None = None) -> Path:
+    """Where a stage leaves its outputs: `artifacts/STAGE`, and `/seed-N` below it for a per-seed
+    stage.
+    """
+    directory = ARTIFACTS / stage
+    return directory if seed is None else directory / f"seed-{seed}"
+
+
+def baseline(seed: int) -> Path:
+    """The dense network of a seed."""
+    return stage_directory("train_baseline", seed) / MODEL
+
+
+def model_name(method: str, sparsity: float) -> str:
+    """File name of a kept model, unique within its stage: `global-0.95.safetensors`."""
+    return f"{method}-{sparsity:g}.safetensors"
+
+
+def quantized_name(method: str, bits: int) -> str:
+    """File name of a network with integer weights: `affine_channel-8bit.safetensors`."""
+    return f"{method}-{bits}bit.safetensors"

@@ -1,0 +1,137 @@
+"""The prepared data set: uint8 arrays on disk, memory-mapped by every later stage.
+
+`data/prepared/` holds PART_images.npy and PART_labels.npy for train, validation and test,
+and meta.json: class names, mean and standard deviation of the training part, a checksum.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.lib import outputs
+from stages.lib.errors import UserError
+
+PARTS = ("train", "validation", "test")
+REMEDY = "delete the folder and run `dvc repro prepare_data`"
+
+
+class Part(NamedTuple):
+    """images: uint8 [n, channels, height, width]; labels: int64 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """mean, std: one number per channel, of the training images scaled to 0…1."""
+
+    train: Part
+    validation: Part
+    test: Part
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    checksum: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self.train.images.shape[1:]
+
+
+def channel_statistics(images: np.ndarray, block: int = 4096) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of images scaled to 0…1, read block by block.
+
+    images: uint8 [n, channels, height, width]. A constant channel gets deviation 1, so that
+    dividing by it is safe.
+    """
+    total = np.zeros(images.shape[1])
+    squares = np.zeros(images.shape[1])
+    for start in range(0, len(images), block):
+        scaled = images[start : start + block].astype(np.float64) / 255
+        total += scaled.sum(axis=(0, 2, 3))
+        squares += (scaled**2).sum(axis=(0, 2, 3))
+    count = images.size / images.shape[1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std < 1e-6] = 1
+    return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
+
+
+def checksum(parts: dict[str, Part]) -> str:
+    """SHA-256 over the shapes and bytes of all parts, in order."""
+    digest = hashlib.sha256()
+    for name in PARTS:
+        for array in parts[name]:
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def write(directory: Path, parts: dict[str, Part], classes: list[str]) -> None:
+    """Writes the arrays and meta.json into `directory`, which must exist."""
+    for name in PARTS:
+        for kind, array in parts[name]._asdict().items():
+            np.save(directory / f"{name}_{kind}.npy", array, allow_pickle=False)
+    mean, std = channel_statistics(parts["train"].images)
+    meta = {
+        "classes": classes,
+        "mean": mean,
+        "std": std,
+        "images": {name: len(parts[name].labels) for name in PARTS},
+        "image_shape": list(parts["train"].images.shape[1:]),
+        "checksum": checksum(parts),
+    }
+    outputs.write_json(directory / "meta.json", meta)
+
+
+def read_meta(directory: Path) -> dict:
+    """meta.json, checked for its keys. UserError where it is missing, torn or foreign."""
+    path = directory / "meta.json"
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro prepare_data`") from None
+    except ValueError:
+        raise UserError(f"{path}: not JSON (cut short?); {REMEDY}") from None
+    keys = {"classes", "mean", "std", "images", "image_shape", "checksum"}
+    if not isinstance(meta, dict) or set(meta) != keys:
+        raise UserError(f"{path}: not the description of a prepared data set; {REMEDY}")
+    return meta
+
+
+def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {REMEDY}") from None
+    except (ValueError, EOFError, OSError):
+        raise UserError(f"{path}: not a whole .npy file (cut short?); {REMEDY}") from None
+    if array.dtype != dtype or array.shape != shape:
+        raise UserError(
+            f"{path}: holds {array.dtype} {list(array.shape)} where meta.json announces"
+            f" {np.dtype(dtype)} {list(shape)}; {REMEDY}"
+        )
+    return array
+
+
+def load(directory: Path) -> Dataset:
+    """Memory-maps the prepared data set. UserError, naming file and remedy, where it is not
+    sound.
+    """
+    meta = read_meta(directory)
+    parts = []
+    for name in PARTS:
+        count = meta["images"][name]
+        images = _array(directory / f"{name}_images.npy", np.uint8, (count, *meta["image_shape"]))
+        labels = _array(directory / f"{name}_labels.npy", np.int64, (count,))
+        if labels.min() < 0 or labels.max() >= len(meta["classes"]):
+            raise UserError(
+                f"{directory / f'{name}_labels.npy'}: a label outside the"
+                f" {len(meta['classes'])} classes; {REMEDY}"
+            )
+        parts.append(Part(images, labels))
+    return Dataset(*parts, meta["classes"], meta["mean"], meta["std"], meta["checksum"])

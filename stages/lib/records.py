@@ -1,0 +1,79 @@
+"""The one row shape: what every pruning and quantizing stage says about a network.
+
+Accuracies and sparsities are shares (0…1) rounded to six digits; sizes are bytes; an empty cell is
+None. A column that is not here is an error, in a row to be written as in a table to be read.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from stages.lib import outputs
+from stages.lib.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """seed; method; layer: a layer's name or "all"; weight_bits: 32 where nothing was quantized;
+    target_sparsity asked for and sparsity reached, both shares of the baseline's prunable
+    weights; parameters and nonzero_parameters, batch norm's and biases too; multiply_adds with a
+    nonzero weight, for one image; extra_epochs of training spent after the baseline; accuracies;
+    bytes_on_disk of the model's file; model: that file's path where it is kept, else empty.
+    """
+
+    seed: int
+    method: str
+    layer: str
+    weight_bits: int
+    target_sparsity: float
+    sparsity: float
+    parameters: int
+    nonzero_parameters: int
+    multiply_adds: int
+    extra_epochs: int
+    validation_accuracy: float
+    test_accuracy: float
+    bytes_on_disk: int
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "target_sparsity",
+            "sparsity",
+            "validation_accuracy",
+            "test_accuracy",
+        ):
+            object.__setattr__(self, name, round(float(getattr(self, name)), 6))
+
+
+COLUMNS = {field.name: field.type for field in fields(Row)}
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Writes rows as CSV, in the order given."""
+    outputs.write_csv(path, list(COLUMNS), (asdict(row) for row in rows))
+
+
+def read(path: Path) -> list[Row]:
+    """Reads rows back. UserError, naming the file and line, where a column or a value is off."""
+    remedy = "delete it and run `dvc repro`"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if list(reader.fieldnames or []) != list(COLUMNS):
+                odd = sorted(set(reader.fieldnames or []) ^ set(COLUMNS)) or ["another order"]
+                raise UserError(f"{path}: not the columns of a row ({', '.join(odd)}); {remedy}")
+            rows = []
+            for line in reader:
+                try:
+                    rows.append(Row(**{name: kind(line[name]) for name, kind in COLUMNS.items()}))
+                except (TypeError, ValueError):
+                    raise UserError(
+                        f"{path}: line {reader.line_num} is not a row (cut short?); {remedy}"
+                    ) from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro`") from None
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise UserError(f"{path}: not a readable table; {remedy}") from None
+    return rows

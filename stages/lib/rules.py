@@ -1,0 +1,157 @@
+"""What a parameter's value may be, each rule with the sentence that tells a person so."""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`allowed` completes "allowed: …"; `problems(value)` yields (key suffix, text) per problem."""
+
+    allowed: str
+    problems: Callable[[Any], Iterator[tuple[str, str]]]
+
+
+def _surprise(value: Any, wants_number: bool) -> str:
+    """Names the YAML 1.1 trap behind a value of the wrong type, if there is one."""
+    if isinstance(value, bool):
+        return " (YAML reads on, off, yes and no as booleans: quote the word if text was meant)"
+    if isinstance(value, str) and wants_number:
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        return f" (YAML reads this as text, not a number: write {_plain(number)} without quotes)"
+    return ""
+
+
+def _plain(number: float) -> str:
+    """A spelling of `number` that YAML 1.1 and 1.2 both read as a number."""
+    if not math.isfinite(number):
+        return "a finite number"
+    text = f"{number:.12f}".rstrip("0").rstrip(".")
+    return text if float(text) == number else f"{number:.1e}"
+
+
+def shown(value: Any) -> str:
+    """A value as a person would have typed it, cut to a readable length."""
+    text = {None: "nothing", True: "true", False: "false"}.get(value) if _is_atom(value) else None
+    text = text if text is not None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_atom(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _simple(allowed: str, accepts: Callable[[Any], bool], wants_number: bool = False) -> Rule:
+    def problems(value: Any) -> Iterator[tuple[str, str]]:
+        if not accepts(value):
+            surprise = _surprise(value, wants_number)
+            yield "", f"{shown(value)} is not allowed{surprise}; allowed: {allowed}"
+
+    return Rule(allowed, problems)
+
+
+def integer(least: int, most: int) -> Rule:
+    """A whole number in [least, most]; true and false are no numbers."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+    return _simple(f"a whole number from {least} to {most}", accepts, wants_number=True)
+
+
+def number(
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Rule:
+    """A finite number within the bounds given: `least` and `most` included, `above` and `below`
+    not.
+    """
+    bounds = [
+        text
+        for bound, text in (
+            (least, f"at least {least}"),
+            (above, f"above {above}"),
+            (most, f"at most {most}"),
+            (below, f"below {below}"),
+        )
+        if bound is not None
+    ]
+
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and (least is None or value >= least)
+            and (above is None or value > above)
+            and (most is None or value <= most)
+            and (below is None or value < below)
+        )
+
+    return _simple("a number " + " and ".join(bounds), accepts, wants_number=True)
+
+
+SPARSITY = number(least=0, below=1)
+
+
+def boolean() -> Rule:
+    """true or false."""
+    return _simple("true or false", lambda value: isinstance(value, bool))
+
+
+def choice(*names: str) -> Rule:
+    """One of `names`; a near miss is told which name was probably meant."""
+    allowed = "one of " + ", ".join(names) if len(names) > 1 else names[0]
+
+    def problems(value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, str) and value in names:
+            return
+        near = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else []
+        hint = f" (did you mean {near[0]}?)" if near else _surprise(value, wants_number=False)
+        yield "", f"{shown(value)} is not allowed{hint}; allowed: {allowed}"
+
+    return Rule(allowed, problems)
+
+
+def listing(item: Rule, *, ascending: bool = False) -> Rule:
+    """A list of at least one item, none twice, in ascending order where that is asked for."""
+    allowed = f"a list of at least one item, none twice{', ascending' if ascending else ''}"
+
+    def problems(value: Any) -> Iterator[tuple[str, str]]:
+        if not isinstance(value, list):
+            yield (
+                "",
+                f"{shown(value)} is not a list; allowed: {allowed}, each {item.allowed}",
+            )
+            return
+        if not value:
+            yield "", f"the list is empty; allowed: {allowed}, each {item.allowed}"
+        bad = False
+        for index, element in enumerate(value):
+            for suffix, text in item.problems(element):
+                bad = True
+                yield f"[{index}]{suffix}", text
+        if bad:
+            return
+        doubles = sorted({shown(element) for element in value if value.count(element) > 1})
+        if doubles:
+            yield (
+                "",
+                f"{', '.join(doubles)} is there more than once; allowed: {allowed}",
+            )
+        elif ascending and value != sorted(value):
+            yield (
+                "",
+                f"{shown(value)} is not in ascending order; allowed: {shown(sorted(value))}",
+            )
+
+    return Rule(allowed, problems)

@@ -1,0 +1,110 @@
+"""Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
+
+import json
+
+import pandas as pd
+
+from stages.lib import (
+    charts,
+    exports,
+    findings,
+    outputs,
+    page,
+    paths,
+    prepared,
+    records,
+    tables,
+)
+from stages.lib.cli import run_stage
+from stages.lib.errors import UserError
+
+SEEDED = (
+    "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
+    "structured_prune", "int_quantize",
+)  # fmt: skip
+
+
+def table(path) -> pd.DataFrame:
+    """A CSV as pandas reads it; UserError where it is missing or torn."""
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro`") from None
+    except (ValueError, UnicodeDecodeError):
+        raise UserError(f"{path}: not a readable table; delete it and run `dvc repro`") from None
+
+
+def seeded(seeds: list[int], stage: str, file: str) -> pd.DataFrame:
+    """One stage's table of all seeds, with a column `seed` in front."""
+    joined = []
+    for seed in seeds:
+        one = table(paths.stage_directory(stage, seed) / file)
+        one.insert(0, "seed", one.pop("seed") if "seed" in one else seed)
+        joined.append(one)
+    return pd.concat(joined, ignore_index=True)
+
+
+def rows_of(seeds: list[int]) -> pd.DataFrame:
+    """The rows of all stages and seeds, their schema checked."""
+    return pd.DataFrame(
+        row
+        for stage in SEEDED
+        for seed in seeds
+        for row in records.read(paths.stage_directory(stage, seed) / paths.ROWS)
+    )
+
+
+def main(params) -> None:
+    seeds, sparsity = params.seeds, params.report.sparsity
+    max_drop = params.layerwise_sweep.max_accuracy_drop
+    rows = rows_of(seeds)
+    layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS)
+    curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE)
+    formats = table(paths.stage_directory("dtype_bench") / paths.ROWS)
+    latencies = table(paths.stage_directory("latency_bench") / paths.ROWS)
+    run = page.Run(
+        seeds=seeds,
+        rows=rows,
+        best=seeded(seeds, "layerwise_sweep", paths.BEST_TRADEOFF),
+        layers=layers,
+        formats=formats,
+        latencies=latencies,
+        meta=prepared.read_meta(paths.PREPARED),
+        hardware=json.loads(paths.HARDWARE.read_text(encoding="utf-8")),
+        sparsity=sparsity,
+        max_drop=max_drop,
+    )
+    found = findings.judge(findings.Evidence(rows, layers, formats, sparsity))
+    summary = tables.summary(rows)
+    pictures = {
+        "accuracy": charts.accuracy_by_sparsity(summary),
+        "sensitivity": charts.sensitivity(summary),
+        "learning": charts.learning_curves(curves),
+        "structured": charts.structured_latency(latencies, summary),
+        "formats": charts.format_latency(formats),
+        "bits": charts.accuracy_by_bits(summary),
+        "error": charts.quantization_error(layers),
+    }
+
+    with (
+        outputs.whole_directory(paths.FIGURES) as figures,
+        outputs.whole_directory(paths.PLOTS) as plots,
+        outputs.whole_directory(paths.RUNS) as runs,
+    ):
+        for name, chart in pictures.items():
+            charts.save(chart, figures / f"{name}.svg")
+        for method, plot in exports.accuracy_plots(rows).items():
+            plot.to_csv(plots / f"{method}.csv", index=False)
+        exports.learning_curve_plot(curves).to_csv(plots / "learning_curve.csv", index=False)
+        exports.quantization_plot(rows, layers).to_csv(plots / "quantization.csv", index=False)
+        for stage, group in {"rows": rows, "quantized_layers": layers}.items():
+            group.to_csv(runs / f"{stage}.csv", index=False)
+        text = page.render(
+            run, found, {name: f"{paths.FIGURES.name}/{name}.svg" for name in pictures}
+        )
+    outputs.write_text(paths.REPORT_PAGE, text)
+    outputs.write_json(paths.METRICS, exports.metrics(rows, sparsity, max_drop))
+
+
+if __name__ == "__main__":
+    run_stage(main, reads=["seeds", "layerwise_sweep", "report"])
