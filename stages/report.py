@@ -1,6 +1,7 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
 import json
+import shutil
 
 import pandas as pd
 
@@ -54,6 +55,18 @@ def rows_of(seeds: list[int]) -> pd.DataFrame:
     )
 
 
+def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
+    """Stage, seed (None where it has none) and file of every table that a run leaves."""
+    per_seed = [
+        *((stage, paths.ROWS) for stage in SEEDED),
+        ("train_baseline", paths.LEARNING_CURVE),
+        ("layerwise_sweep", paths.BEST_TRADEOFF),
+        ("int_quantize", paths.QUANTIZED_LAYERS),
+    ]
+    once = [(stage, None, paths.ROWS) for stage in ("dtype_bench", "latency_bench")]
+    return [(stage, seed, file) for stage, file in per_seed for seed in seeds] + once
+
+
 def main(params) -> None:
     seeds, sparsity = params.seeds, params.report.sparsity
     max_drop = params.layerwise_sweep.max_accuracy_drop
@@ -91,16 +104,20 @@ def main(params) -> None:
         outputs.whole_directory(paths.PLOTS) as plots,
         outputs.whole_directory(paths.RUNS) as runs,
     ):
+        drawn = {name: paths.picture_name(name) for name in pictures}
         for name, chart in pictures.items():
-            charts.save(chart, figures / f"{name}.svg")
+            charts.save(chart, figures / drawn[name])
         for method, plot in exports.accuracy_plots(rows).items():
-            plot.to_csv(plots / f"{method}.csv", index=False)
-        exports.learning_curve_plot(curves).to_csv(plots / "learning_curve.csv", index=False)
-        exports.quantization_plot(rows, layers).to_csv(plots / "quantization.csv", index=False)
-        for stage, group in {"rows": rows, "quantized_layers": layers}.items():
-            group.to_csv(runs / f"{stage}.csv", index=False)
+            plot.to_csv(plots / paths.table_name(method), index=False)
+        exports.learning_curve_plot(curves).to_csv(plots / paths.LEARNING_CURVE, index=False)
+        exports.quantization_plot(rows, layers).to_csv(plots / paths.QUANTIZATION_PLOT, index=False)
+        for stage, seed, file in tables_of(seeds):
+            source = paths.stage_directory(stage, seed) / file
+            copied = runs / source.relative_to(paths.ARTIFACTS)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copied)
         text = page.render(
-            run, found, {name: f"{paths.FIGURES.name}/{name}.svg" for name in pictures}
+            run, found, {name: f"{paths.FIGURES.name}/{file}" for name, file in drawn.items()}
         )
     outputs.write_text(paths.REPORT_PAGE, text)
     outputs.write_json(paths.METRICS, exports.metrics(rows, sparsity, max_drop))

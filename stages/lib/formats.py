@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stages.lib import counting, evaluation, latency
+from stages.lib import counting, evaluation, latency, paths
 from stages.lib.evaluation import Samples
 
 # A batch costs less per image than single images do: with half of their time, the guess of what a
@@ -65,7 +65,7 @@ def bytes_on_disk(model: nn.Module) -> int:
     """Size of the network's safetensors file, written to a temporary folder and measured there."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "model.safetensors"
+        file = Path(directory) / paths.MODEL
         save_file(tensors, file)
         return file.stat().st_size
 

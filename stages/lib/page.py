@@ -258,8 +258,8 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         f" {counts['train']} train, {counts['validation']} validation, {counts['test']} test;"
         f" SHA-256 `{run.meta['checksum']}`.",
         f"- Machine: {_hardware_line(run.hardware)}",
-        "- Every number above is in `reports/runs/` (one table per stage, one row per network and"
-        " seed); the networks are in `artifacts/`.",
+        "- Every number above is in `reports/runs/` (a folder per stage and seed, a row per"
+        " network); the networks are in `artifacts/`.",
         "- Params: `params.yaml` at this commit; hashes of every input and output: `dvc.lock`.\n",
     ]
     return "\n".join(parts)

@@ -21,6 +21,8 @@ MODEL = "model.safetensors"
 LEARNING_CURVE = "learning_curve.csv"
 BEST_TRADEOFF = "best_tradeoff.csv"
 QUANTIZED_LAYERS = "layers.csv"
+QUANTIZATION_PLOT = "quantization.csv"
+META = "meta.json"
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:
@@ -34,6 +36,21 @@ def stage_directory(stage: str, seed: int | None = None) -> Path:
 def baseline(seed: int) -> Path:
     """The dense network of a seed."""
     return stage_directory("train_baseline", seed) / MODEL
+
+
+def array_name(part: str, kind: str) -> str:
+    """File name of a prepared array: `train_images.npy`."""
+    return f"{part}_{kind}.npy"
+
+
+def table_name(name: str) -> str:
+    """File name of a table in reports/: `global.csv`."""
+    return f"{name}.csv"
+
+
+def picture_name(name: str) -> str:
+    """File name of a picture: `accuracy.svg`."""
+    return f"{name}.svg"
 
 
 def model_name(method: str, sparsity: float) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.lib import outputs
+from stages.lib import outputs, paths
 from stages.lib.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -75,7 +75,7 @@ def write(directory: Path, parts: dict[str, Part], classes: list[str]) -> None:
     """Writes the arrays and meta.json into `directory`, which must exist."""
     for name in PARTS:
         for kind, array in parts[name]._asdict().items():
-            np.save(directory / f"{name}_{kind}.npy", array, allow_pickle=False)
+            np.save(directory / paths.array_name(name, kind), array, allow_pickle=False)
     mean, std = channel_statistics(parts["train"].images)
     meta = {
         "classes": classes,
@@ -85,12 +85,12 @@ def write(directory: Path, parts: dict[str, Part], classes: list[str]) -> None:
         "image_shape": list(parts["train"].images.shape[1:]),
         "checksum": checksum(parts),
     }
-    outputs.write_json(directory / "meta.json", meta)
+    outputs.write_json(directory / paths.META, meta)
 
 
 def read_meta(directory: Path) -> dict:
     """meta.json, checked for its keys. UserError where it is missing, torn or foreign."""
-    path = directory / "meta.json"
+    path = directory / paths.META
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -126,11 +126,13 @@ def load(directory: Path) -> Dataset:
     parts = []
     for name in PARTS:
         count = meta["images"][name]
-        images = _array(directory / f"{name}_images.npy", np.uint8, (count, *meta["image_shape"]))
-        labels = _array(directory / f"{name}_labels.npy", np.int64, (count,))
+        images = _array(
+            directory / paths.array_name(name, "images"), np.uint8, (count, *meta["image_shape"])
+        )
+        labels = _array(directory / paths.array_name(name, "labels"), np.int64, (count,))
         if labels.min() < 0 or labels.max() >= len(meta["classes"]):
             raise UserError(
-                f"{directory / f'{name}_labels.npy'}: a label outside the"
+                f"{directory / paths.array_name(name, 'labels')}: a label outside the"
                 f" {len(meta['classes'])} classes; {REMEDY}"
             )
         parts.append(Part(images, labels))
