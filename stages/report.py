@@ -1,7 +1,9 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
+import io
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 
@@ -25,14 +27,12 @@ SEEDED = (
 )  # fmt: skip
 
 
-def table(path) -> pd.DataFrame:
+def table(path: Path) -> pd.DataFrame:
     """A CSV as pandas reads it; UserError where it is missing or torn."""
     try:
-        return pd.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run `dvc repro`") from None
-    except (ValueError, UnicodeDecodeError):
-        raise UserError(f"{path}: not a readable table; delete it and run `dvc repro`") from None
+        return pd.read_csv(io.StringIO(records.table_text(path)))
+    except ValueError:
+        raise UserError(f"{path}: not a table; {records.REMEDY}") from None
 
 
 def seeded(seeds: list[int], stage: str, file: str) -> pd.DataFrame:

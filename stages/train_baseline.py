@@ -37,6 +37,6 @@ def main(params, seed: int) -> None:
 if __name__ == "__main__":
     run_stage(
         main,
-        reads=["compute", "data", "model", "training", "train_baseline"],
+        reads=["compute", "model", "training", "train_baseline"],
         per_seed=True,
     )

@@ -47,6 +47,7 @@ class Row:
             object.__setattr__(self, name, round(float(getattr(self, name)), 6))
 
 
+REMEDY = "delete it and run `dvc repro`"
 COLUMNS = {field.name: field.type for field in fields(Row)}
 
 
@@ -55,25 +56,31 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     outputs.write_csv(path, list(COLUMNS), (asdict(row) for row in rows))
 
 
-def read(path: Path) -> list[Row]:
-    """Reads rows back. UserError, naming the file and line, where a column or a value is off."""
-    remedy = "delete it and run `dvc repro`"
+def table_text(path: Path) -> str:
+    """The text of a CSV of `outputs.write_csv`. UserError where it is missing or cut short."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if list(reader.fieldnames or []) != list(COLUMNS):
-                odd = sorted(set(reader.fieldnames or []) ^ set(COLUMNS)) or ["another order"]
-                raise UserError(f"{path}: not the columns of a row ({', '.join(odd)}); {remedy}")
-            rows = []
-            for line in reader:
-                try:
-                    rows.append(Row(**{name: kind(line[name]) for name, kind in COLUMNS.items()}))
-                except (TypeError, ValueError):
-                    raise UserError(
-                        f"{path}: line {reader.line_num} is not a row (cut short?); {remedy}"
-                    ) from None
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro`") from None
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path}: not a readable table; {remedy}") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path}: not a readable table; {REMEDY}") from None
+    if not text.endswith("\n"):
+        raise UserError(f"{path}: cut short; {REMEDY}")
+    return text
+
+
+def read(path: Path) -> list[Row]:
+    """Reads rows back. UserError, naming the file and line, where a column or a value is off."""
+    reader = csv.DictReader(table_text(path).splitlines())
+    if list(reader.fieldnames or []) != list(COLUMNS):
+        odd = sorted(set(reader.fieldnames or []) ^ set(COLUMNS)) or ["another order"]
+        raise UserError(f"{path}: not the columns of a row ({', '.join(odd)}); {REMEDY}")
+    rows = []
+    for line in reader:
+        try:
+            if None in line or None in line.values():
+                raise ValueError("more or fewer cells than columns")
+            rows.append(Row(**{name: kind(line[name]) for name, kind in COLUMNS.items()}))
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: line {reader.line_num} is not a row; {REMEDY}") from None
     return rows

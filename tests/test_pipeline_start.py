@@ -1,0 +1,22 @@
+"""Changes at the start of the pipeline, which rerun nearly all of it."""
+
+import pytest
+from conftest import ALWAYS, EVERYTHING
+
+pytestmark = pytest.mark.xdist_group("start of the pipeline")
+
+CHANGES = [
+    ("compute.threads", 2, EVERYTHING - {"prepare_data"}),
+    ("model.width", 5, EVERYTHING - {"prepare_data"}),
+    ("training.momentum", 0.8, EVERYTHING - {"prepare_data"}),
+    ("train_baseline.epochs", 1, EVERYTHING - {"prepare_data"}),
+    ("data.split_seed", 1, EVERYTHING),
+]
+
+
+def test_a_change_at_the_start_reruns_all_that_follows(tiny):
+    """One change after another, each on top of the last."""
+    assert tiny.first == EVERYTHING
+    for key, value, expected in CHANGES:
+        tiny.change(key, value)
+        assert tiny.repro() == expected | ALWAYS, key
