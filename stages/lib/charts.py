@@ -279,7 +279,7 @@ def structured_latency(latencies: pd.DataFrame, summary: pd.DataFrame) -> alt.Ch
     dense = macs.loc["baseline"].iloc[0]
     data = latencies.groupby(["method", "target_sparsity", "batch_size"], as_index=False)[
         "relative_to_baseline"
-    ].mean()
+    ].median()
     data["relative_multiply_adds"] = [
         macs[key] / dense for key in zip(data.method, data.target_sparsity, strict=True)
     ]

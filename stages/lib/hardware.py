@@ -16,9 +16,8 @@ from typing import Any
 
 # The instruction sets that change how fast a network runs; the other flags vary between
 # kernels on one machine and would make the same machine look new.
-_ISA = re.compile(
-    r"^(avx\w*|amx\w*|fma\w*|f16c|sse4_[12]|asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?)$"
-)
+_X86_ISA = re.compile(r"avx\w*|amx\w*|fma\w*|f16c|sse4_[12]")
+_ARM_ISA = re.compile(r"asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?")
 _APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 
@@ -57,9 +56,12 @@ def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
         key, colon, value = line.partition(":")
         if colon:
             fields.setdefault(key.strip().lower(), value.strip())
-    flags = fields.get("flags", fields.get("features", "")).split()
+    # Apart, as x86's sme is memory encryption.
+    isa, flags = (
+        (_X86_ISA, fields["flags"]) if "flags" in fields else (_ARM_ISA, fields.get("features", ""))
+    )
     model = fields.get("model name") or fields.get("cpu part", "")
-    return model, sorted({flag for flag in flags if _ISA.match(flag)})
+    return model, sorted({flag for flag in flags.split() if isa.fullmatch(flag)})
 
 
 def _cpu() -> tuple[str, list[str]]:

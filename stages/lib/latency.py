@@ -9,6 +9,7 @@ from torch.utils import benchmark
 
 ROUNDS = 5
 BLOCKS = 20
+MOST_BOXES = 6
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class _Series:
     """
 
     def __init__(self, call: Callable[[], object], device: torch.device, seconds: float) -> None:
+        # The first call also chooses and compiles kernels: it counts only where it takes too long.
         self.expected = seconds_of_one(call, device)
-        for _ in range(2):
-            if self.expected < seconds / 10:
-                self.expected = min(self.expected, seconds_of_one(call, device))
+        if self.expected < MOST_BOXES * seconds:
+            self.expected = min(seconds_of_one(call, device) for _ in range(2))
         self.call = call
         self.number = max(1, int(seconds / BLOCKS / max(self.expected, 1e-7)))
         self.means: list[float] = []
@@ -80,8 +81,9 @@ def interleaved(
     """Latency of each call, about `seconds` for each, taken in turns over several rounds.
 
     A machine that slows down for a while slows all of them, so their ratios stay right. Three
-    calls warm up (a slow one warms up once). A call that takes longer than its whole box is not
-    repeated: its warm-up is the measurement, and `runs` is 1. The thread count holds meanwhile.
+    calls warm up (one, where it takes longer than MOST_BOXES boxes). A call that takes longer than
+    its whole box is not repeated: its last warm-up is the measurement, and `runs` is 1. The thread
+    count holds meanwhile.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -43,8 +43,13 @@ def _put_in_place(new: Path, final: Path) -> None:
         new.rename(final)
         return
     old = _partial(final.with_name(f"{final.name}.old"))
+    shutil.rmtree(old, ignore_errors=True)  # an earlier process may have had this pid
     final.rename(old)
-    new.rename(final)
+    try:
+        new.rename(final)
+    except OSError:
+        old.rename(final)
+        raise
     shutil.rmtree(old)
 
 
@@ -92,9 +97,12 @@ def write_csv(final: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(final)
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({column: _cell(value) for column, value in row.items()})
-    partial.replace(final)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({column: _cell(value) for column, value in row.items()})
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -10,6 +10,13 @@ import pandas as pd
 from stages.lib import tables
 from stages.lib.findings import Finding
 
+AGREES = {
+    "yes": "agrees",
+    "partly": "agrees in part",
+    "no": "does not agree",
+    "not measured": "not measured",
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -25,6 +32,10 @@ class Run:
     hardware: Mapping[str, Any]
     sparsity: float
     max_drop: float
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def _methods_table(summary: pd.DataFrame) -> str:
@@ -57,7 +68,7 @@ def _headline_table(run: Run, summary: pd.DataFrame) -> str:
     dense = summary[summary.method == "baseline"].iloc[0]
     headers = (
         "method", f"test accuracy at {tables.percent(run.sparsity)}, %", "Δ, points",
-        f"sparsest within {100 * run.max_drop:g} points of the baseline", "extra epochs there",
+        f"sparsest within {_points(run.max_drop)} of the baseline", "extra epochs there",
     )  # fmt: skip
     rows = []
     for method, name in tables.METHODS.items():
@@ -65,18 +76,25 @@ def _headline_table(run: Run, summary: pd.DataFrame) -> str:
         values = tables.at(run.rows, method, sparsity)
         if not len(values):
             continue
-        kept = tables.sparsest(run.rows, method, run.max_drop) or 0.0
+        kept = tables.sparsest(run.rows, method, run.max_drop)
         line = summary[(summary.method == method) & (summary.target_sparsity == kept)]
         epochs = tables.count(line.extra_epochs.iloc[0]) if kept else "0"
+        reached = tables.percent(kept) if kept else "" if method == "baseline" else "none"
         drop = 100 * (values.mean() - dense.test_accuracy)
         spread = tables.spread(values.mean(), values.std())
-        rows.append((name, spread, f"{drop:+.1f}", tables.percent(kept), epochs))
+        rows.append((name, spread, f"{drop:+.1f}", reached, epochs))
     return tables.markdown(headers, rows)
 
 
-def _findings_table(findings: Sequence[Finding]) -> str:
-    rows = [(f.title, f.course, f.here, f"**{f.agrees}**") for f in findings]
-    return tables.markdown(("finding", "the course", "here", "agrees?"), rows, left=4)
+def _findings_list(findings: Sequence[Finding]) -> str:
+    lines = []
+    for number, found in enumerate(findings, start=1):
+        lines += [
+            f"{number}. {found.title}: **{AGREES[found.agrees]}**",
+            f"   - the course: {found.course}",
+            f"   - here: {found.here}",
+        ]
+    return "\n".join(lines)
 
 
 def _best_table(best: pd.DataFrame) -> str:
@@ -127,9 +145,9 @@ def _latency_table(latencies: pd.DataFrame) -> str:
         sort=False,
         as_index=False,
     ).agg(
-        latency_ms=("latency_ms", "mean"),
-        latency_iqr_ms=("latency_iqr_ms", "mean"),
-        relative_to_baseline=("relative_to_baseline", "mean"),
+        latency_ms=("latency_ms", "median"),
+        latency_iqr_ms=("latency_iqr_ms", "median"),
+        relative_to_baseline=("relative_to_baseline", "median"),
         runs=("runs", "sum"),
     )
     rows = [
@@ -219,12 +237,12 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         f" ({seeds}); test accuracy is reported, never chosen on.\n",
         _headline_table(run, summary) + "\n",
         "The sparsest point is chosen on validation: the largest sparsity measured at which mean"
-        f" validation accuracy is within {100 * run.max_drop:g} points of the baseline's.\n",
+        f" validation accuracy is within {_points(run.max_drop)} of the baseline's.\n",
         picture("accuracy", "Test accuracy of every method against sparsity"),
         "## The course's findings\n",
         "Agreement is judged by means alone; differences under half a point count as none. The"
         " course trained another network on another data set: compare directions, not digits.\n",
-        _findings_table(findings) + "\n",
+        _findings_list(findings) + "\n",
         "## Every method at every sparsity\n",
         "Sparsity is the share of the baseline's convolution and linear weights that are gone."
         " Multiply-adds count nonzero weights: zeros inside a dense tensor are work that *could* be"
@@ -233,13 +251,15 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         _methods_table(summary) + "\n",
         "## Sensitivity: each layer alone\n",
         picture("sensitivity", "Test accuracy by layer and sparsity"),
-        f"Best trade-off per layer (sparsest that loses at most {100 * run.max_drop:g} points of"
+        f"Best trade-off per layer (sparsest that loses at most {_points(run.max_drop)} of"
         " validation accuracy, alone):\n",
         _best_table(run.best) + "\n",
         "## The baseline's training\n",
         picture("learning", "Accuracy by epoch"),
         "## Structured pruning: does it get faster?\n",
         picture("structured", "Latency against multiply-adds"),
+        "Medians over seeds; all networks of a seed are timed in turns, so that their ratios stand"
+        " on the same machine load. Spread: interquartile range of blocks of calls.\n",
         _latency_table(run.latencies) + "\n",
         "## Number formats\n",
         picture("formats", "Latency by number format"),

@@ -192,11 +192,22 @@ def parse(text: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"this is not YAML: {reason}") from None
+    except RecursionError:
+        raise UserError("this is nested too deeply") from None
+    except (AttributeError, IndexError, KeyError):  # PyYAML's own, e.g. for `!!bool x`
+        raise UserError("this is not YAML: a tag (!!) does not fit its value") from None
 
 
 def _unknown(path: str, given: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.0)
+    path = path if path.isprintable() else repr(path)
     return f"{path}: unknown key; the nearest known one is {nearest[0]}"
+
+
+def _allowed(kind: type | Rule) -> str:
+    if isinstance(kind, Rule):
+        return kind.allowed
+    return "the keys " + ", ".join(entry.name for entry in dataclasses.fields(kind))
 
 
 def _section_problems(name: str, kind: type | Rule, value: Any) -> Iterator[str]:
@@ -206,7 +217,7 @@ def _section_problems(name: str, kind: type | Rule, value: Any) -> Iterator[str]
         return
     rules = {entry.name: entry.metadata["rule"] for entry in dataclasses.fields(kind)}
     if not isinstance(value, dict):
-        yield f"{name}: {shown(value)} is not a section; allowed: the keys {', '.join(rules)}"
+        yield f"{name}: {shown(value)} is not a section; allowed: {_allowed(kind)}"
         return
     for key in value:
         if key not in rules:
@@ -259,7 +270,7 @@ def validate(values: Any) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for name, kind in SECTIONS.items():
         if name not in values:
-            problems.append(f"{name}: missing section")
+            problems.append(f"{name}: missing section; allowed: {_allowed(kind)}")
             continue
         found = list(_section_problems(name, kind, values[name]))
         problems += found
@@ -285,6 +296,8 @@ def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
         raise UserError(f"{path}: not found; run from the repository's root") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UserError as error:
         raise UserError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
     return SimpleNamespace(**{name: sections[name] for name in names})

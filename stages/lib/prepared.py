@@ -6,6 +6,7 @@ and meta.json: class names, mean and standard deviation of the training part, a 
 
 import hashlib
 import json
+import tokenize
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,20 +96,24 @@ def read_meta(directory: Path) -> dict:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro prepare_data`") from None
-    except ValueError:
+    except (ValueError, OSError):
         raise UserError(f"{path}: not JSON (cut short?); {REMEDY}") from None
-    keys = {"classes", "mean", "std", "images", "image_shape", "checksum"}
-    if not isinstance(meta, dict) or set(meta) != keys:
+    kinds = {
+        "classes": list, "mean": list, "std": list, "images": dict, "image_shape": list,
+        "checksum": str,
+    }  # fmt: skip
+    fits = isinstance(meta, dict) and {key: type(value) for key, value in meta.items()} == kinds
+    if not fits or set(meta["images"]) != set(PARTS):
         raise UserError(f"{path}: not the description of a prepared data set; {REMEDY}")
     return meta
 
 
 def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {REMEDY}") from None
-    except (ValueError, EOFError, OSError):
+    except (ValueError, EOFError, OSError, tokenize.TokenError):
         raise UserError(f"{path}: not a whole .npy file (cut short?); {REMEDY}") from None
     if array.dtype != dtype or array.shape != shape:
         raise UserError(

@@ -33,18 +33,30 @@ def _plain(number: float) -> str:
     if not math.isfinite(number):
         return "a finite number"
     text = f"{number:.12f}".rstrip("0").rstrip(".")
-    return text if float(text) == number else f"{number:.1e}"
+    if len(text) <= 20 and float(text) == number:
+        return text
+    mantissa, _, exponent = repr(number).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if exponent else mantissa
 
 
 def shown(value: Any) -> str:
     """A value as a person would have typed it, cut to a readable length."""
-    text = {None: "nothing", True: "true", False: "false"}.get(value) if _is_atom(value) else None
-    text = text if text is not None else repr(value)
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out an integer of more than 4300 digits
+        text = "an enormous number"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _is_atom(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond the largest float
+        return False
 
 
 def _simple(allowed: str, accepts: Callable[[Any], bool], wants_number: bool = False) -> Rule:
@@ -90,7 +102,7 @@ def number(
         return (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and math.isfinite(value)
+            and _is_finite(value)
             and (least is None or value >= least)
             and (above is None or value > above)
             and (most is None or value <= most)

@@ -10,7 +10,7 @@ def stratified(labels: np.ndarray, validation: int, test: int, seed: int) -> dic
     """Indices of each part, ascending: exactly `validation` and `test` images, the rest for
     training.
 
-    Each part holds every class in the proportion of the whole, to within one image. labels:
+    Each part holds every class in the proportion of the whole, to within two images. labels:
     int [n]. Raises UserError where a part would be smaller than the number of classes.
     """
     total, classes = len(labels), len(np.unique(labels))
@@ -28,12 +28,19 @@ def stratified(labels: np.ndarray, validation: int, test: int, seed: int) -> dic
             f" {classes} classes left"
         )
     everything = np.arange(total)
-    rest, test_part = train_test_split(
-        everything, test_size=test, stratify=labels, random_state=seed
-    )
-    train_part, validation_part = train_test_split(
-        rest, test_size=validation, stratify=labels[rest], random_state=seed
-    )
+    try:
+        rest, test_part = train_test_split(
+            everything, test_size=test, stratify=labels, random_state=seed
+        )
+        train_part, validation_part = train_test_split(
+            rest, test_size=validation, stratify=labels[rest], random_state=seed
+        )
+    except ValueError:
+        fewest = np.unique(labels, return_counts=True)[1].min()
+        raise UserError(
+            f"data.validation_images, data.test_images: the rarest class has {fewest} images, too"
+            " few to share out; allowed: smaller parts, or more images of that class"
+        ) from None
     return {
         "train": np.sort(train_part),
         "validation": np.sort(validation_part),

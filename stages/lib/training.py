@@ -101,8 +101,7 @@ def fit(
                     dampening=0,
                     nesterov=recipe.momentum > 0,
                     maximize=False,
-                    foreach=False,
-                    fused=True,
+                    foreach=False,  # the other forms regroup `momenta` and would lose it
                 )
             masks.apply_(model, held)
             loss_sum += loss.item() * len(index)

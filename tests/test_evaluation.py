@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stages.lib import checkpoints, counting, evaluation, masks
+from stages.lib.measuring import Ruler
+from stages.lib.prepared import Dataset, Part
+from tests import toys
+
+
+class Reader(nn.Module):
+    """Predicts the value of an image's only pixel as its class."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.classes = nn.Parameter(torch.arange(classes) / 255)
+        self.batches = []
+        self.modes = []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        self.modes.append(self.training)
+        return -(images.flatten(1) - self.classes).abs()
+
+
+def pixels(values, labels=None):
+    images = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return toys.samples(images, torch.tensor(values if labels is None else labels))
+
+
+def test_predictions_are_in_the_order_of_the_samples(monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", 4)
+    values = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    found = evaluation.predict(Reader(), pixels(values))
+    assert found.dtype == torch.int64
+    assert found.tolist() == values
+
+
+def test_a_short_last_batch_weighs_what_it_is_worth(monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", 4)
+    labels = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
+    model = Reader()
+    accuracy = evaluation.accuracy(model, pixels(range(10), labels))
+    assert model.batches == [4, 4, 2]
+    # The mean over batches would be 2/3.
+    assert accuracy == 0.8
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 500])
+def test_the_batch_size_does_not_change_what_is_predicted(monkeypatch, size):
+    model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
+    expected = evaluation.predict(model, samples)
+    monkeypatch.setattr(evaluation, "BATCH", size)
+    assert torch.equal(evaluation.predict(model, samples), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_prediction_runs_in_evaluation_mode_and_puts_the_mode_back(training):
+    model = Reader().train(training)
+    evaluation.predict(model, pixels([1, 2]))
+    assert model.modes == [False]
+    assert model.training is training
+
+
+def test_prediction_leaves_the_network_alone():
+    model = toys.convnet().train()
+    evaluation.predict(model, toys.halves(6))
+    assert toys.same_state(model, toys.convnet())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_come_in_the_dtype_of_the_network(dtype):
+    model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
+    expected = evaluation.predict(model, samples)
+    found = evaluation.predict(model.to(dtype), samples, dtype)
+    assert (found == expected).double().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "share"),
+    [([1, 2, 3], [1, 2, 3], 1.0), ([1, 2, 3, 0], [1, 0, 0, 0], 0.5), ([1], [0], 0.0)],
+)
+def test_share_correct_of_known_cases(predictions, labels, share):
+    assert evaluation.share_correct(torch.tensor(predictions), torch.tensor(labels)) == share
+
+
+def test_a_data_set_comes_whole_and_normalised_onto_the_device():
+    def part(count):
+        return Part(np.full((count, 1, 2, 2), 51, np.uint8), np.arange(count, dtype=np.int64) % 2)
+
+    dataset = Dataset(part(4), part(3), part(2), ["no", "yes"], [0.2], [0.5], "checksum")
+    data = evaluation.on_device(dataset, torch.device("cpu"))
+    assert [len(samples.labels) for samples in (data.train, data.validation, data.test)] == [
+        4,
+        3,
+        2,
+    ]
+    assert data.classes == ["no", "yes"]
+    assert data.image_shape == (1, 2, 2)
+    assert data.train.images.dtype == torch.uint8
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+    found = data.test.normalize(data.test.images)
+    torch.testing.assert_close(found, torch.zeros(2, 1, 2, 2), atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def ruler():
+    return Ruler(5, toys.data(), counting.prunable_weights(toys.convnet()))
+
+
+def test_a_row_holds_what_was_measured(ruler, tmp_path):
+    model = toys.lived_in(toys.convnet())
+    weights = masks.prunable(model)
+    total = sum(weight.numel() for weight in weights.values())
+    pruned = masks.masked(model, masks.global_magnitude(weights, 0.5))
+    row, predictions = ruler.row(
+        pruned, "global", target_sparsity=0.5, extra_epochs=3, kept_as=tmp_path / "a.safetensors"
+    )
+    assert (row.seed, row.method, row.layer, row.weight_bits) == (5, "global", "all", 32)
+    assert (row.target_sparsity, row.extra_epochs) == (0.5, 3)
+    assert row.sparsity == round(round(0.5 * total) / total, 6)
+    assert row.parameters == counting.parameters(model)
+    assert row.parameters - row.nonzero_parameters == round(0.5 * total)
+    assert row.multiply_adds == counting.multiply_adds(pruned, (1, 8, 8))
+    assert row.model == (tmp_path / "a.safetensors").as_posix()
+    assert torch.equal(predictions, evaluation.predict(pruned, ruler.data.test))
+    right = int((predictions == ruler.data.test.labels).sum())
+    assert row.test_accuracy == round(right / 12, 6)
+    assert row.validation_accuracy == round(evaluation.accuracy(pruned, ruler.data.validation), 6)
+
+
+def test_bytes_are_those_of_the_float32_file_unless_told(ruler, tmp_path):
+    model = toys.convnet()
+    size = checkpoints.save_model(model, tmp_path / "model.safetensors")
+    assert ruler.row(model, "dense")[0].bytes_on_disk == size
+    assert ruler.row(model, "int8", bytes_on_disk=123)[0].bytes_on_disk == 123
+
+
+def test_a_dense_network_has_sparsity_zero_and_is_kept_nowhere(ruler):
+    row, _ = ruler.row(toys.lived_in(toys.convnet()), "dense")
+    assert row.sparsity == 0
+    assert row.model == ""
+
+
+def test_sparsity_of_a_smaller_network_is_a_share_of_the_baseline(ruler):
+    small = toys.lived_in(toys.convnet(2))
+    row, _ = ruler.row(small, "structured_layer")
+    kept = counting.prunable_weights(small) / ruler.dense_weights
+    assert row.sparsity == round(1 - kept, 6)
+    assert row.sparsity > 0.7
+
+
+def test_measuring_leaves_the_network_alone(ruler):
+    model = toys.convnet().train()
+    ruler.row(model, "dense")
+    assert model.training
+    assert toys.same_state(model, toys.convnet())

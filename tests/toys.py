@@ -1,0 +1,97 @@
+"""Networks and data small enough for a test: width 4, 8×8 images, a few samples."""
+
+from collections.abc import Sequence
+
+import torch
+from hypothesis import settings
+from torch import nn
+
+from stages.lib import models
+from stages.lib.evaluation import Data, Samples
+from stages.lib.images import Normalize
+from stages.lib.params import Training
+
+# Two workers with two threads each on two cores wait for each other: tests take ten times longer.
+torch.set_num_threads(1)
+
+# Derandomized, so that a red test stays red; no deadline, since the first call into torch is slow.
+few_examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def convnet(width: int = 4, in_channels: int = 1, classes: int = 3, seed: int = 0) -> nn.Module:
+    """The pipeline's network, small."""
+    return models.build_seeded(models.architecture("convnet", width, in_channels, classes), seed)
+
+
+@torch.no_grad()
+def lived_in(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The network with every parameter and statistic at random, as if it had been trained.
+
+    Fresh batch norms and biases (0 and 1) would hide what is done to them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            tensor.copy_(noise.abs() + 0.5)
+        elif tensor.dim() > 1:
+            tensor.copy_(noise / tensor[0].numel() ** 0.5)
+        else:
+            tensor.copy_(noise)
+    return model.eval()
+
+
+def noise(count: int, image_shape: Sequence[int] = (1, 8, 8), seed: int = 0) -> torch.Tensor:
+    """A float batch for a network."""
+    return torch.randn(count, *image_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def samples(images: torch.Tensor, labels: torch.Tensor) -> Samples:
+    """Samples whose normalisation only scales 0…255 to 0…1."""
+    channels = images.shape[1]
+    normalize = Normalize([0.0] * channels, [1.0] * channels, torch.device("cpu"))
+    return Samples(images, labels, normalize)
+
+
+def halves(count: int, seed: int = 0) -> Samples:
+    """A separable set of three classes: bright above, bright below, dark; with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.randint(0, 40, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images[labels == 0, :, :4] += 200
+    images[labels == 1, :, 4:] += 200
+    return samples(images, labels)
+
+
+def data(train: int = 24, validation: int = 15, test: int = 12) -> Data:
+    """The three parts of the separable set."""
+    return Data(
+        train=halves(train, seed=1),
+        validation=halves(validation, seed=2),
+        test=halves(test, seed=3),
+        classes=["above", "below", "dark"],
+        image_shape=(1, 8, 8),
+    )
+
+
+def recipe(**changes: float) -> Training:
+    """Training settings without augmentation."""
+    usual = {
+        "batch_size": 8,
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+        "shift": 0,
+        "mirror": False,
+    }
+    return Training(**{**usual, **changes})
+
+
+def same_state(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks hold the same bits under the same names."""
+    first, second = one.state_dict(), other.state_dict()
+    return list(first) == list(second) and all(
+        first[name].dtype == second[name].dtype and torch.equal(first[name], second[name])
+        for name in first
+    )
