@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,8 +75,18 @@ def test_prediction_leaves_the_network_alone():
 def test_images_come_in_the_dtype_of_the_network(dtype):
     model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
     expected = evaluation.predict(model, samples)
-    found = evaluation.predict(model.to(dtype), samples, dtype)
+    found = evaluation.predict(model.to(dtype), samples)
     assert (found == expected).double().mean() > 0.9
+
+
+def test_images_come_on_the_device_of_the_network():
+    class OnMeta(Reader):
+        def forward(self, images):
+            assert images.device.type == "meta"
+            return torch.zeros(len(images), 3)
+
+    found = evaluation.predict(OnMeta().to("meta"), pixels([1, 2]))
+    assert found.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,20 @@ def test_a_row_holds_what_was_measured(ruler, tmp_path):
     right = int((predictions == ruler.data.test.labels).sum())
     assert row.test_accuracy == round(right / 12, 6)
     assert row.validation_accuracy == round(evaluation.accuracy(pruned, ruler.data.validation), 6)
+
+
+def test_accuracies_are_those_of_their_own_part():
+    data = toys.data()
+    model = toys.lived_in(toys.convnet())
+
+    def relabelled(samples, right):
+        labels = evaluation.predict(model, samples)
+        labels[right:] = (labels[right:] + 1) % 3
+        return replace(samples, labels=labels)
+
+    data = replace(data, validation=relabelled(data.validation, 15), test=relabelled(data.test, 3))
+    row, _ = Ruler(0, data, counting.prunable_weights(model)).row(model, "dense")
+    assert (row.validation_accuracy, row.test_accuracy) == (1, 0.25)
 
 
 def test_bytes_are_those_of_the_float32_file_unless_told(ruler, tmp_path):

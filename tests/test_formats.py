@@ -1,4 +1,5 @@
 import copy
+import time
 
 import pytest
 import torch
@@ -77,6 +78,11 @@ def test_top1_of_known_inputs():
     found = formats.top1(nn.Flatten(), inputs, seconds=60, batch_size=3)
     assert found.dtype == torch.int64
     assert found.tolist() == [3, 1, 4, 1, 0, 2, 2, 3, 0, 4, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_top1_of_any_number_of_inputs(count):
+    assert len(formats.top1(nn.Flatten(), toys.noise(count, (3, 1, 1)), seconds=60)) == count
 
 
 def test_top1_without_time_still_answers_for_one_image():
@@ -161,6 +167,17 @@ def test_every_format_and_batch_size_has_its_row():
         assert row.threads == 1
         assert row.peak_memory_bytes is None
         assert row.accuracy is None
+
+
+def test_latencies_are_in_milliseconds_for_the_whole_batch():
+    class Sleeper(nn.Linear):
+        def forward(self, batch):
+            time.sleep(0.01)
+            return super().forward(batch.flatten(1))
+
+    subject = unlabelled(model=Sleeper(64, 3), inputs=toys.noise(4))
+    for row in benched(subject, dtypes=["float32"], seconds=0.02):
+        assert row.latency_ms > 9
 
 
 def test_float32_agrees_with_itself():

@@ -75,7 +75,7 @@ def test_a_call_longer_than_its_box_is_not_repeated_after_its_warm_up():
 def test_a_fast_call_is_timed_many_times():
     call = Call()
     (found,) = measured(call)
-    assert found.runs > 20
+    assert found.runs > 1000
     assert call.count > found.runs
     assert found.median > 0
     assert found.iqr >= 0

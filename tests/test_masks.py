@@ -138,11 +138,14 @@ def test_masks_only_shrink_over_the_rounds(weights):
             weight.copy_(torch.randn(weight.shape, generator=generator))
 
 
-def test_earlier_removals_go_first_even_where_they_are_large():
-    weights = {"layer": torch.tensor([9.0, 1.0, 2.0, 3.0])}
-    within = {"layer": torch.tensor([False, True, True, True])}
+@pytest.mark.parametrize("smallest", [0.0, 1.0])
+def test_earlier_removals_go_first_even_where_they_are_large(smallest):
+    weights = {"layer": torch.tensor([smallest, 9.0, 8.0, 3.0])}
+    within = {"layer": torch.tensor([True, False, False, True])}
     keep = masks.global_magnitude(weights, 0.5, within=within)
-    assert keep["layer"].tolist() == [False, False, True, True]
+    assert keep["layer"].tolist() == [True, False, False, True]
+    keep = masks.global_magnitude(weights, 0.75, within=within)
+    assert keep["layer"].tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])

@@ -62,6 +62,16 @@ def test_images_from_4_by_4_give_a_logit_per_class(size):
     assert model(toys.noise(2, (1, *size))).shape == (2, 5)
 
 
+def test_the_image_is_halved_after_the_second_and_the_fourth_convolution():
+    model, seen = toys.convnet().eval(), []
+    for index in range(1, 7):
+        model.get_submodule(f"conv{index}").register_forward_hook(
+            lambda *call: seen.append(tuple(call[2].shape[2:]))
+        )
+    model(toys.noise(1, (1, 8, 12)))
+    assert seen == [(8, 12), (8, 12), (4, 6), (4, 6), (2, 3), (2, 3)]
+
+
 def test_one_class_score_does_not_depend_on_the_rest_of_the_batch():
     model = toys.lived_in(toys.convnet())
     batch = toys.noise(6)
@@ -88,6 +98,7 @@ def test_sizes_are_read_off_the_network():
         {**DESCRIPTION, "channels": [4, 4, 8, 8, 16]},
         {**DESCRIPTION, "channels": 4},
         {**DESCRIPTION, "hidden": "48"},
+        [],
         None,
         7,
     ],

@@ -63,12 +63,13 @@ def assert_sound(tensor, bits, scheme, granularity):
     again = quantization.dequantize(found)
     assert again.dtype == torch.float32
     assert not again[tensor == 0].any()
-    # Half a step. S and S · (Q − Z) are each rounded to float32, a share of 2^-24 of up to
-    # highest − lowest steps; that may also push an end of the affine range past a tie, where the
-    # clamp costs as much again.
     step = along(found.S.double(), tensor)
-    bound = step / 2 + (highest - lowest) * step * 2**-23
-    assert ((tensor.double() - again.double()).abs() <= bound).all()
+    exact = step * (found.Q.double() - along(found.Z.double(), tensor))
+    # Half a step. S is rounded to float32, by a share of 2^-24, so that the affine range may be
+    # short by that share of its steps: an end of it that then rounds past the limits is clamped.
+    clamped = (highest - lowest) * 2**-24 if scheme == "affine" else 0
+    assert ((tensor.double() - exact).abs() <= step * (0.5 + 1e-9 + clamped)).all()
+    assert ((again.double() - exact).abs() <= exact.abs() * 2**-24).all()
 
 
 @given(tensors, st.sampled_from(BITS), st.sampled_from(SCHEMES))
@@ -76,6 +77,10 @@ def assert_sound(tensor, bits, scheme, granularity):
 @example(torch.tensor(0.3), 4, "affine")
 @example(torch.tensor([1e-45]), 16, "affine")
 @example(torch.tensor([-1.5, 253.5]), 8, "affine")
+@example(torch.tensor([0.5, 1.0]), 8, "affine")
+@example(torch.tensor([-0.5, -1.0]), 8, "affine")
+@example(weights((10_000,)), 16, "affine")
+@example(weights((10_000,)), 16, "symmetric")
 @toys.few_examples
 def test_any_tensor_is_quantized_to_half_a_step(tensor, bits, scheme):
     assert_sound(tensor, bits, scheme, "tensor")
@@ -127,10 +132,18 @@ def test_symmetric_codes_of_a_known_tensor():
     assert found.Q.tolist() == [-2, -1, 0, 3]
 
 
+@pytest.mark.parametrize(("sign", "zero", "codes"), [(1, -8, [2, 7]), (-1, 7, [-3, -8])])
+def test_an_affine_range_is_widened_to_hold_zero(sign, zero, codes):
+    found = quantization.quantize(sign * torch.tensor([1.0, 1.5]), 4, "affine", "tensor")
+    assert float(found.S) == pytest.approx(0.1)
+    assert int(found.Z) == zero
+    assert found.Q.tolist() == codes
+
+
 def test_affine_codes_of_a_known_tensor():
     found = quantization.quantize(torch.tensor([-1.0, 0.0, 0.26, 0.5]), 4, "affine", "tensor")
     assert float(found.S) == pytest.approx(0.1)
-    assert found.Z == 2
+    assert int(found.Z) == 2
     assert found.Q.tolist() == [-8, 2, 5, 7]
 
 
@@ -229,9 +242,22 @@ def test_eight_more_bits_divide_the_error_by_two_to_the_sixteen(scheme):
 
 def test_theory_is_the_mean_over_channels():
     found = quantization.Quantized(
-        torch.zeros(2, 3, dtype=torch.int8), torch.tensor([0.5, 2.0]), torch.tensor([0, 0])
+        torch.ones(2, 3, dtype=torch.int8), torch.tensor([0.5, 2.0]), torch.tensor([0, 0])
     )
     assert quantization.theoretical_error(found) == pytest.approx((0.25 + 4) / 2 / 12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_theory_expects_no_error_of_zeros(scheme):
+    tensor = torch.rand(4, 50, generator=torch.Generator().manual_seed(0)) * 2e-3 - 1e-3
+    tensor[1] = 0
+    found = quantization.quantize(tensor, 8, scheme, "channel")
+    # The channel of zeros has S = 1, a thousand times the others' ranges.
+    assert quantization.layer_error(tensor, found).ratio == pytest.approx(1, rel=0.3)
+    for granularity in GRANULARITIES:
+        found = quantization.quantize(torch.zeros(2, 3), 8, scheme, granularity)
+        error = quantization.layer_error(torch.zeros(2, 3), found)
+        assert (error.mse, error.theory, error.ratio) == (0, 0, None)
 
 
 def test_a_layers_row_gives_ranges_and_error():

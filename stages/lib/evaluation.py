@@ -51,17 +51,18 @@ def on_device(dataset: Dataset, device: torch.device) -> Data:
     )
 
 
-def predict(model: nn.Module, samples: Samples, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
     """The class of the largest logit for each sample: int64 [n], on the CPU.
 
-    Evaluation mode while it runs; the mode before is put back. `dtype` is what the network's
-    weights are in.
+    Evaluation mode while it runs; the mode before is put back. The normalised images go to the
+    device and the dtype of the network's weights.
     """
     training = model.training
+    first = next(model.parameters())
     model.eval()
     with torch.inference_mode():
         parts = [
-            model(samples.normalize(batch).to(dtype)).argmax(1).cpu()
+            model(samples.normalize(batch).to(first)).argmax(1).cpu()
             for batch in samples.images.split(BATCH)
         ]
     model.train(training)

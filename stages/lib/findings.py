@@ -17,11 +17,11 @@ EQUAL = 0.005
 
 @dataclass(frozen=True)
 class Finding:
-    """title; what the course reported; what was measured here; whether the two agree."""
+    """title; what the course reported; what was measured here, in sentences; whether both agree."""
 
     title: str
     course: str
-    here: str
+    here: tuple[str, ...]
     agrees: str
 
 
@@ -87,7 +87,7 @@ def global_over_layerwise(evidence: Evidence) -> Finding:
     return Finding(
         "Global pruning preserves accuracy better than layer by layer",
         "better, 0–80 %",
-        f"{here} (equal total sparsity, no retraining)",
+        (f"{here} (equal total sparsity, no retraining)",),
         _agreement(better, worse),
     )
 
@@ -115,7 +115,7 @@ def recovery(evidence: Evidence) -> Finding:
     return Finding(
         "Fine-tuning recovers accuracy for all pruned models",
         "significant recovery, 5 epochs",
-        here,
+        (here,),
         agrees if damaged else "not measured",
     )
 
@@ -145,7 +145,7 @@ def iterative_best(evidence: Evidence) -> Finding:
     return Finding(
         "Iterative pruning is the most effective method",
         "best, 3 epochs per step to 80 %",
-        here,
+        (here,),
         _agreement(best, beaten),
     )
 
@@ -167,7 +167,7 @@ def unstructured_over_structured(evidence: Evidence) -> Finding:
     return Finding(
         "Unstructured pruning preserves accuracy much better than structured",
         "much better",
-        "; ".join(sentences) or "no sparsity in common",
+        tuple(sentences) or ("no sparsity in common",),
         _agreement(better, worse) if sentences else "not measured",
     )
 
@@ -201,7 +201,7 @@ def half_size(evidence: Evidence) -> Finding:
     return Finding(
         "float16 and bfloat16 halve the file",
         "ConvNet 1.31 → 0.65 MB, ResNet-152 229.6 → 114.8 MB",
-        "; ".join(parts) or "no format beside float32 was measured",
+        tuple(parts) or ("no format beside float32 was measured",),
         agrees if ratios else "not measured",
     )
 
@@ -221,7 +221,7 @@ def half_accuracy(evidence: Evidence) -> Finding:
     return Finding(
         "Accuracy is the same in all formats",
         "all about 0.83",
-        "; ".join(parts) or "not measured",
+        tuple(parts) or ("not measured",),
         agrees if drops else "not measured",
     )
 
@@ -239,7 +239,7 @@ def float32_on_cpu(evidence: Evidence) -> Finding:
     return Finding(
         "On a CPU float32 is the fastest format",
         "float32 2.04, float16 37.69, bfloat16 29.17 ms",
-        (_latencies(table) or "not measured") + " (baseline network, smallest batch)",
+        ((_latencies(table) or "not measured") + " (baseline network, smallest batch)",),
         agrees,
     )
 
@@ -249,11 +249,11 @@ def _on_gpu(evidence: Evidence, network: str, title: str, course: str, faster: b
     known = table[table.latency_ms.notna()].set_index("dtype").latency_ms
     if "float32" not in known or len(known) < 2:
         reason = table.note.iloc[0] if len(table) else "not among dtype_bench's settings"
-        return Finding(title, course, reason, "not measured")
+        return Finding(title, course, (reason,), "not measured")
     halves = known.drop("float32")
     holds = halves < known["float32"] if faster else halves >= known["float32"]
     agrees = "yes" if holds.all() else "partly" if holds.any() else "no"
-    return Finding(title, course, _latencies(table), agrees)
+    return Finding(title, course, (_latencies(table),), agrees)
 
 
 def small_network_on_gpu(evidence: Evidence) -> Finding:
@@ -296,7 +296,7 @@ def quantization_error(evidence: Evidence) -> Finding:
     return Finding(
         "Linear quantization of a layer: mean squared error",
         "1.02e-5 at 8 bit, 1.57e-10 at 16 bit",
-        "; ".join(parts) or "neither 8 nor 16 bits per tensor were measured",
+        tuple(parts) or ("neither 8 nor 16 bits per tensor were measured",),
         agrees if ratios else "not measured",
     )
 

@@ -80,10 +80,10 @@ def top1(
     classes: list[torch.Tensor] = []
     left, per_image = seconds, 0.0
     # Two single images first: the second one's time tells how many more fit.
-    parts = [*inputs[:2].split(1), *inputs[2:].split(batch_size)]
+    parts = [*inputs[:2].split(1), *(inputs[2:].split(batch_size) if len(inputs) > 2 else ())]
     with torch.inference_mode():
         for index, part in enumerate(parts):
-            if index and per_image * len(part) > left:
+            if index and per_image * BATCHING_GAIN * len(part) > left:
                 break
             spent = latency.seconds_of_one(
                 lambda part=part: classes.append(model(part).argmax(1).cpu()), inputs.device
@@ -178,11 +178,10 @@ def _top1_or_accuracy(
     """The quality columns of a network in one format, and its top-1 classes where it has no
     labels.
     """
-    first = next(model.parameters())
     if subject.samples is not None:
-        predicted = evaluation.predict(model, subject.samples, first.dtype)
+        predicted = evaluation.predict(model, subject.samples)
         return {"accuracy": evaluation.share_correct(predicted, subject.samples.labels)}, None
-    classes = top1(model, subject.inputs[:count].to(first), seconds)
+    classes = top1(model, subject.inputs[:count].to(next(model.parameters())), seconds)
     share, compared = agreement(classes if reference is None else reference, classes)
     return {"agreement": share, "agreement_images": compared}, classes
 

@@ -8,8 +8,9 @@ import torch
 from torch.utils import benchmark
 
 ROUNDS = 5
-BLOCKS = 20
 MOST_BOXES = 6
+BLOCKS = 4
+MANY = 5
 
 
 @dataclass(frozen=True)
@@ -38,34 +39,39 @@ def seconds_of_one(call: Callable[[], object], device: torch.device) -> float:
 
 
 class _Series:
-    """One call's measurements: warmed up when made, then timed block by block as time is
-    allotted.
-    """
+    """One call's measurements: warmed up when made, then timed in blocks as time is allotted."""
 
     def __init__(self, call: Callable[[], object], device: torch.device, seconds: float) -> None:
         # The first call also chooses and compiles kernels: it counts only where it takes too long.
         self.expected = seconds_of_one(call, device)
         if self.expected < MOST_BOXES * seconds:
             self.expected = min(seconds_of_one(call, device) for _ in range(2))
-        self.call = call
-        self.number = max(1, int(seconds / BLOCKS / max(self.expected, 1e-7)))
+        # The timer sets the thread count it is told and synchronises CUDA around every block.
+        self.timer = benchmark.Timer(
+            "call()", globals={"call": call}, num_threads=torch.get_num_threads()
+        )
         self.means: list[float] = []
-        self.allotted = 0.0
-
-    @property
-    def runs(self) -> int:
-        return len(self.means) * self.number
+        self.runs = 0
+        self.left = 0.0
 
     def take(self, seconds: float) -> None:
-        """Uses up `seconds` more, as far as whole blocks fit into all that was allotted so far."""
-        self.allotted += seconds
-        # The timer sets the thread count it is told and synchronises CUDA around every block.
-        timer = benchmark.Timer(
-            "call()", globals={"call": self.call}, num_threads=torch.get_num_threads()
-        )
-        while sum(self.means) * self.number + self.expected * self.number <= self.allotted:
-            self.expected = timer.timeit(self.number).mean
-            self.means.append(self.expected)
+        """Uses up `seconds` more, and what was left of earlier allotments."""
+        self.left += seconds
+        # Room for one timed call, and for the one that the timer makes to size its blocks.
+        if 2 * self.expected > self.left:
+            return
+        start = time.perf_counter()
+        number = int(self.left / BLOCKS / max(self.expected, 1e-7))
+        if number >= MANY:
+            found = [self.timer.timeit(number) for _ in range(BLOCKS)]
+            self.means += [block.mean for block in found]
+            self.runs += number * BLOCKS
+        else:
+            # Before each block timeit warms up twice at least, which would cost most of the box.
+            found = self.timer.blocked_autorange(min_run_time=self.left - self.expected)
+            self.means += found.times
+            self.runs += len(found.times) * found.number_per_run
+        self.left -= time.perf_counter() - start
 
     def latency(self) -> Latency:
         return summary(self.means, self.runs) if self.means else Latency(self.expected, 0.0, 1)

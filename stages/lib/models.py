@@ -32,8 +32,9 @@ def build(description: Architecture) -> nn.Module:
     Raises ValueError or TypeError where the description is not one of ours.
     """
     sizes = dict(description)
-    if sizes.pop("name", None) != "convnet":
-        raise ValueError(f"no network is called {description.get('name')}")
+    name = sizes.pop("name", None)
+    if name != "convnet":
+        raise ValueError(f"no network is called {name}")
     return convnet.ConvNet(**sizes)
 
 

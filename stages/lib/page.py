@@ -92,7 +92,7 @@ def _findings_list(findings: Sequence[Finding]) -> str:
         lines += [
             f"{number}. {found.title}: **{AGREES[found.agrees]}**",
             f"   - the course: {found.course}",
-            f"   - here: {found.here}",
+            *(f"   - here: {sentence}" for sentence in found.here),
         ]
     return "\n".join(lines)
 

@@ -96,9 +96,12 @@ def mean_squared_error(tensor: torch.Tensor, quantized: Quantized) -> float:
 
 def theoretical_error(quantized: Quantized) -> float:
     """S²/12, the variance of a rounding error spread evenly over one step (Bennett, 1948); per
-    channel, its mean over the channels.
+    channel, its mean over the channels. A tensor or channel of zeros, whose S means nothing, has
+    none.
     """
-    return float((quantized.S.double() ** 2).mean() / 12)
+    steps = quantized.Q.to(torch.int32) - _along(quantized.Z, quantized.Q)
+    used = steps.flatten(1).any(1) if quantized.S.dim() else steps.any()
+    return float((quantized.S.double() ** 2 * used).mean() / 12)
 
 
 class LayerError(NamedTuple):

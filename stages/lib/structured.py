@@ -58,19 +58,40 @@ def _lowest(scored: Mapping[str, torch.Tensor], count: int) -> Filters:
     return {name: sorted(indices) for name, indices in chosen.items()}
 
 
+def _outputs(group) -> list[tuple[nn.Module, list[int]]]:
+    """The modules of a group that lose output channels, and which."""
+    return [
+        (dependency.target.module, indices)
+        for dependency, indices in group
+        if dependency.handler.__name__ == "prune_out_channels"
+    ]
+
+
 def _groups(model: nn.Module, filters: Filters, image_shape: Sequence[int]) -> list:
+    """What falls with the filters, each coupled set of layers (added, depthwise) once."""
     first = next(model.parameters())
     example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
     graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example)
-    groups = []
-    for name, indices in filters.items():
-        layer = model.get_submodule(name)
-        prune = (
-            torch_pruning.prune_linear_out_channels
-            if isinstance(layer, nn.Linear)
-            else torch_pruning.prune_conv_out_channels
-        )
-        groups.append(graph.get_pruning_group(layer, prune, idxs=indices))
+
+    def group(layer: nn.Module, indices: list[int]):
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        return graph.get_pruning_group(layer, prune, idxs=indices)
+
+    layers = {name: model.get_submodule(name) for name in filters}
+    # Layers whose outputs are added lose the filters that any of them names.
+    wanted: dict[nn.Module, set[int]] = {}
+    for name, layer in layers.items():
+        for module, indices in _outputs(group(layer, filters[name])):
+            wanted.setdefault(module, set()).update(indices)
+    groups, done = [], set()
+    for name, layer in layers.items():
+        if len(wanted[layer]) >= len(layer.weight):
+            raise UserError(
+                f"removing {len(wanted[layer])} filters leaves layer {name} without any"
+            )
+        if layer not in done:
+            groups.append(group(layer, sorted(wanted[layer])))
+            done |= {module for module, _ in _outputs(groups[-1])}
     return groups
 
 
@@ -82,10 +103,8 @@ def mask_filters(model: nn.Module, filters: Filters, image_shape: Sequence[int])
     """
     pruned = copy.deepcopy(model)
     for group in _groups(pruned, filters, image_shape):
-        for dependency, indices in group:
-            if dependency.handler.__name__ != "prune_out_channels":
-                continue
-            for parameter in dependency.target.module.parameters(recurse=False):
+        for module, indices in _outputs(group):
+            for parameter in module.parameters(recurse=False):
                 parameter.data[indices] = 0
     return pruned
 
@@ -93,9 +112,6 @@ def mask_filters(model: nn.Module, filters: Filters, image_shape: Sequence[int])
 def remove_filters(model: nn.Module, filters: Filters, image_shape: Sequence[int]) -> nn.Module:
     """A copy without the filters: smaller tensors, and the outputs of `mask_filters`' network."""
     small = copy.deepcopy(model)
-    for name, indices in filters.items():
-        if len(indices) >= len(small.get_submodule(name).weight):
-            raise UserError(f"removing {len(indices)} filters leaves layer {name} without any")
     for group in _groups(small, filters, image_shape):
         group.prune()
     return small.eval()

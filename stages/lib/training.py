@@ -101,7 +101,9 @@ def fit(
                     dampening=0,
                     nesterov=recipe.momentum > 0,
                     maximize=False,
-                    foreach=False,  # the other forms regroup `momenta` and would lose it
+                    # The fused form goes wrong where a gradient and its weight differ in layout.
+                    fused=False,
+                    foreach=False,
                 )
             masks.apply_(model, held)
             loss_sum += loss.item() * len(index)

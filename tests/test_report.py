@@ -1,0 +1,278 @@
+"""Tables, findings, exports and pictures, on made-up runs whose truth is known."""
+
+import json
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from stages.lib import charts, exports, findings, page, tables
+from stages.lib.records import Row
+
+POINTS = (0.4, 0.8)
+METHODS = (
+    "uniform", "global", "finetune", "iterative", "structured_layer", "structured_global",
+    "structured_layer_finetune", "structured_global_finetune",
+)  # fmt: skip
+
+
+def row(seed, method, sparsity, accuracy, layer="all", bits=32, **other):
+    values = {
+        "sparsity": sparsity, "parameters": 1000, "nonzero_parameters": 900, "multiply_adds": 5000,
+        "extra_epochs": 5 if "tune" in method or method == "iterative" else 0,
+        "validation_accuracy": accuracy, "test_accuracy": accuracy, "bytes_on_disk": 4000,
+    }  # fmt: skip
+    return Row(
+        seed=seed, method=method, layer=layer, weight_bits=bits, target_sparsity=sparsity,
+        **(values | other),
+    )  # fmt: skip
+
+
+def made_up(accuracy, seeds=(0, 1)):
+    """Rows of a run in which method m has accuracy[m] at each of POINTS, the baseline 0.9."""
+    rows = [row(seed, "baseline", 0.0, 0.9 + 0.01 * seed) for seed in seeds]
+    for seed in seeds:
+        rows += [
+            row(seed, method, point, value + 0.01 * seed)
+            for method, values in accuracy.items()
+            for point, value in zip(POINTS, values, strict=True)
+        ]
+        rows += [
+            row(seed, "layer_alone", p, 0.9 - p / 2, layer=name)
+            for name in ("conv|1", "fc")
+            for p in POINTS
+        ]
+        rows.append(row(seed, "best_per_layer", 0.0, 0.8))
+        rows += [
+            row(seed, f"{scheme}_tensor", 0.0, 0.85, bits=bits, bytes_on_disk=1000)
+            for scheme in ("affine", "symmetric")
+            for bits in (8, 16)
+        ]
+    return pd.DataFrame(rows)
+
+
+GOOD = {
+    "uniform": (0.5, 0.1), "global": (0.8, 0.3), "finetune": (0.9, 0.85), "iterative": (0.9, 0.89),
+    "structured_layer": (0.3, 0.1), "structured_global": (0.3, 0.1),
+    "structured_layer_finetune": (0.85, 0.6), "structured_global_finetune": (0.85, 0.6),
+}  # fmt: skip
+
+
+def quantized_layers(ratio=1.0, seeds=(0, 1)):
+    return pd.DataFrame(
+        {
+            "seed": seed, "layer": layer, "scheme": scheme, "granularity": "tensor", "bits": bits,
+            "scale_least": 0.01, "scale_most": 0.01, "zero_point_least": 0, "zero_point_most": 0,
+            "mse": ratio * 4.0**-bits, "theory": 4.0**-bits, "ratio": ratio,
+        }
+        for seed in seeds for scheme in ("affine", "symmetric")
+        for layer in ("conv|1", "fc") for bits in (8, 16)
+    )  # fmt: skip
+
+
+def formats(latency=(1.0, 9.0, 2.0), gpu=None, sizes=(4000, 2000, 2000), drop=0.0):
+    """Latencies of float32, float16, bfloat16; `gpu` None where there is no GPU."""
+    names = ("float32", "float16", "bfloat16")
+    lines = []
+    for network in ("baseline", "resnet152"):
+        for device, times in (("cpu", latency), ("cuda", gpu)):
+            for index, name in enumerate(names):
+                lines.append(
+                    {
+                        "network": network, "image_shape": "1×8×8", "device": device,
+                        "dtype": name, "batch_size": 1, "parameters": 1000,
+                        "bytes_on_disk": sizes[index], "threads": 2,
+                        "accuracy": 0.9 - drop * (index > 0)
+                        if network == "baseline" and times else math.nan,
+                        "agreement": math.nan, "agreement_images": math.nan,
+                        "latency_ms": times[index] if times else math.nan,
+                        "latency_iqr_ms": 0.1 if times else math.nan,
+                        "runs": 10 if times else 0, "peak_memory_bytes": math.nan,
+                        "note": "" if times else "no CUDA device",
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def verdicts(accuracy=GOOD, seeds=(0, 1), **other):
+    evidence = findings.Evidence(
+        made_up(accuracy, seeds),
+        other.pop("layers", quantized_layers()),
+        formats(**other),
+        0.8,
+    )
+    return [found.agrees for found in findings.judge(evidence)]
+
+
+def test_a_run_that_shows_every_effect_agrees_on_all_that_it_measured():
+    assert verdicts() == ["yes"] * 7 + ["not measured"] * 2 + ["yes"]
+
+
+def test_one_seed_is_enough_for_a_verdict():
+    assert verdicts(seeds=(3,)) == ["yes"] * 7 + ["not measured"] * 2 + ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("number", "changed", "verdict"),
+    [
+        (0, {"global": (0.4, 0.05)}, "no"),
+        (0, {"global": (0.8, 0.05)}, "partly"),
+        (0, {"uniform": GOOD["global"]}, "partly"),
+        (1, {"finetune": (0.8, 0.3)}, "partly"),
+        (1, {"finetune": (0.9, 0.85), "global": (0.9, 0.9)}, "not measured"),
+        (2, {"iterative": (0.7, 0.7)}, "no"),
+        (2, {"iterative": (0.9, 0.7)}, "no"),
+        (2, {"iterative": (0.95, 0.7)}, "partly"),
+        (3, {"structured_layer": (0.99, 0.9), "structured_global": (0.99, 0.9)}, "partly"),
+    ],
+)
+def test_accuracy_findings_follow_the_numbers(number, changed, verdict):
+    assert verdicts(GOOD | changed)[number] == verdict
+
+
+@pytest.mark.parametrize(
+    ("number", "changed", "verdict"),
+    [
+        (4, {"sizes": (4000, 3900, 2000)}, "no"),
+        (5, {"drop": 0.02}, "no"),
+        (5, {"drop": 0.004}, "yes"),
+        (6, {"latency": (5.0, 9.0, 2.0)}, "partly"),
+        (6, {"latency": (9.0, 5.0, 2.0)}, "no"),
+        (7, {"gpu": (0.5, 0.6, 0.6)}, "yes"),
+        (7, {"gpu": (0.6, 0.5, 0.7)}, "partly"),
+        (8, {"gpu": (7.8, 6.6, 6.7)}, "yes"),
+        (8, {"gpu": (6.0, 6.6, 6.7)}, "no"),
+        (9, {"layers": quantized_layers(ratio=2.0)}, "no"),
+    ],
+)
+def test_format_findings_follow_the_numbers(number, changed, verdict):
+    assert verdicts(**changed)[number] == verdict
+
+
+def test_a_run_without_structured_pruning_says_not_measured():
+    accuracy = {name: values for name, values in GOOD.items() if "structured" not in name}
+    assert verdicts(accuracy)[3] == "not measured"
+
+
+def test_summary_is_mean_and_sample_deviation_over_seeds():
+    summary = tables.summary(made_up(GOOD, seeds=(0, 1, 2)))
+    one = summary[(summary.method == "global") & (summary.target_sparsity == 0.8)].iloc[0]
+    assert one.test_accuracy == pytest.approx(0.31)
+    assert one.test_accuracy_std == pytest.approx(0.01)
+    assert one.seeds == 3
+
+
+def test_sparsest_is_chosen_on_validation_alone():
+    rows = made_up(GOOD)
+    rows.loc[rows.method == "finetune", "test_accuracy"] = 0.0
+    assert tables.sparsest(rows, "finetune", 0.06) == 0.8
+    assert tables.sparsest(rows, "finetune", 0.01) == 0.4
+    assert tables.sparsest(rows, "uniform", 0.01) == 0.0
+    assert tables.sparsest(rows, "unheard of", 0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(10, "10 B"), (2048, "2 KiB"), (1_373_634, "1.31 MiB"), (3 * 2**30, "3072 MiB")],
+)
+def test_sizes_are_binary(count, text):
+    assert tables.size(count) == text
+
+
+def test_markdown_escapes_what_would_break_a_table():
+    assert "conv\\|1" in tables.markdown(("layer",), [("conv|1",)])
+
+
+def test_metrics_are_few_finite_and_hold_no_latency():
+    metrics = exports.metrics(made_up(GOOD), 0.8, 0.06)
+    assert "NaN" not in json.dumps(metrics)
+    assert metrics["test_accuracy"]["global"] == pytest.approx(0.305)
+    assert metrics["sparsest_within"] == {
+        "uniform": 0.0, "global": 0.0, "finetune": 0.8, "iterative": 0.8, "structured_layer": 0.0,
+        "structured_global": 0.0, "structured_layer_finetune": 0.4,
+        "structured_global_finetune": 0.4,
+    }  # fmt: skip
+    assert metrics["bytes_on_disk"] == {"baseline": 4000, "int8": 1000}
+
+
+def test_there_is_a_plot_for_every_method_also_where_it_was_not_run():
+    plots = exports.accuracy_plots(made_up({"global": GOOD["global"]}))
+    assert set(plots) == set(METHODS)
+    assert plots["global"].to_dict("list") == {"sparsity": [0.4, 0.8], "global": [0.805, 0.305]}
+    assert plots["iterative"].empty
+
+
+def a_run(accuracy=GOOD, seeds=(0, 1), gpu=None):
+    latencies = pd.DataFrame(
+        {
+            "seed": seed, "method": method, "target_sparsity": point, "device": "cpu",
+            "batch_size": batch, "threads": 2, "latency_ms": 1.0, "latency_iqr_ms": 0.1,
+            "runs": 9, "relative_to_baseline": 1.0 - point / 2, "model": "",
+        }
+        for seed in seeds for batch in (1, 64)
+        for method, point in (("baseline", 0.0), ("global", 0.8), ("structured_layer", 0.8))
+    )  # fmt: skip
+    best = pd.DataFrame(
+        {"seed": seed, "layer": layer, "sparsity": 0.4, "validation_accuracy": 0.9}
+        for seed in seeds for layer in ("conv|1", "fc")
+    )  # fmt: skip
+    return page.Run(
+        seeds=list(seeds), rows=made_up(accuracy, seeds), best=best,
+        layers=quantized_layers(seeds=seeds), formats=formats(gpu=gpu), latencies=latencies,
+        meta={"images": {"train": 3, "validation": 2, "test": 1}, "image_shape": [1, 8, 8],
+              "classes": ["a", "b"], "checksum": "0"},
+        hardware={"cpu": "c", "machine": "m", "cores": 2, "isa": ["avx2"], "gpus": [],
+                  "system": "s", "python": "3", "torch": "2", "torchvision": "0"},
+        sparsity=0.8, max_drop=0.01,
+    )  # fmt: skip
+
+
+PICTURES = ("accuracy", "sensitivity", "learning", "structured", "formats", "bits", "error")
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("gpu", [None, (1.0, 2.0, 3.0)])
+def test_the_page_is_written_without_gaps(seeds, gpu):
+    run = a_run(seeds=seeds, gpu=gpu)
+    evidence = findings.Evidence(run.rows, run.layers, run.formats, run.sparsity)
+    text = page.render(run, findings.judge(evidence), {name: f"{name}.svg" for name in PICTURES})
+    assert "nan" not in text
+    assert "None" not in text
+    assert ("±" in text.split("| method")[0]) == (len(seeds) > 1) or "deviation" in text
+    for name in PICTURES:
+        assert f"({name}.svg)" in text
+    # Every table has as many cells in each row as in its head.
+    for table in text.split("\n\n"):
+        lines = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
+
+
+def drawn(name):
+    run = a_run()
+    summary = tables.summary(run.rows)
+    curves = pd.DataFrame(
+        {"seed": 0, "epoch": [1, 2], "train_accuracy": [0.1, 0.2],
+         "validation_accuracy": [0.1, 0.2]}
+    )  # fmt: skip
+    return {
+        "accuracy": lambda: charts.accuracy_by_sparsity(summary),
+        "sensitivity": lambda: charts.sensitivity(summary),
+        "learning": lambda: charts.learning_curves(curves),
+        "structured": lambda: charts.structured_latency(run.latencies, summary),
+        "formats": lambda: charts.format_latency(run.formats),
+        "bits": lambda: charts.accuracy_by_bits(summary),
+        "error": lambda: charts.quantization_error(run.layers),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_drawn_and_the_same_each_time(tmp_path, name):
+    for file in ("one.svg", "two.svg"):
+        charts.save(drawn(name), tmp_path / file)
+    svg = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert svg.count("<path") > 5
+    assert "NaN" not in svg
+    # Vega numbers its gradients through the life of a process.
+    again = (tmp_path / "two.svg").read_text(encoding="utf-8")
+    assert re.sub(r"gradient_\d+", "", svg) == re.sub(r"gradient_\d+", "", again)
