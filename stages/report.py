@@ -91,6 +91,7 @@ def main(params) -> None:
     summary = tables.summary(rows)
     pictures = {
         "accuracy": charts.accuracy_by_sparsity(summary),
+        "close_up": charts.accuracy_close_up(summary),
         "sensitivity": charts.sensitivity(summary),
         "learning": charts.learning_curves(curves),
         "structured": charts.structured_latency(latencies, summary),

@@ -228,7 +228,16 @@ def a_run(accuracy=GOOD, seeds=(0, 1), gpu=None):
     )  # fmt: skip
 
 
-PICTURES = ("accuracy", "sensitivity", "learning", "structured", "formats", "bits", "error")
+PICTURES = (
+    "accuracy",
+    "close_up",
+    "sensitivity",
+    "learning",
+    "structured",
+    "formats",
+    "bits",
+    "error",
+)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
@@ -257,6 +266,7 @@ def drawn(name):
     )  # fmt: skip
     return {
         "accuracy": lambda: charts.accuracy_by_sparsity(summary),
+        "close_up": lambda: charts.accuracy_close_up(summary),
         "sensitivity": lambda: charts.sensitivity(summary),
         "learning": lambda: charts.learning_curves(curves),
         "structured": lambda: charts.structured_latency(run.latencies, summary),

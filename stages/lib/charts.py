@@ -24,6 +24,7 @@ COLOURS = [
     "#E69F00",
     "#D55E00",
 ]
+CLOSE_UP = 0.1
 UNTRAINED = {"uniform", "global", "structured_layer", "structured_global"}
 
 
@@ -43,53 +44,82 @@ def _percent_axis(title: str) -> alt.Axis:
     return alt.Axis(title=title, format="%")
 
 
-def accuracy_by_sparsity(summary: pd.DataFrame) -> alt.LayerChart:
-    """Test accuracy of every method against target sparsity, mean ± standard deviation over seeds.
-
-    summary: `tables.summary` of all rows.
-    """
-    whole = summary[summary.layer == "all"]
-    lines = whole[whole.method.isin(METHOD_CHART)].copy()
+def _whole_network_lines(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of METHOD_CHART with readable names and the ends of their error bars."""
+    lines = summary[(summary.layer == "all") & summary.method.isin(METHOD_CHART)].copy()
     lines["name"] = lines.method.map(tables.METHODS)
-    lines["training"] = lines.method.map(
-        lambda method: "as pruned" if method in UNTRAINED else "trained after pruning"
-    )
+    lines["trained"] = ~lines.method.isin(UNTRAINED)
     deviation = lines.test_accuracy_std.fillna(0)
     lines["low"] = (lines.test_accuracy - deviation).clip(lower=0)
     lines["high"] = (lines.test_accuracy + deviation).clip(upper=1)
-    dense = whole[whole.method == "baseline"].head(1)
+    return lines
+
+
+def _accuracy_lines(lines: pd.DataFrame, dense: float, domain: list[float]) -> alt.LayerChart:
     present = [method for method in METHOD_CHART if method in set(lines.method)]
-    colour = alt.Color(
-        "name:N",
-        title=None,
-        scale=alt.Scale(
-            domain=[tables.METHODS[method] for method in present],
-            range=[COLOURS[METHOD_CHART.index(method)] for method in present],
-        ),
-    )
-    dash = alt.StrokeDash(
-        "training:N",
-        title=None,
-        scale=alt.Scale(domain=["trained after pruning", "as pruned"], range=[[1, 0], [5, 4]]),
-        legend=alt.Legend(symbolType="stroke", symbolStrokeColor="black", symbolStrokeWidth=2),
-    )
     base = alt.Chart(lines, width=WIDTH, height=HEIGHT).encode(
         x=alt.X(
             "target_sparsity:Q",
             axis=_percent_axis("weights removed"),
             scale=alt.Scale(domain=[0, 1]),
         ),
-        color=colour,
+        color=alt.Color(
+            "name:N",
+            title=None,
+            scale=alt.Scale(
+                domain=[tables.METHODS[method] for method in present],
+                range=[COLOURS[METHOD_CHART.index(method)] for method in present],
+            ),
+        ),
     )
-    mean = base.mark_line(point=alt.OverlayMarkDef(size=36), strokeWidth=2).encode(
-        y=alt.Y("test_accuracy:Q", axis=_percent_axis("test accuracy")), strokeDash=dash
+    scale = alt.Scale(domain=domain)
+    accuracy = alt.Y("test_accuracy:Q", axis=_percent_axis("test accuracy"), scale=scale)
+    mean = base.mark_line(
+        point=alt.OverlayMarkDef(size=36, clip=True), strokeWidth=2, clip=True
+    ).encode(
+        y=accuracy,
+        strokeDash=alt.StrokeDash(
+            "trained:N", scale=alt.Scale(domain=[True, False], range=[[1, 0], [5, 4]]), legend=None
+        ),
     )
-    bars = base.mark_rule(opacity=0.55).encode(y="low:Q", y2="high:Q")
-    rule = alt.Chart(dense).mark_rule(color="black", opacity=0.6).encode(y=alt.Y("test_accuracy:Q"))
-    return (rule + bars + mean).properties(
+    bars = base.mark_rule(opacity=0.55, clip=True).encode(
+        y=alt.Y("low:Q", scale=scale, title="test accuracy"), y2="high:Q"
+    )
+    rule = (
+        alt.Chart(pd.DataFrame({"test_accuracy": [dense]}))
+        .mark_rule(color="black", opacity=0.6)
+        .encode(y=accuracy)
+    )
+    return rule + bars + mean
+
+
+def _dense_accuracy(summary: pd.DataFrame) -> float:
+    return summary[summary.method == "baseline"].test_accuracy.iloc[0]
+
+
+def accuracy_by_sparsity(summary: pd.DataFrame) -> alt.LayerChart:
+    """Test accuracy of every method against target sparsity, mean ± standard deviation over seeds.
+
+    summary: `tables.summary` of all rows.
+    """
+    lines = _whole_network_lines(summary)
+    return _accuracy_lines(lines, _dense_accuracy(summary), [0, 1]).properties(
         title=alt.TitleParams(
             "Accuracy against sparsity",
-            subtitle="mean and standard deviation over seeds; black: the dense baseline",
+            subtitle="solid: trained after pruning, dashed: as pruned; black: the dense baseline;"
+            " bars: standard deviation over seeds",
+        )
+    )
+
+
+def accuracy_close_up(summary: pd.DataFrame) -> alt.LayerChart:
+    """The methods that train after pruning, in the ten points below the dense baseline."""
+    lines = _whole_network_lines(summary)
+    dense = _dense_accuracy(summary)
+    top = min(1, max(dense, lines.high.max()) + 0.005)
+    return _accuracy_lines(lines[lines.trained], dense, [max(0, dense - CLOSE_UP), top]).properties(
+        title=alt.TitleParams(
+            "The last ten points", subtitle="methods that train after pruning; black: the baseline"
         )
     )
 

@@ -239,6 +239,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         "The sparsest point is chosen on validation: the largest sparsity measured at which mean"
         f" validation accuracy is within {_points(run.max_drop)} of the baseline's.\n",
         picture("accuracy", "Test accuracy of every method against sparsity"),
+        picture("close_up", "The last ten points of accuracy against sparsity"),
         "## The course's findings\n",
         "Agreement is judged by means alone; differences under half a point count as none. The"
         " course trained another network on another data set: compare directions, not digits.\n",
