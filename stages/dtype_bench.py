@@ -5,7 +5,7 @@ from dataclasses import asdict
 import torch
 from tqdm import tqdm
 
-from stages.lib import formats, outputs, paths, setting
+from stages.lib import formats, outputs, paths, records, setting
 from stages.lib.cli import run_stage
 from stages.lib.formats import Subject
 from stages.lib.setting import Setting
@@ -60,7 +60,7 @@ def main(params) -> None:
             disable=None,
         )
     with outputs.whole_directory(paths.stage_directory("dtype_bench")) as directory:
-        outputs.write_csv(directory / paths.ROWS, formats.COLUMNS, map(asdict, rows))
+        outputs.write_csv(directory / paths.ROWS, records.FORMAT, map(asdict, rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from tqdm import tqdm
 
-from stages.lib import masks, outputs, paths, quantization, results, setting
+from stages.lib import masks, outputs, paths, quantization, records, results, setting
 from stages.lib.cli import run_stage
 from stages.lib.errors import UserError
 
@@ -50,7 +50,7 @@ def main(params, seed: int) -> None:
             else:
                 file.unlink()
                 kept.note(model.to(at.device), method, **about)
-        outputs.write_csv(kept.directory / paths.QUANTIZED_LAYERS, list(layers[0]), layers)
+        outputs.write_csv(kept.directory / paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER, layers)
 
 
 if __name__ == "__main__":

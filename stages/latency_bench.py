@@ -11,11 +11,6 @@ from tqdm import tqdm
 from stages.lib import checkpoints, latency, outputs, paths, records, setting
 from stages.lib.cli import run_stage
 
-COLUMNS = [
-    "seed", "method", "target_sparsity", "device", "batch_size", "threads", "latency_ms",
-    "latency_iqr_ms", "runs", "relative_to_baseline", "model",
-]  # fmt: skip
-
 
 def main(params) -> None:
     at = setting.load(params.compute, params.model, paths.PREPARED)
@@ -56,7 +51,7 @@ def main(params) -> None:
                 for row, time in zip(kept, found, strict=True)
             ]
     with outputs.whole_directory(paths.stage_directory("latency_bench")) as directory:
-        outputs.write_csv(directory / paths.ROWS, COLUMNS, rows)
+        outputs.write_csv(directory / paths.ROWS, records.LATENCY, rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from stages.lib import masks, outputs, paths, results, setting, tradeoff
+from stages.lib import masks, outputs, paths, records, results, setting, tradeoff
 from stages.lib.cli import run_stage
 
 
@@ -31,7 +31,7 @@ def main(params, seed: int) -> None:
         found.note(combined, "best_per_layer")
         outputs.write_csv(
             found.directory / paths.BEST_TRADEOFF,
-            tradeoff.BestSparsity._fields,
+            records.BEST_SPARSITY,
             (point._asdict() for point in best),
         )
 

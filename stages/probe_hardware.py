@@ -1,16 +1,15 @@
 """Describes the machine in a file that changes only when the machine does. Needs no torch."""
 
-import json
-
 from stages.lib import hardware, outputs, paths
 from stages.lib.cli import run_stage
+from stages.lib.errors import UserError
 
 
 def main(params) -> None:
     found = hardware.describe()
     try:
-        known = json.loads(paths.HARDWARE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = hardware.read(paths.HARDWARE)
+    except UserError:
         known = None
     if found != known:
         outputs.write_json(paths.HARDWARE, found)

@@ -1,8 +1,8 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
 import io
-import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ from stages.lib import (
     charts,
     exports,
     findings,
+    hardware,
     outputs,
     page,
     paths,
@@ -27,19 +28,21 @@ SEEDED = (
 )  # fmt: skip
 
 
-def table(path: Path) -> pd.DataFrame:
-    """A CSV as pandas reads it; UserError where it is missing or torn."""
+def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV as pandas reads it; UserError where it is missing, torn or foreign."""
     try:
-        return pd.read_csv(io.StringIO(records.table_text(path)))
+        found = pd.read_csv(io.StringIO(records.table_text(path)))
     except ValueError:
         raise UserError(f"{path}: not a table; {records.REMEDY}") from None
+    records.check_columns(path, found.columns, columns)
+    return found
 
 
-def seeded(seeds: list[int], stage: str, file: str) -> pd.DataFrame:
+def seeded(seeds: list[int], stage: str, file: str, columns: Sequence[str]) -> pd.DataFrame:
     """One stage's table of all seeds, with a column `seed` in front."""
     joined = []
     for seed in seeds:
-        one = table(paths.stage_directory(stage, seed) / file)
+        one = table(paths.stage_directory(stage, seed) / file, columns)
         one.insert(0, "seed", one.pop("seed") if "seed" in one else seed)
         joined.append(one)
     return pd.concat(joined, ignore_index=True)
@@ -71,19 +74,19 @@ def main(params) -> None:
     seeds, sparsity = params.seeds, params.report.sparsity
     max_drop = params.layerwise_sweep.max_accuracy_drop
     rows = rows_of(seeds)
-    layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS)
-    curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE)
-    formats = table(paths.stage_directory("dtype_bench") / paths.ROWS)
-    latencies = table(paths.stage_directory("latency_bench") / paths.ROWS)
+    layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
+    curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH)
+    formats = table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
+    latencies = table(paths.stage_directory("latency_bench") / paths.ROWS, records.LATENCY)
     run = page.Run(
         seeds=seeds,
         rows=rows,
-        best=seeded(seeds, "layerwise_sweep", paths.BEST_TRADEOFF),
+        best=seeded(seeds, "layerwise_sweep", paths.BEST_TRADEOFF, records.BEST_SPARSITY),
         layers=layers,
         formats=formats,
         latencies=latencies,
         meta=prepared.read_meta(paths.PREPARED),
-        hardware=json.loads(paths.HARDWARE.read_text(encoding="utf-8")),
+        hardware=hardware.read(paths.HARDWARE),
         sparsity=sparsity,
         max_drop=max_drop,
     )

@@ -1,6 +1,6 @@
 """Trains the dense float32 network that every method starts from."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from stages.lib import (
     counting,
@@ -8,6 +8,7 @@ from stages.lib import (
     models,
     outputs,
     paths,
+    records,
     results,
     setting,
     training,
@@ -30,8 +31,8 @@ def main(params, seed: int) -> None:
     ruler = Ruler(seed, at.data, counting.prunable_weights(model))
     with results.collect(paths.stage_directory("train_baseline", seed), ruler) as kept:
         kept.keep(model, "baseline", paths.MODEL)
-        columns = [field.name for field in fields(training.Epoch)]
-        outputs.write_csv(kept.directory / paths.LEARNING_CURVE, columns, map(asdict, curve))
+        curves = kept.directory / paths.LEARNING_CURVE
+        outputs.write_csv(curves, records.EPOCH, map(asdict, curve))
 
 
 if __name__ == "__main__":

@@ -127,6 +127,9 @@ def test_predictions_of_every_kept_model_give_its_accuracy(tiny):
         ("data/prepared/train_images.npy", "train_baseline"),
         ("data/prepared/meta.json", "train_baseline"),
         ("artifacts/finetune/seed-0/rows.csv", "report"),
+        ("artifacts/dtype_bench/rows.csv", "report"),
+        ("artifacts/int_quantize/seed-0/layers.csv", "report"),
+        ("artifacts/hardware.json", "report"),
     ],
 )
 def test_a_torn_input_stops_the_stage_with_a_line_that_names_it(tiny, file, stage):
@@ -141,6 +144,19 @@ def test_a_torn_input_stops_the_stage_with_a_line_that_names_it(tiny, file, stag
     assert done.returncode == 2
     assert file in done.stderr
     assert "dvc repro" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_foreign_table_stops_the_report_with_a_line_that_names_it(tiny):
+    path = tiny.path / "artifacts/latency_bench/rows.csv"
+    whole = path.read_bytes()
+    path.write_text("a,b\n1,2\n", encoding="utf-8")
+    try:
+        done = tiny.stage("report")
+    finally:
+        path.write_bytes(whole)
+    assert done.returncode == 2
+    assert "artifacts/latency_bench/rows.csv" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.lib import records, tradeoff
+from stages.lib import formats, quantization, records, tradeoff, training
 from stages.lib.errors import UserError
 from stages.lib.records import Row
 
@@ -122,12 +122,12 @@ def test_a_missing_table_says_what_to_run(tmp_path):
 )
 def test_other_columns_are_named(table, old, new, odd):
     table.write_text(table.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
-    assert f"not the columns of a row ({odd})" in refusal(table)
+    assert f"not the columns of this table ({odd})" in refusal(table)
 
 
 def test_a_line_without_columns_is_no_table(table):
     table.write_text("\n", encoding="utf-8")
-    assert "not the columns of a row" in refusal(table)
+    assert "not the columns of this table" in refusal(table)
 
 
 @pytest.mark.parametrize(
@@ -233,3 +233,10 @@ def test_no_sparser_measurement_of_a_layer_keeps_the_accuracy(measured, least):
         for row in rows:
             if row.layer == best.layer and row.target_sparsity > best.sparsity:
                 assert row.validation_accuracy < least / 10
+
+
+def test_tables_have_the_columns_of_what_is_written_to_them():
+    assert [field.name for field in dataclasses.fields(training.Epoch)] == list(records.EPOCH)
+    assert [field.name for field in dataclasses.fields(formats.FormatRow)] == list(records.FORMAT)
+    assert tradeoff.BestSparsity._fields == records.BEST_SPARSITY
+    assert set(quantization.LayerError._fields) < set(records.QUANTIZED_LAYER)

@@ -266,6 +266,9 @@ def accuracy_by_bits(summary: pd.DataFrame) -> alt.Chart:
 def format_latency(formats: pd.DataFrame) -> alt.FacetChart:
     """Latency by number format, for each network and device, on a logarithmic axis."""
     known = formats[formats.latency_ms.notna()].copy()
+    if known.empty:
+        nothing = pd.DataFrame({"text": ["No latency was measured: the table says why."]})
+        return alt.Chart(nothing, width=WIDTH, height=60).mark_text(fontSize=14).encode(text="text")
     known["panel"] = known.network + " on " + known.device
     known["batch"] = "batch " + known.batch_size.astype(str)
     known["label"] = known.latency_ms.map(tables.milliseconds) + " ms"

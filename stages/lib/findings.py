@@ -13,6 +13,7 @@ from stages.lib import tables
 
 # Means closer than this are called equal: half a point of accuracy.
 EQUAL = 0.005
+NOTHING_SHARED = "the methods were measured at no common sparsity above 0"
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ def _mean_difference(rows: pd.DataFrame, one: str, other: str, sparsity: float) 
     return (tables.at(rows, one, sparsity) - tables.at(rows, other, sparsity)).mean()
 
 
+def _epochs(rows: pd.DataFrame, method: str) -> int:
+    """The most extra epochs that a method spent; 0 where it was not run."""
+    return int(rows[rows.method == method].extra_epochs.max() if method in set(rows.method) else 0)
+
+
 def _versus(evidence: Evidence, one: str, other: str) -> tuple[str, int, int, int]:
-    """A sentence on `one` against `other`, and at how many sparsities it is better, equal,
-    worse.
-    """
+    """A sentence on `one` against `other`; at how many sparsities it is better, equal, worse."""
     rows = evidence.rows
     points = _sparsities(rows, one, other)
+    if not points:
+        return NOTHING_SHARED, 0, 0, 0
     differences = [_mean_difference(rows, one, other, point) for point in points]
     better = sum(difference > EQUAL for difference in differences)
     worse = sum(difference < -EQUAL for difference in differences)
@@ -73,7 +79,9 @@ def _versus(evidence: Evidence, one: str, other: str) -> tuple[str, int, int, in
     return text, better, len(points) - better - worse, worse
 
 
-def _agreement(better: int, worse: int) -> str:
+def _agreement(better: int, equal: int, worse: int) -> str:
+    if better + equal + worse == 0:
+        return "not measured"
     if better and not worse:
         return "yes"
     if worse and not better:
@@ -83,12 +91,12 @@ def _agreement(better: int, worse: int) -> str:
 
 def global_over_layerwise(evidence: Evidence) -> Finding:
     """Agrees if global beats uniform at some sparsity and loses at none."""
-    here, better, _, worse = _versus(evidence, "global", "uniform")
+    here, *counts = _versus(evidence, "global", "uniform")
     return Finding(
         "Global pruning preserves accuracy better than layer by layer",
         "better, 0–80 %",
         (f"{here} (equal total sparsity, no retraining)",),
-        _agreement(better, worse),
+        _agreement(*counts),
     )
 
 
@@ -102,7 +110,7 @@ def recovery(evidence: Evidence) -> Finding:
     gains = {p: _mean_difference(rows, "finetune", "global", p) for p in points}
     gained = [p for p in damaged if gains[p] > EQUAL]
     harmed = [p for p in points if gains[p] < -EQUAL]
-    epochs = int(rows[rows.method == "finetune"].extra_epochs.max())
+    epochs = _epochs(rows, "finetune")
     parts = [
         f"{tables.percent(p)}: {tables.accuracy(tables.at(rows, 'global', p))}"
         f" → {tables.accuracy(tables.at(rows, 'finetune', p))}"
@@ -126,6 +134,12 @@ def iterative_best(evidence: Evidence) -> Finding:
     rows = evidence.rows
     others = ("uniform", "global", "finetune")
     points = _sparsities(rows, "iterative", *others)
+    title, course = (
+        "Iterative pruning is the most effective method",
+        "best, 3 epochs a step to 80 %",
+    )
+    if not points:
+        return Finding(title, course, (NOTHING_SHARED,), "not measured")
     leads = {
         p: min(_mean_difference(rows, "iterative", other, p) for other in others) for p in points
     }
@@ -140,13 +154,13 @@ def iterative_best(evidence: Evidence) -> Finding:
         f" {tables.accuracy(tables.at(rows, 'iterative', last))}, one-shot + fine-tuning"
         f" {tables.accuracy(tables.at(rows, 'finetune', last))}. Not at equal cost: by then it has"
         f" trained {spent} epochs, fine-tuning"
-        f" {int(rows[rows.method == 'finetune'].extra_epochs.max())}"
+        f" {_epochs(rows, 'finetune')}"
     )
     return Finding(
-        "Iterative pruning is the most effective method",
-        "best, 3 epochs per step to 80 %",
+        title,
+        course,
         (here,),
-        _agreement(best, beaten),
+        _agreement(best, len(points) - best - beaten, beaten),
     )
 
 
@@ -154,21 +168,21 @@ def unstructured_over_structured(evidence: Evidence) -> Finding:
     """Agrees if single weights beat whole filters somewhere and lose nowhere, in every scope,
     before and after fine-tuning alike."""
     present = set(evidence.rows.method)
-    sentences, better, worse = [], 0, 0
+    sentences, totals = [], [0, 0, 0]
     for scope in ("layer", "global"):
         for one, other in (
             ("global", f"structured_{scope}"),
             ("finetune", f"structured_{scope}_finetune"),
         ):
             if other in present and _sparsities(evidence.rows, one, other):
-                text, wins, _, losses = _versus(evidence, one, other)
+                text, *counts = _versus(evidence, one, other)
                 sentences.append(text)
-                better, worse = better + wins, worse + losses
+                totals = [total + count for total, count in zip(totals, counts, strict=True)]
     return Finding(
         "Unstructured pruning preserves accuracy much better than structured",
         "much better",
-        tuple(sentences) or ("no sparsity in common",),
-        _agreement(better, worse) if sentences else "not measured",
+        tuple(sentences) or (NOTHING_SHARED,),
+        _agreement(*totals),
     )
 
 
@@ -248,7 +262,8 @@ def _on_gpu(evidence: Evidence, network: str, title: str, course: str, faster: b
     table = _format(evidence, network, "cuda")
     known = table[table.latency_ms.notna()].set_index("dtype").latency_ms
     if "float32" not in known or len(known) < 2:
-        reason = table.note.iloc[0] if len(table) else "not among dtype_bench's settings"
+        notes = [note for note in table.note if isinstance(note, str) and note]
+        reason = notes[0] if notes else "not among dtype_bench's settings"
         return Finding(title, course, (reason,), "not measured")
     halves = known.drop("float32")
     holds = halves < known["float32"] if faster else halves >= known["float32"]

@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,9 +50,6 @@ class FormatRow:
     runs: int = 0
     peak_memory_bytes: int | None = None
     note: str = ""
-
-
-COLUMNS = [field.name for field in fields(FormatRow)]
 
 
 def cast(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -5,6 +5,7 @@ tenth of a second what `import torch` needs two for.
 """
 
 import ctypes
+import json
 import os
 import platform
 import re
@@ -14,10 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from stages.lib.errors import UserError
+
 # The instruction sets that change how fast a network runs; the other flags vary between
 # kernels on one machine and would make the same machine look new.
 _X86_ISA = re.compile(r"avx\w*|amx\w*|fma\w*|f16c|sse4_[12]")
 _ARM_ISA = re.compile(r"asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?")
+KEYS = ("system", "machine", "cpu", "isa", "cores", "gpus", "python", "torch", "torchvision")
 _APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 
@@ -82,6 +86,17 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A description that `describe` gave, from its file. UserError where it is missing or torn."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or set(found) != set(KEYS):
+        raise UserError(f"{path}: not a description of a machine; run `dvc repro probe_hardware`")
+    return found
 
 
 def describe() -> dict[str, Any]:

@@ -189,9 +189,17 @@ def _bits_table(summary: pd.DataFrame, layers: pd.DataFrame) -> str:
     return tables.markdown(("bits", "file (integers in 8 or 16 bits)", *names), rows, left=0)
 
 
-def _layers_table(layers: pd.DataFrame) -> str:
-    first = layers[(layers.seed == layers.seed.iloc[0]) & layers.bits.isin([8, 16])]
-    first = first[(first.granularity == "tensor") & (first.scheme == first.scheme.iloc[0])]
+def _layers_section(layers: pd.DataFrame) -> str:
+    """S, Z and the error of each layer at 8 and 16 bits, for the first scheme and seed."""
+    scheme, seed = layers.scheme.iloc[0], layers.seed.iloc[0]
+    chosen = layers[
+        (layers.seed == seed)
+        & (layers.scheme == scheme)
+        & (layers.granularity == "tensor")
+        & layers.bits.isin([8, 16])
+    ]
+    if chosen.empty:
+        return ""
     rows = [
         (
             line.layer,
@@ -202,9 +210,10 @@ def _layers_table(layers: pd.DataFrame) -> str:
             f"{line.theory:.3g}",
             f"{line.ratio:.3f}",
         )
-        for line in first.itertuples()
+        for line in chosen.itertuples()
     ]
-    return tables.markdown(("layer", "bits", "S", "Z", "MSE", "S²/12", "ratio"), rows)
+    table = tables.markdown(("layer", "bits", "S", "Z", "MSE", "S²/12", "ratio"), rows)
+    return f"Layer by layer ({scheme}, per tensor, seed {seed}):\n\n{table}\n"
 
 
 def _hardware_line(hardware: Mapping[str, Any]) -> str:
@@ -271,9 +280,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         " measured error as a multiple of S²/12.\n",
         _bits_table(summary, run.layers) + "\n",
         picture("error", "Quantization error against theory"),
-        f"One number per layer ({run.layers.scheme.iloc[0]}, per tensor, seed"
-        f" {run.layers.seed.iloc[0]}):\n",
-        _layers_table(run.layers) + "\n",
+        _layers_section(run.layers),
         "## What was run\n",
         f"- Data: {len(run.meta['classes'])} classes, images {shape};"
         f" {counts['train']} train, {counts['validation']} validation, {counts['test']} test;"

@@ -1,4 +1,5 @@
-"""The one row shape: what every pruning and quantizing stage says about a network.
+"""The one row shape: what every pruning and quantizing stage says about a network. Beside it, the
+columns of the few tables that say something else.
 
 Accuracies and sparsities are shares (0…1) rounded to six digits; sizes are bytes; an empty cell is
 None. A column that is not here is an error, in a row to be written as in a table to be read.
@@ -47,6 +48,23 @@ class Row:
             object.__setattr__(self, name, round(float(getattr(self, name)), 6))
 
 
+# The other tables, by what a line of them is about.
+EPOCH = ("epoch", "learning_rate", "train_loss", "train_accuracy", "validation_accuracy")
+BEST_SPARSITY = ("seed", "layer", "sparsity", "validation_accuracy")
+QUANTIZED_LAYER = (
+    "seed", "layer", "scheme", "granularity", "bits", "scale_least", "scale_most",
+    "zero_point_least", "zero_point_most", "mse", "theory", "ratio",
+)  # fmt: skip
+FORMAT = (
+    "network", "image_shape", "device", "dtype", "batch_size", "parameters", "bytes_on_disk",
+    "threads", "accuracy", "agreement", "agreement_images", "latency_ms", "latency_iqr_ms", "runs",
+    "peak_memory_bytes", "note",
+)  # fmt: skip
+LATENCY = (
+    "seed", "method", "target_sparsity", "device", "batch_size", "threads", "latency_ms",
+    "latency_iqr_ms", "runs", "relative_to_baseline", "model",
+)  # fmt: skip
+
 REMEDY = "delete it and run `dvc repro`"
 COLUMNS = {field.name: field.type for field in fields(Row)}
 
@@ -69,12 +87,17 @@ def table_text(path: Path) -> str:
     return text
 
 
+def check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """UserError, naming the file and the odd columns, where a table is not the one wanted."""
+    if list(found) != list(wanted):
+        odd = sorted(set(found) ^ set(wanted)) or ["another order"]
+        raise UserError(f"{path}: not the columns of this table ({', '.join(odd)}); {REMEDY}")
+
+
 def read(path: Path) -> list[Row]:
     """Reads rows back. UserError, naming the file and line, where a column or a value is off."""
     reader = csv.DictReader(table_text(path).splitlines())
-    if list(reader.fieldnames or []) != list(COLUMNS):
-        odd = sorted(set(reader.fieldnames or []) ^ set(COLUMNS)) or ["another order"]
-        raise UserError(f"{path}: not the columns of a row ({', '.join(odd)}); {REMEDY}")
+    check_columns(path, reader.fieldnames or [], list(COLUMNS))
     rows = []
     for line in reader:
         try:
