@@ -33,14 +33,14 @@ def resnet152(image_size: int, count: int) -> Subject:
     return Subject("resnet152", model, inputs, None, "random weights and images")
 
 
-def main(params) -> None:
+def main(params, seed: int) -> None:
     at = setting.load(params.compute, params.model, paths.PREPARED)
     options = params.dtype_bench
     count = max(*options.batch_sizes, options.agreement_images, 2)
     rows = []
     for network in options.networks:
         if network == "baseline":
-            subject = baseline(at, params.seeds[0], count)
+            subject = baseline(at, seed, count)
         else:
             subject = resnet152(options.resnet152_image_size, count)
         settings = len(options.devices) * len(options.dtypes) * len(options.batch_sizes)
@@ -64,4 +64,4 @@ def main(params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["seeds", "compute", "model", "dtype_bench"])
+    run_stage(main, reads=["compute", "model", "dtype_bench"], per_seed=True)

@@ -1,58 +1,69 @@
-"""Times the small networks of structured pruning against the dense and an unstructured one, side by
-side.
-"""
+"""Times structured pruning's small networks in turns with the dense and an unstructured one."""
 
 from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from stages.lib import checkpoints, latency, outputs, paths, records, setting
 from stages.lib.cli import run_stage
+from stages.lib.records import Row
+from stages.lib.setting import Setting
 
 
-def main(params) -> None:
+def networks_of(seed: int) -> list[Row]:
+    """The baseline, the sparsest unstructured network and every structured one."""
+    baseline, unstructured, structured = (
+        records.read(paths.stage_directory(stage, seed) / paths.ROWS)
+        for stage in ("train_baseline", "global_prune", "structured_prune")
+    )
+    # Fine-tuning changes no shape, hence no latency.
+    kept = [row for row in structured if not row.method.endswith("_finetune")]
+    return [*baseline, *unstructured[-1:], *kept]
+
+
+def measure(at: Setting, rows: list[Row], size: int, threads: int, seconds: float) -> list[dict]:
+    """One line per network: its latency for a batch of `size` test images."""
+    networks = [checkpoints.load_model(Path(row.model)).to(at.device) for row in rows]
+    images = at.data.test.images
+    batch = at.data.test.normalize(images[torch.arange(size) % len(images)])
+    with torch.inference_mode():
+        found = latency.interleaved(
+            [partial(network, batch) for network in networks],
+            device=at.device,
+            threads=threads,
+            seconds=seconds,
+        )
+    return [
+        {
+            "seed": row.seed,
+            "method": row.method,
+            "target_sparsity": row.target_sparsity,
+            "device": at.device.type,
+            "batch_size": size,
+            "threads": threads,
+            "latency_ms": time.median_ms,
+            "latency_iqr_ms": time.iqr_ms,
+            "runs": time.runs,
+            "relative_to_baseline": time.median / found[0].median,
+            "model": row.model,
+        }
+        for row, time in zip(rows, found, strict=True)
+    ]
+
+
+def main(params, seed: int) -> None:
     at = setting.load(params.compute, params.model, paths.PREPARED)
-    options = params.latency_bench
-    rows = []
-    for seed in tqdm(params.seeds, "latency_bench", unit="seed", leave=False, disable=None):
-        measured = [
-            *records.read(paths.stage_directory("train_baseline", seed) / paths.ROWS),
-            records.read(paths.stage_directory("global_prune", seed) / paths.ROWS)[-1],
-            *records.read(paths.stage_directory("structured_prune", seed) / paths.ROWS),
-        ]
-        kept = [row for row in measured if not row.method.endswith("_finetune")]
-        networks = [checkpoints.load_model(Path(row.model)).to(at.device) for row in kept]
-        for size in options.batch_sizes:
-            images = at.data.test.images
-            batch = at.data.test.normalize(images[torch.arange(size) % len(images)])
-            with torch.inference_mode():
-                found = latency.interleaved(
-                    [partial(network, batch) for network in networks],
-                    device=at.device,
-                    threads=params.compute.threads,
-                    seconds=options.seconds,
-                )
-            rows += [
-                {
-                    "seed": seed,
-                    "method": row.method,
-                    "target_sparsity": row.target_sparsity,
-                    "device": at.device.type,
-                    "batch_size": size,
-                    "threads": params.compute.threads,
-                    "latency_ms": time.median * 1e3,
-                    "latency_iqr_ms": time.iqr * 1e3,
-                    "runs": time.runs,
-                    "relative_to_baseline": time.median / found[0].median,
-                    "model": row.model,
-                }
-                for row, time in zip(kept, found, strict=True)
-            ]
-    with outputs.whole_directory(paths.stage_directory("latency_bench")) as directory:
-        outputs.write_csv(directory / paths.ROWS, records.LATENCY, rows)
+    options, threads = params.latency_bench, params.compute.threads
+    rows = networks_of(seed)
+    lines = [
+        line
+        for size in options.batch_sizes
+        for line in measure(at, rows, size, threads, options.seconds)
+    ]
+    with outputs.whole_directory(paths.stage_directory("latency_bench", seed)) as directory:
+        outputs.write_csv(directory / paths.ROWS, records.LATENCY, lines)
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["seeds", "compute", "model", "latency_bench"])
+    run_stage(main, reads=["compute", "model", "latency_bench"], per_seed=True)

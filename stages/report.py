@@ -28,6 +28,12 @@ SEEDED = (
 )  # fmt: skip
 
 
+TEXT = {
+    "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
+    "model", "note",
+}  # fmt: skip
+
+
 def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV as pandas reads it; UserError where it is missing, torn or foreign."""
     try:
@@ -35,6 +41,9 @@ def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except ValueError:
         raise UserError(f"{path}: not a table; {records.REMEDY}") from None
     records.check_columns(path, found.columns, columns)
+    numbers = [name for name in columns if name not in TEXT]
+    if found.empty or not all(pd.api.types.is_numeric_dtype(found[name]) for name in numbers):
+        raise UserError(f"{path}: empty, or text where numbers should be; {records.REMEDY}")
     return found
 
 
@@ -50,12 +59,15 @@ def seeded(seeds: list[int], stage: str, file: str, columns: Sequence[str]) -> p
 
 def rows_of(seeds: list[int]) -> pd.DataFrame:
     """The rows of all stages and seeds, their schema checked."""
-    return pd.DataFrame(
-        row
-        for stage in SEEDED
-        for seed in seeds
-        for row in records.read(paths.stage_directory(stage, seed) / paths.ROWS)
-    )
+    rows = []
+    for stage in SEEDED:
+        for seed in seeds:
+            file = paths.stage_directory(stage, seed) / paths.ROWS
+            found = records.read(file)
+            if not found:
+                raise UserError(f"{file}: no rows; {records.REMEDY}")
+            rows += found
+    return pd.DataFrame(rows)
 
 
 def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
@@ -65,9 +77,12 @@ def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
         ("train_baseline", paths.LEARNING_CURVE),
         ("layerwise_sweep", paths.BEST_TRADEOFF),
         ("int_quantize", paths.QUANTIZED_LAYERS),
+        ("latency_bench", paths.ROWS),
     ]
-    once = [(stage, None, paths.ROWS) for stage in ("dtype_bench", "latency_bench")]
-    return [(stage, seed, file) for stage, file in per_seed for seed in seeds] + once
+    return [
+        *((stage, seed, file) for stage, file in per_seed for seed in seeds),
+        ("dtype_bench", None, paths.ROWS),
+    ]
 
 
 def main(params) -> None:
@@ -77,7 +92,7 @@ def main(params) -> None:
     layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
     curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH)
     formats = table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
-    latencies = table(paths.stage_directory("latency_bench") / paths.ROWS, records.LATENCY)
+    latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
     run = page.Run(
         seeds=seeds,
         rows=rows,

@@ -51,7 +51,7 @@ TINY = {
 
 SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
-    "structured_prune", "int_quantize",
+    "structured_prune", "int_quantize", "latency_bench",
 }  # fmt: skip
 ALWAYS = {"probe_hardware"}
 
@@ -62,7 +62,7 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "prepare_data", "probe_hardware", "dtype_bench", "latency_bench", "report",
+    "prepare_data", "probe_hardware", "dtype_bench", "report",
 }  # fmt: skip
 
 

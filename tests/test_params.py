@@ -174,7 +174,7 @@ def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
         ("finetune__epochs", True, "finetune.epochs", "as booleans"),
         ("finetune__learning_rate", 0, "finetune.learning_rate", "above 0"),
         ("iterative_prune__target", 1, "iterative_prune.target", "below 1"),
-        ("iterative_prune__step", 0, "iterative_prune.step", "above 0"),
+        ("iterative_prune__step", 0, "iterative_prune.step", "at least 0.001"),
         ("structured_prune__sparsities", [0, 0.5], "structured_prune.sparsities[0]", "above 0"),
         ("structured_prune__scopes", ["locale"], "structured_prune.scopes[0]", "layer, global"),
         ("dtype_bench__dtypes", ["float8"], "dtype_bench.dtypes[0]", "did you mean float"),

@@ -119,7 +119,7 @@ def test_one_seed_is_enough_for_a_verdict():
     [
         (0, {"global": (0.4, 0.05)}, "no"),
         (0, {"global": (0.8, 0.05)}, "partly"),
-        (0, {"uniform": GOOD["global"]}, "partly"),
+        (0, {"uniform": GOOD["global"]}, "no difference"),
         (1, {"finetune": (0.8, 0.3)}, "partly"),
         (1, {"finetune": (0.9, 0.85), "global": (0.9, 0.9)}, "not measured"),
         (2, {"iterative": (0.7, 0.7)}, "no"),

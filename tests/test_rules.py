@@ -26,7 +26,7 @@ BITS = rules.listing(rules.integer(2, 16), ascending=True)
         (INTEGER, 16),
         (rules.SPARSITY, 0),
         (rules.SPARSITY, 0.0),
-        (rules.SPARSITY, 0.999999),
+        (rules.SPARSITY, 0.9999),
         (rules.number(above=0, most=10), 10),
         (rules.number(above=0, most=10), 1e-300),
         (rules.boolean(), False),

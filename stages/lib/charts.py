@@ -179,7 +179,7 @@ def learning_curves(curves: pd.DataFrame) -> alt.FacetChart:
     long["part"] = long.part.str.removesuffix("_accuracy")
     return (
         alt.Chart(long, width=WIDTH, height=220)
-        .mark_line(strokeWidth=1.5, opacity=0.9)
+        .mark_line(strokeWidth=1.5, opacity=0.9, point=alt.OverlayMarkDef(size=16))
         .encode(
             x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(
@@ -348,7 +348,7 @@ def structured_latency(latencies: pd.DataFrame, summary: pd.DataFrame) -> alt.Ch
         .properties(
             title=alt.TitleParams(
                 "Fewer multiply-adds, less time?",
-                subtitle="measured side by side; single weights set to zero save no time",
+                subtitle="timed in turns; median over seeds",
             )
         )
     )

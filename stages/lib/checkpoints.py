@@ -47,7 +47,10 @@ def save_tensors(
     if header is not None and len(header) > 1:
         raise ValueError("one header entry at most: several are written in no fixed order")
     metadata = {key: json.dumps(value) for key, value in (header or {}).items()}
-    save_file(tensors, path, metadata or None)
+    try:
+        save_file(tensors, path, metadata or None)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
     return path.stat().st_size
 
 

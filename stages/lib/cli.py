@@ -18,7 +18,8 @@ def run_stage(
     """Validates params.yaml whole, then calls `main(params)`, or `main(params, seed)` per seed.
 
     `params` has the sections named in `reads` and no other. A UserError becomes its lines on
-    stderr and exit code 2, Ctrl-C a line and exit code 130.
+    stderr and exit code 2, as does a file that cannot be read or written; Ctrl-C a line and exit
+    code 130.
     """
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     if per_seed:
@@ -36,6 +37,9 @@ def run_stage(
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: nothing of this stage was written", file=sys.stderr)

@@ -59,7 +59,7 @@ def accuracy_plots(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def learning_curve_plot(curves: pd.DataFrame) -> pd.DataFrame:
-    """epoch, and the means over seeds of both losses' accuracies."""
+    """epoch, and training and validation accuracy: means over seeds."""
     columns = ["train_accuracy", "validation_accuracy"]
     return curves.groupby("epoch", as_index=False)[columns].mean().round(6)
 
@@ -69,13 +69,7 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     S²/12.
     """
     quantized = rows[rows.weight_bits < 32].rename(columns={"weight_bits": "bits"})
-    accuracy = quantized.groupby("bits").test_accuracy.mean()
     errors = np.log10(layers.groupby("bits")[["mse", "theory"]].mean())
-    return pd.DataFrame(
-        {
-            "bits": accuracy.index,
-            "test_accuracy": accuracy.to_numpy().round(6),
-            "log10_error": errors.mse.to_numpy().round(6),
-            "log10_theory": errors.theory.to_numpy().round(6),
-        }
-    )
+    errors = errors.rename(columns={"mse": "log10_error", "theory": "log10_theory"})
+    accuracy = quantized.groupby("bits")[["test_accuracy"]].mean()
+    return accuracy.join(errors, how="inner").round(6).reset_index()

@@ -82,6 +82,8 @@ def _versus(evidence: Evidence, one: str, other: str) -> tuple[str, int, int, in
 def _agreement(better: int, equal: int, worse: int) -> str:
     if better + equal + worse == 0:
         return "not measured"
+    if not better and not worse:
+        return "no difference"
     if better and not worse:
         return "yes"
     if worse and not better:
@@ -95,7 +97,7 @@ def global_over_layerwise(evidence: Evidence) -> Finding:
     return Finding(
         "Global pruning preserves accuracy better than layer by layer",
         "better, 0–80 %",
-        (f"{here} (equal total sparsity, no retraining)",),
+        (here, "at equal total sparsity, as pruned, without retraining"),
         _agreement(*counts),
     )
 
@@ -202,7 +204,7 @@ def _latencies(table: pd.DataFrame) -> str:
 
 
 def half_size(evidence: Evidence) -> Finding:
-    """Agrees if both half formats' files are within 5 % of half of float32's, for every network."""
+    """Agrees if every half format's file is within 5 % of half of float32's, for every network."""
     parts, ratios = [], []
     for network, table in evidence.formats.groupby("network", sort=False):
         sizes = table.groupby("dtype", sort=False).bytes_on_disk.first()
@@ -215,7 +217,7 @@ def half_size(evidence: Evidence) -> Finding:
     return Finding(
         "float16 and bfloat16 halve the file",
         "ConvNet 1.31 → 0.65 MB, ResNet-152 229.6 → 114.8 MB",
-        tuple(parts) or ("no format beside float32 was measured",),
+        tuple(parts) or ("float32 and a half format were not both measured",),
         agrees if ratios else "not measured",
     )
 

@@ -248,8 +248,8 @@ def _timed_rows(
             per_image = timing.latency.median / size
             filled = replace(
                 filled,
-                latency_ms=timing.latency.median * 1e3,
-                latency_iqr_ms=timing.latency.iqr * 1e3,
+                latency_ms=timing.latency.median_ms,
+                latency_iqr_ms=timing.latency.iqr_ms,
                 runs=timing.latency.runs,
             )
         yield filled

@@ -9,24 +9,34 @@ from torch.utils import benchmark
 
 ROUNDS = 5
 MOST_BOXES = 6
-BLOCKS = 4
-MANY = 5
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds per call: median and interquartile range over blocks of calls; runs: calls timed."""
+    """Seconds per call: median and interquartile range over blocks of calls (None for one block);
+    runs: calls timed.
+    """
 
     median: float
-    iqr: float
+    iqr: float | None
     runs: int
+
+    @property
+    def median_ms(self) -> float:
+        """The median in milliseconds."""
+        return self.median * 1e3
+
+    @property
+    def iqr_ms(self) -> float | None:
+        """The interquartile range in milliseconds."""
+        return None if self.iqr is None else self.iqr * 1e3
 
 
 def summary(blocks: Sequence[float], runs: int) -> Latency:
-    """Median and interquartile range of block means, in seconds; the range of one block is 0."""
+    """Median and interquartile range of block means, in seconds; one block has no range."""
     values = torch.tensor(blocks, dtype=torch.float64)
     low, median, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
-    return Latency(median, high - low, runs)
+    return Latency(median, high - low if len(blocks) > 1 else None, runs)
 
 
 def seconds_of_one(call: Callable[[], object], device: torch.device) -> float:
@@ -55,26 +65,23 @@ class _Series:
         self.left = 0.0
 
     def take(self, seconds: float) -> None:
-        """Uses up `seconds` more, and what was left of earlier allotments."""
+        """Uses up `seconds` more, and what was left of earlier allotments, in one block or four."""
         self.left += seconds
-        # Room for one timed call, and for the one that the timer makes to size its blocks.
-        if 2 * self.expected > self.left:
+        fitting = int(self.left / max(self.expected, 1e-7))
+        blocks = 4 if fitting >= 100 else 1
+        # Before each block timeit makes two calls, or a hundredth of the block, that do not count.
+        number = fitting // blocks - max(2, fitting // blocks // 100)
+        if number < 1:
             return
         start = time.perf_counter()
-        number = int(self.left / BLOCKS / max(self.expected, 1e-7))
-        if number >= MANY:
-            found = [self.timer.timeit(number) for _ in range(BLOCKS)]
-            self.means += [block.mean for block in found]
-            self.runs += number * BLOCKS
-        else:
-            # Before each block timeit warms up twice at least, which would cost most of the box.
-            found = self.timer.blocked_autorange(min_run_time=self.left - self.expected)
-            self.means += found.times
-            self.runs += len(found.times) * found.number_per_run
+        found = [self.timer.timeit(number).mean for _ in range(blocks)]
         self.left -= time.perf_counter() - start
+        self.expected = min(found)
+        self.means += found
+        self.runs += number * blocks
 
     def latency(self) -> Latency:
-        return summary(self.means, self.runs) if self.means else Latency(self.expected, 0.0, 1)
+        return summary(self.means, self.runs) if self.means else Latency(self.expected, None, 1)
 
 
 def interleaved(

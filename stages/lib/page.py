@@ -14,6 +14,7 @@ AGREES = {
     "yes": "agrees",
     "partly": "agrees in part",
     "no": "does not agree",
+    "no difference": "no difference measured",
     "not measured": "not measured",
 }
 
@@ -115,7 +116,6 @@ def _formats_table(formats: pd.DataFrame) -> str:
             quality = f"accuracy {100 * line.accuracy:.1f} %"
         elif not math.isnan(line.agreement):
             quality = f"agreement {100 * line.agreement:.0f} % of {line.agreement_images:.0f}"
-        measured = not math.isnan(line.latency_ms)
         peak = "" if math.isnan(line.peak_memory_bytes) else tables.size(line.peak_memory_bytes)
         rows.append(
             (
@@ -125,8 +125,8 @@ def _formats_table(formats: pd.DataFrame) -> str:
                 str(line.batch_size),
                 tables.size(line.bytes_on_disk),
                 quality,
-                tables.milliseconds(line.latency_ms) if measured else "",
-                tables.milliseconds(line.latency_iqr_ms) if measured else "",
+                tables.milliseconds(line.latency_ms),
+                tables.milliseconds(line.latency_iqr_ms),
                 str(line.runs),
                 peak,
                 "" if pd.isna(line.note) else line.note,
@@ -273,6 +273,8 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         _latency_table(run.latencies) + "\n",
         "## Number formats\n",
         picture("formats", "Latency by number format"),
+        f"The baseline is that of seed {run.seeds[0]}; spread: interquartile range of blocks of"
+        " calls, empty where one call filled the time box.\n",
         _formats_table(run.formats) + "\n",
         "## Linear quantization by hand\n",
         picture("bits", "Accuracy by bit width"),

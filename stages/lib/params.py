@@ -18,6 +18,7 @@ import yaml
 from stages.lib import hardware, paths
 from stages.lib.errors import UserError
 from stages.lib.rules import (
+    POSITIVE_SPARSITY,
     SPARSITY,
     Rule,
     boolean,
@@ -97,15 +98,15 @@ class Finetune:
 
 @dataclass(frozen=True)
 class IterativePrune:
-    target: float = _setting(number(above=0, below=1))
-    step: float = _setting(number(above=0, below=1))
+    target: float = _setting(POSITIVE_SPARSITY)
+    step: float = _setting(number(least=0.001, below=1, decimals=4))
     epochs_per_step: int = _setting(EPOCHS)
     learning_rate: float = _setting(RATE)
 
 
 @dataclass(frozen=True)
 class StructuredPrune:
-    sparsities: list[float] = _setting(listing(number(above=0, below=1), ascending=True))
+    sparsities: list[float] = _setting(listing(POSITIVE_SPARSITY, ascending=True))
     scopes: list[str] = _setting(listing(choice(*SCOPES)))
     epochs: int = _setting(EPOCHS)
     learning_rate: float = _setting(RATE)

@@ -103,7 +103,15 @@ def read_meta(directory: Path) -> dict:
         "checksum": str,
     }  # fmt: skip
     fits = isinstance(meta, dict) and {key: type(value) for key, value in meta.items()} == kinds
-    if not fits or set(meta["images"]) != set(PARTS):
+    if fits:
+        numbers = [*meta["mean"], *meta["std"], *meta["images"].values(), *meta["image_shape"]]
+        fits = (
+            set(meta["images"]) == set(PARTS)
+            and all(type(number) in (int, float) for number in numbers)
+            and len(meta["image_shape"]) == 3
+            and len(meta["mean"]) == len(meta["std"]) == meta["image_shape"][0]
+        )
+    if not fits:
         raise UserError(f"{path}: not the description of a prepared data set; {REMEDY}")
     return meta
 

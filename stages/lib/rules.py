@@ -83,9 +83,10 @@ def number(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    decimals: int | None = None,
 ) -> Rule:
-    """A finite number within the bounds given: `least` and `most` included, `above` and `below`
-    not.
+    """A finite number within the bounds given (`least` and `most` included, `above` and `below`
+    not), with no more than so many `decimals`.
     """
     bounds = [
         text
@@ -94,6 +95,7 @@ def number(
             (above, f"above {above}"),
             (most, f"at most {most}"),
             (below, f"below {below}"),
+            (decimals, f"of at most {decimals} decimals"),
         )
         if bound is not None
     ]
@@ -107,12 +109,15 @@ def number(
             and (above is None or value > above)
             and (most is None or value <= most)
             and (below is None or value < below)
+            and (decimals is None or value == round(value, decimals))
         )
 
     return _simple("a number " + " and ".join(bounds), accepts, wants_number=True)
 
 
-SPARSITY = number(least=0, below=1)
+# File names and rows write a sparsity with as many digits as tell any two of these apart.
+SPARSITY = number(least=0, below=1, decimals=4)
+POSITIVE_SPARSITY = number(above=0, below=1, decimals=4)
 
 
 def boolean() -> Rule:

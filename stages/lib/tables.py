@@ -80,7 +80,9 @@ def count(number: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """A latency to three significant digits, whatever its size."""
+    """A latency to three significant digits, whatever its size; empty where it is not known."""
+    if pd.isna(value):
+        return ""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
