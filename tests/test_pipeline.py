@@ -23,13 +23,28 @@ WITH_LATENCIES = {
 
 # What must run when one value changes, written down by hand: the promise, not a copy of dvc.yaml.
 CHANGES = [
-    ("sparsities", [0.4, 0.6],
-     of_seed({"layerwise_sweep", "global_prune", "finetune", "iterative_prune"})
-     | {"latency_bench", "report"}),
+    (
+        "sparsities",
+        [0.4, 0.6],
+        of_seed(
+            {
+                "layerwise_sweep",
+                "global_prune",
+                "finetune",
+                "iterative_prune",
+                "latency_bench",
+                "report",
+            }
+        ),
+    ),
     ("layerwise_sweep.max_accuracy_drop", 0.5, of_seed({"layerwise_sweep", "report"})),
     ("finetune.epochs", 2, of_seed({"finetune", "report"})),
     ("iterative_prune.step", 0.2, of_seed({"iterative_prune", "report"})),
-    ("structured_prune.epochs", 2, of_seed({"structured_prune", "latency_bench", "report"})),
+    (
+        "structured_prune.epochs",
+        2,
+        of_seed({"structured_prune", "latency_bench", "report"}),
+    ),
     ("int_quantize.bits", [3, 4, 8], of_seed({"int_quantize", "report"})),
     ("dtype_bench.batch_sizes", [1], {"dtype_bench", "report"}),
     ("latency_bench.seconds", 0.02, of_seed({"latency_bench", "report"})),
@@ -171,7 +186,7 @@ def test_a_model_of_another_width_is_refused(tiny):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("sparsity", "words"), [(0.999, "all"), (1e-6, "nothing at all")])
+@pytest.mark.parametrize(("sparsity", "words"), [(0.999, "all"), (0.0001, "nothing at all")])
 def test_an_impossible_structured_setting_says_so(tiny, sparsity, words):
     tiny.change("structured_prune.sparsities", [sparsity])
     before = (tiny.path / "artifacts/structured_prune/seed-0/rows.csv").read_bytes()
