@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from stages.lib import checkpoints, device, masks, paths, results, setting, training
+from stages.lib import device, masks, paths, results, setting, training
 from stages.lib.cli import run_stage
 
 
@@ -15,15 +15,14 @@ def main(params, seed: int) -> None:
         for sparsity in tqdm(
             params.sparsities, "finetune", unit="model", leave=False, disable=None
         ):
-            pruned = checkpoints.load_model(
-                pruned_models / paths.model_name("global", sparsity), at.architecture
-            ).to(at.device)
+            pruned = setting.load_network(at, pruned_models / paths.model_name("global", sparsity))
             model, _ = training.fit(
                 pruned,
                 at.data,
                 params.training,
                 epochs=options.epochs,
                 learning_rate=options.learning_rate,
+                precision=at.precision,
                 generator=device.generator(seed, f"finetune {sparsity:g}"),
                 held=masks.of_zeros(pruned),
                 label="finetune",

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from tqdm import tqdm
 
-from stages.lib import masks, outputs, paths, quantization, records, results, setting
+from stages.lib import device, masks, outputs, paths, quantization, records, results, setting
 from stages.lib.cli import run_stage
 from stages.lib.errors import UserError
 
@@ -29,7 +29,7 @@ def main(params, seed: int) -> None:
                 layers.append(
                     {
                         "seed": seed,
-                        "layer": name.removesuffix(".weight"),
+                        "layer": masks.layer_of(name),
                         "scheme": scheme,
                         "granularity": granularity,
                         "bits": bits,
@@ -46,10 +46,10 @@ def main(params, seed: int) -> None:
                     raise UserError(f"{file}: {weight} reads back other than it was written")
             about = {"weight_bits": bits, "bytes_on_disk": size}
             if bits in options.store_bits:
-                kept.keep_saved(model.to(at.device), method, name, **about)
+                kept.keep_saved(device.place(model, at.device), method, name, **about)
             else:
                 file.unlink()
-                kept.note(model.to(at.device), method, **about)
+                kept.note(device.place(model, at.device), method, **about)
         outputs.write_csv(kept.directory / paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER, layers)
 
 

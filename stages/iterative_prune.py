@@ -22,6 +22,7 @@ def main(params, seed: int) -> None:
                 params.training,
                 epochs=options.epochs_per_step,
                 learning_rate=options.learning_rate,
+                precision=at.precision,
                 generator=device.generator(seed, f"iterative_prune {sparsity:g}"),
                 held=held,
                 label="iterative_prune",

@@ -4,14 +4,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from stages.lib import checkpoints, latency, outputs, paths, records, setting
+from stages.lib import checkpoints, device, latency, outputs, paths, records, setting
 from stages.lib.cli import run_stage
 from stages.lib.records import Row
 from stages.lib.setting import Setting
 
 
-def networks_of(seed: int) -> list[Row]:
+def rows_of(seed: int) -> list[Row]:
     """The baseline, the sparsest unstructured network and every structured one."""
     baseline, unstructured, structured = (
         records.read(paths.stage_directory(stage, seed) / paths.ROWS)
@@ -22,9 +23,17 @@ def networks_of(seed: int) -> list[Row]:
     return [*baseline, *unstructured[-1:], *kept]
 
 
-def measure(at: Setting, rows: list[Row], size: int, threads: int, seconds: float) -> list[dict]:
-    """One line per network: its latency for a batch of `size` test images."""
-    networks = [checkpoints.load_model(Path(row.model)).to(at.device) for row in rows]
+def measure(
+    at: Setting,
+    rows: list[Row],
+    networks: list[nn.Module],
+    size: int,
+    threads: int,
+    seconds: float,
+) -> list[dict]:
+    """One line per network, in the order of `rows`: its latency for a batch of `size` test
+    images.
+    """
     images = at.data.test.images
     batch = at.data.test.normalize(images[torch.arange(size) % len(images)])
     with torch.inference_mode():
@@ -55,11 +64,12 @@ def measure(at: Setting, rows: list[Row], size: int, threads: int, seconds: floa
 def main(params, seed: int) -> None:
     at = setting.load(params.compute, params.model, paths.PREPARED)
     options, threads = params.latency_bench, params.compute.threads
-    rows = networks_of(seed)
+    rows = rows_of(seed)
+    networks = [device.place(checkpoints.load_model(Path(row.model)), at.device) for row in rows]
     lines = [
         line
         for size in options.batch_sizes
-        for line in measure(at, rows, size, threads, options.seconds)
+        for line in measure(at, rows, networks, size, threads, options.seconds)
     ]
     with outputs.whole_directory(paths.stage_directory("latency_bench", seed)) as directory:
         outputs.write_csv(directory / paths.ROWS, records.LATENCY, lines)

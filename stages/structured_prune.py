@@ -46,6 +46,7 @@ def main(params, seed: int) -> None:
                 params.training,
                 epochs=options.epochs,
                 learning_rate=options.learning_rate,
+                precision=at.precision,
                 generator=device.generator(seed, f"structured_prune {scope} {sparsity:g}"),
                 label="structured_prune",
             )

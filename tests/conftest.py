@@ -21,9 +21,9 @@ PROJECT = (
 TINY = {
     "seeds": [0],
     "sparsities": [0.3, 0.6],
-    "compute": {"device": "cpu", "threads": 1},
+    "compute": {"device": "cpu", "threads": 1, "precision": "auto"},
     "data": {"source": "digits", "validation_images": 297, "test_images": 500, "split_seed": 0},
-    "model": {"name": "convnet", "width": 4},
+    "model": {"name": "convnet", "width": 4, "weights": "none", "normalize": "training"},
     "training": {
         "batch_size": 100, "momentum": 0.9, "weight_decay": 0.0005, "shift": 1, "mirror": False,
     },

@@ -154,7 +154,7 @@ def test_a_call_that_fills_the_box_says_so():
 
 
 def test_every_format_and_batch_size_has_its_row():
-    rows = benched(unlabelled())
+    rows = benched(unlabelled(), seconds=0.1)  # a busy machine fits no call into less
     assert [(row.dtype, row.batch_size) for row in rows] == [
         (dtype, size) for dtype in ALL for size in (1, 4)
     ]

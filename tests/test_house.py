@@ -19,12 +19,13 @@ CODE = [*STAGES, *LIBRARY]
 
 # Downward only: a module imports from its own layer or from those above it in this list.
 LAYERS = (
-    ("errors", "paths", "hardware", "rules"),
+    ("errors", "paths", "hardware", "rules", "catalogue", "own", "resizing"),
     ("params", "outputs"),
     ("cli", "records"),
     ("sources", "splits", "prepared", "images"),
-    ("device", "convnet", "models", "checkpoints"),
-    ("evaluation", "masks", "counting", "tradeoff"),
+    ("device", "convnet", "resnet", "families"),
+    ("models", "weights", "checkpoints"),
+    ("evaluation", "masks", "counting", "tradeoff", "replay"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
     ("tables",),
@@ -155,6 +156,8 @@ def test_only_stage_scripts_know_the_places_of_results(path):
 @pytest.mark.parametrize("path", CODE, ids=names(CODE))
 def test_nothing_is_pickled(path):
     source = path.read_text(encoding="utf-8")
+    # Where the user's weights are read, torch unpickles tensors and nothing else.
+    source = re.sub(r"torch\.load\([^()]*weights_only=True\)", "", source)
     assert not re.search(r"torch\.(save|load)\(|import pickle|allow_pickle=True", source)
 
 

@@ -84,10 +84,6 @@ def test_hidden_and_widths_follow_the_width():
     assert counting.parameters(narrow) < counting.parameters(wide)
 
 
-def test_sizes_are_read_off_the_network():
-    assert convnet.sizes_of(toys.convnet(6)) == convnet.sizes(6)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -5,6 +5,7 @@ must give the same bytes.
 """
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,37 @@ KEY = "architecture"
 REMEDY = "delete it and run `dvc repro`"
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-
-
-def _header(model: nn.Module) -> dict[str, str]:
-    return {KEY: json.dumps(models.architecture_of(model))}
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The network's state dict as a file takes it: on the CPU, contiguous, nothing shared."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        # A file holds each tensor once; tied weights are stored under both their names.
+        tensors[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return tensors
 
 
 def serialized_bytes(model: nn.Module) -> int:
     """Size in bytes of the file that `save_model` would write."""
-    return len(save(_tensors(model), _header(model)))
+    shapes = tuple(
+        (name, tensor.dtype, tuple(tensor.shape)) for name, tensor in model.state_dict().items()
+    )
+    return _serialized_bytes(shapes, json.dumps(models.architecture_of(model)))
+
+
+@lru_cache
+def _serialized_bytes(shapes: tuple, architecture: str) -> int:
+    # The size does not depend on the values: a sweep asks for the same one again and again.
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in shapes}
+    return len(save(tensors, {KEY: architecture}))
 
 
 def save_model(model: nn.Module, path: Path) -> int:
     """Writes weights, buffers and architecture; returns the size of the file in bytes."""
-    return save_tensors(path, _tensors(model), {KEY: models.architecture_of(model)})
+    return save_tensors(path, tensors_of(model), {KEY: models.architecture_of(model)})
 
 
 def save_tensors(
@@ -103,8 +119,7 @@ def load_model(path: Path, expected: models.Architecture | None = None) -> nn.Mo
 def restore(path: Path, tensors: dict[str, torch.Tensor], description: Any) -> nn.Module:
     """A network of the architecture `description` with these weights; `path` is named in errors."""
     try:
-        model = models.build(description)
-        model.load_state_dict(tensors)
-    except (AttributeError, TypeError, ValueError, RuntimeError):
+        model = models.rebuild(description, tensors)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"{path}: its tensors do not fit its architecture; {REMEDY}") from None
     return model.eval()

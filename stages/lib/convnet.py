@@ -56,12 +56,3 @@ def sizes(width: int) -> dict[str, Any]:
         "channels": [width, width, 2 * width, 2 * width, 4 * width, 4 * width],
         "hidden": 12 * width,
     }
-
-
-def sizes_of(model: ConvNet) -> dict[str, Any]:
-    """The layer sizes of a network as it is, after filters were removed too."""
-    convolutions = (getattr(model, f"conv{index}") for index in range(1, CONVOLUTIONS + 1))
-    return {
-        "channels": [convolution.out_channels for convolution in convolutions],
-        "hidden": model.hidden.out_features,
-    }

@@ -28,27 +28,28 @@ def nonzero_weights(model: nn.Module) -> int:
     return sum(int(torch.count_nonzero(weight)) for weight in masks.prunable(model).values())
 
 
-def multiply_adds(model: nn.Module, image_shape: Sequence[int]) -> int:
-    """Multiply-adds with a nonzero weight for one image, of all convolutions and linear layers.
-
-    Each weight is used once per output position, whatever the groups, so a layer costs
-    nonzeros × positions (edges counted as if the padding were image). For unstructured sparsity
-    this is what could be saved, not what a dense kernel saves (ShrinkBench's theoretical speed-up;
-    Blalock et al., 2020). image_shape: (channels, height, width).
+def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
+    """How often each prunable weight is used for one image: once per output position of its layer,
+    whatever the groups (edges counted as if the padding were image); 0 where a forward pass never
+    calls the layer. image_shape: (channels, height, width).
     """
-    total = 0
+    names = {id(model.get_parameter(name)): name for name in masks.prunable(model)}
+    used = dict.fromkeys(names.values(), 0)
 
-    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        # [n, channels, …positions] for a convolution, [n, …positions, features] for a linear layer.
-        channels = output.shape[-1] if isinstance(module, nn.Linear) else output.shape[1]
-        positions = output.numel() // (output.shape[0] * channels)
-        total += int(torch.count_nonzero(module.weight)) * positions
+    def count(module: nn.Module, _: object, output: torch.Tensor | tuple) -> None:
+        # Attention returns its output first; it calls no layer for its projection out.
+        attention = isinstance(module, nn.MultiheadAttention)
+        result = output[0] if attention else output
+        own = [*module.parameters(recurse=False), *([module.out_proj.weight] if attention else [])]
+        # [n, …positions, features] for linear layers and attention, else [n, channels, …positions].
+        last = attention or isinstance(module, nn.Linear)
+        channels = result.shape[-1 if last else 1]
+        for parameter in own:
+            if id(parameter) in names:
+                used[names[id(parameter)]] += result.numel() // channels
 
-    hooks = [
-        model.get_submodule(name.removesuffix(".weight")).register_forward_hook(count)
-        for name in masks.prunable(model)
-    ]
+    # Layers that share a weight each use it, so all modules are asked.
+    hooks = [module.register_forward_hook(count) for module in model.modules() if _counts(module)]
     training = model.training
     first = next(model.parameters())
     try:
@@ -58,4 +59,23 @@ def multiply_adds(model: nn.Module, image_shape: Sequence[int]) -> int:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return total
+    return used
+
+
+def _counts(module: nn.Module) -> bool:
+    return isinstance(module, (*masks.WEIGHTED, nn.MultiheadAttention))
+
+
+def multiply_adds(model: nn.Module, image_shape: Sequence[int]) -> int:
+    """Multiply-adds with a nonzero weight for one image, of all convolutions, linear layers and
+    attention's projections: nonzeros × positions.
+
+    For unstructured sparsity this is what could be saved, not what a dense kernel saves
+    (ShrinkBench's theoretical speed-up; Blalock et al., 2020). image_shape: (channels, height,
+    width).
+    """
+    used = positions(model, image_shape)
+    return sum(
+        int(torch.count_nonzero(weight)) * used[name]
+        for name, weight in masks.prunable(model).items()
+    )

@@ -1,5 +1,7 @@
 """Samples on a device, and what a network predicts for them."""
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,18 +11,41 @@ from torch import nn
 from stages.lib.images import Normalize
 from stages.lib.prepared import Dataset, Part
 
+# Images per forward pass at 32×32 pixels and below; larger ones come in smaller batches, so that
+# what a layer puts out keeps its size in memory.
 BATCH = 500
+PIXELS = 32 * 32
+# Of a GPU's free memory, what a data set may take before it stays in the host's.
+DEVICE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Samples:
-    """images: uint8 [n, c, h, w]; labels: int64 [n]; both on one device, with their
-    normalisation.
+    """images: uint8 [n, c, h, w]; labels: int64 [n]; both on one device, with their normalisation.
+
+    On the CPU the images are a view of the file: what is not used is not read, and a set larger
+    than memory can be trained on. They are never written to.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     normalize: Normalize
+
+    @property
+    def batch_size(self) -> int:
+        """How many images `batches` gives at a time."""
+        height, width = self.images.shape[2:]
+        return max(1, min(BATCH, BATCH * PIXELS // (height * width)))
+
+    @property
+    def batch_count(self) -> int:
+        """How many batches `batches` gives."""
+        return -(-len(self.images) // self.batch_size)
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """The images in order, normalised, on the network's device: float32 [≤ BATCH, c, h, w]."""
+        for batch in self.images.split(self.batch_size):
+            yield self.normalize(batch)
 
 
 @dataclass(frozen=True)
@@ -34,12 +59,32 @@ class Data:
     image_shape: tuple[int, int, int]
 
 
-def on_device(dataset: Dataset, device: torch.device) -> Data:
-    """Copies the memory-mapped arrays to the device."""
-    normalize = Normalize(dataset.mean, dataset.std, device)
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # The file is mapped read-only, which torch has no notion of. Mapped for private writing
+        # instead, a set larger than memory would be refused by the system.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _fits(dataset: Dataset, device: torch.device) -> bool:
+    free, _ = torch.cuda.mem_get_info(device)
+    parts = (dataset.train, dataset.validation, dataset.test)
+    return sum(part.images.nbytes for part in parts) <= DEVICE_SHARE * free
+
+
+def on_device(dataset: Dataset, device: torch.device, normalize: Normalize | None = None) -> Data:
+    """The memory-mapped arrays as tensors: mapped on a CPU, copied to a GPU where they fit there.
+
+    normalize: other than by the training images' mean and standard deviation.
+    """
+    normalize = normalize or Normalize(dataset.mean, dataset.std, device)
+    copy = device.type == "cuda" and _fits(dataset, device)
 
     def samples(part: Part) -> Samples:
-        images, labels = (torch.from_numpy(np.array(array)).to(device) for array in part)
+        images, labels = map(_tensor, part)
+        if copy:
+            images, labels = images.to(device), labels.to(device)
         return Samples(images, labels, normalize)
 
     return Data(
@@ -61,10 +106,7 @@ def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
     first = next(model.parameters())
     model.eval()
     with torch.inference_mode():
-        parts = [
-            model(samples.normalize(batch).to(first)).argmax(1).cpu()
-            for batch in samples.images.split(BATCH)
-        ]
+        parts = [model(batch.to(first)).argmax(1).cpu() for batch in samples.batches()]
     model.train(training)
     return torch.cat(parts)
 

@@ -53,8 +53,12 @@ class FormatRow:
 
 
 def cast(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A copy in `dtype` on `device`, in evaluation mode."""
-    return copy.deepcopy(model).to(device=device, dtype=dtype).eval()
+    """A copy in `dtype` on `device`, channels-last, in evaluation mode."""
+    return (
+        copy.deepcopy(model)
+        .to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        .eval()
+    )
 
 
 def bytes_on_disk(model: nn.Module) -> int:
@@ -238,9 +242,9 @@ def _timed_rows(
     threads: int,
     seconds: float,
 ) -> Iterator[FormatRow]:
-    per_image = None
+    per_image, first = None, next(model.parameters())
     for size in batch_sizes:
-        batch = subject.inputs[:size].to(next(model.parameters()))
+        batch = subject.inputs[:size].to(first).contiguous(memory_format=torch.channels_last)
         timing = timed(model, batch, threads=threads, seconds=seconds, per_image=per_image)
         notes = "; ".join(filter(None, (timing.note, subject.note)))
         filled = replace(row, batch_size=size, note=notes, peak_memory_bytes=timing.peak_memory)

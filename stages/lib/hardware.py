@@ -82,6 +82,15 @@ def _cpu() -> tuple[str, list[str]]:
     return model or platform.processor() or platform.machine(), flags
 
 
+def native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 by itself, in a way that torch's wheels use.
+
+    Apple's chips have the instructions, but torch's CPU kernels for macOS do not use them.
+    """
+    native = {"avx512_bf16", "amx_bf16", "bf16"}
+    return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

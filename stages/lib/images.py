@@ -6,7 +6,8 @@ import torch
 
 
 class Normalize:
-    """uint8 [n, c, h, w] to float32 with zero mean and unit variance per channel, on `device`.
+    """uint8 [n, c, h, w] to float32 with zero mean and unit variance per channel, on `device`,
+    channels-last.
 
     mean, std: one number per channel, of images scaled to 0…1.
     """
@@ -16,7 +17,24 @@ class Normalize:
         self.offset = (-torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return images.to(self.scale.device, torch.float32) * self.scale + self.offset
+        images = images.to(self.scale.device).contiguous(memory_format=torch.channels_last)
+        return images.float() * self.scale + self.offset
+
+
+# Mean and standard deviation per channel, red, green, blue, that published weights expect.
+FIXED = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+}
+
+
+def fixed_normalize(name: str, channels: int, device: torch.device) -> Normalize:
+    """A normalisation by constants of FIXED; grey images get the mean over the three colours."""
+    mean, std = FIXED[name]
+    if channels != len(mean):
+        mean, std = [sum(mean) / 3] * channels, [sum(std) / 3] * channels
+    return Normalize(mean, std, device)
 
 
 def augment(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -9,6 +10,13 @@ from torch import nn
 from stages.lib import checkpoints, counting, evaluation
 from stages.lib.evaluation import Data
 from stages.lib.records import Row
+
+
+class Predicted(NamedTuple):
+    """The class that a network gives each validation and each test image: int64 [n]."""
+
+    validation: torch.Tensor
+    test: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,17 @@ class Ruler:
         extra_epochs: int = 0,
         bytes_on_disk: int | None = None,
         kept_as: Path | None = None,
+        predicted: Predicted | None = None,
     ) -> tuple[Row, torch.Tensor]:
         """Measures the network: its row, and the predicted class of each test image (int64 [n]).
 
-        bytes_on_disk: of the file where it is another than the float32 model's.
+        bytes_on_disk: of the file where it is another than the float32 model's; predicted: where
+        it is known already.
         """
-        predictions = evaluation.predict(model, self.data.test)
+        validation, test = predicted or Predicted(
+            evaluation.predict(model, self.data.validation),
+            evaluation.predict(model, self.data.test),
+        )
         row = Row(
             seed=self.seed,
             method=method,
@@ -51,9 +64,9 @@ class Ruler:
             nonzero_parameters=counting.nonzero_parameters(model),
             multiply_adds=counting.multiply_adds(model, self.data.image_shape),
             extra_epochs=extra_epochs,
-            validation_accuracy=evaluation.accuracy(model, self.data.validation),
-            test_accuracy=evaluation.share_correct(predictions, self.data.test.labels),
+            validation_accuracy=evaluation.share_correct(validation, self.data.validation.labels),
+            test_accuracy=evaluation.share_correct(test, self.data.test.labels),
             bytes_on_disk=bytes_on_disk or checkpoints.serialized_bytes(model),
             model=kept_as.as_posix() if kept_as else "",
         )
-        return row, predictions
+        return row, test

@@ -1,41 +1,117 @@
 """Networks by name: an architecture is a plain dict that builds, and is read off, a network.
 
 The dict travels in every model file, so that a fresh process rebuilds the network from the
-file alone.
+file alone (and, for a network of the user's own, from the user's unchanged file).
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from stages.lib import convnet
+from stages.lib import catalogue, convnet, families, own, resizing, resnet
+from stages.lib.errors import UserError
 
 Architecture = dict[str, Any]
 
+# How a network differs from the dense one of its architecture; only where filters were removed.
+RESIZED = "resized"
 
-def architecture(name: str, width: int, in_channels: int, classes: int) -> Architecture:
-    """The unpruned network that the params describe. name: one of params.MODELS."""
-    if name != "convnet":
+
+class Dense(NamedTuple):
+    """What a network that `build` made carries along, through copies and the removal of filters:
+    the unpruned network's architecture and layer sizes.
+    """
+
+    architecture: Architecture
+    sizes: resizing.Sizes
+
+
+def architecture(
+    name: str,
+    width: int,
+    in_channels: int,
+    classes: int,
+    image_size: Sequence[int] = (32, 32),
+) -> Architecture:
+    """The unpruned network that the params describe.
+
+    name: of the catalogue, or `path/to/file.py:factory`; width: of the ConvNet alone; image_size:
+    (height, width). Raises UserError where the user's file is missing.
+    """
+    if name not in catalogue.NAMES and not own.is_own(name):
         raise ValueError(f"no network is called {name}")
-    return {
-        "name": name,
-        "in_channels": in_channels,
-        **convnet.sizes(width),
-        "classes": classes,
-    }
+    common = {"name": name, "in_channels": in_channels}
+    if name == "convnet":
+        return {**common, **convnet.sizes(width), "classes": classes}
+    if name in catalogue.OWN:
+        return {**common, "classes": classes}
+    common |= {"image_size": list(image_size), "classes": classes}
+    if not own.is_own(name):
+        return common
+    code = own.fingerprint(name)
+    if code is None:
+        file, _ = own.split(name)
+        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
+    return {**common, "code": code}
+
+
+def dense_architecture(description: Architecture) -> Architecture:
+    """The architecture of the unpruned network behind a description."""
+    return {key: value for key, value in dict(description).items() if key != RESIZED}
+
+
+def _build_own(name: str, code: str, in_channels: int, image_size: list[int], classes: int):
+    if own.fingerprint(name) != code:
+        raise UserError(
+            f"{own.split(name)[0]}: changed or gone since the network was made from it;"
+            " bring that version back, or run `dvc repro`"
+        )
+    size = image_size[0] if len(set(image_size)) == 1 else tuple(image_size)
+    offered = {"num_classes": classes, "in_channels": in_channels, "image_size": size}
+    model = own.call(name, offered)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model.name: {name} returned no torch.nn.Module")
+    return model
+
+
+def _dense(description: Architecture) -> nn.Module:
+    sizes = dense_architecture(description)
+    name = sizes.pop("name", None)
+    if name == "convnet":
+        return convnet.ConvNet(**sizes)
+    if name in catalogue.OWN:
+        return resnet.ResNet(int(name.removeprefix("resnet")), **sizes)
+    if name in catalogue.TORCHVISION:
+        return families.build(name, **sizes)
+    if isinstance(name, str) and own.is_own(name):
+        return _build_own(name, **sizes)
+    raise ValueError(f"no network is called {name}")
 
 
 def build(description: Architecture) -> nn.Module:
-    """A network of this architecture with fresh weights from torch's global random stream.
+    """A dense network of this architecture with fresh weights from torch's global random stream.
 
-    Raises ValueError or TypeError where the description is not one of ours.
+    Raises ValueError or TypeError where the description is not one of ours, UserError where it
+    asks for what cannot be built.
     """
-    sizes = dict(description)
-    name = sizes.pop("name", None)
-    if name != "convnet":
-        raise ValueError(f"no network is called {name}")
-    return convnet.ConvNet(**sizes)
+    model = _dense(description)
+    model._unpruned = Dense(dense_architecture(description), resizing.sizes(model))
+    return model
+
+
+def rebuild(description: Architecture, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """The network of this architecture with these weights, smaller where filters were removed.
+
+    Raises KeyError, RuntimeError, TypeError or ValueError where the two do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build(description)
+    if RESIZED in description:
+        resizing.apply_(model, description[RESIZED], tensors)
+    model.load_state_dict(tensors)
+    return model
 
 
 def build_seeded(description: Architecture, seed: int) -> nn.Module:
@@ -48,10 +124,40 @@ def build_seeded(description: Architecture, seed: int) -> nn.Module:
 
 
 def architecture_of(model: nn.Module) -> Architecture:
-    """The architecture of a network as it is now, smaller where filters were removed."""
-    return {
-        "name": "convnet",
-        "in_channels": model.conv1.in_channels,
-        **convnet.sizes_of(model),
-        "classes": model.classifier.out_features,
-    }
+    """The architecture of a network that `build` made, as it is now: with the sizes of what is
+    smaller where filters were removed.
+    """
+    changed = resizing.changes(model._unpruned.sizes, resizing.sizes(model))
+    base = model._unpruned.architecture
+    return {**base, RESIZED: changed} if changed else dict(base)
+
+
+def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
+    """Sends one image through: UserError where the network cannot take it, or does not answer with
+    a logit per class.
+
+    image_shape: (channels, height, width).
+    """
+    name = model._unpruned.architecture["name"]
+    shape = "×".join(map(str, image_shape))
+    training = model.training
+    try:
+        with torch.inference_mode():
+            first = next(model.parameters())
+            given = model.eval()(torch.zeros(2, *image_shape, device=first.device))
+    except StopIteration:
+        raise UserError(f"model.name: {name} has no parameters") from None
+    except Exception as error:  # noqa: BLE001 - any network may be named
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"model.name: {name} cannot take images of {shape} ({reason});"
+            " set data.image_size to what it needs"
+        ) from None
+    finally:
+        model.train(training)
+    if not isinstance(given, torch.Tensor) or given.shape != (2, classes):
+        got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+        raise UserError(
+            f"model.name: {name} answers two images with {got} where [2, {classes}] is wanted: a"
+            " logit per class; let the factory take num_classes"
+        )

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from stages.lib import hardware, paths
+from stages.lib import catalogue, hardware, own, paths
 from stages.lib.errors import UserError
 from stages.lib.rules import (
     POSITIVE_SPARSITY,
@@ -23,14 +23,18 @@ from stages.lib.rules import (
     Rule,
     boolean,
     choice,
+    file_or,
     integer,
     listing,
+    network,
     number,
     shown,
 )
 
 SOURCES = ("digits",)
-MODELS = ("convnet",)
+PRECISIONS = ("auto", "float32", "bfloat16")
+NORMALIZATIONS = ("training", "imagenet", "half", "none")
+NO_WEIGHTS = "none"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float16", "bfloat16")
 NETWORKS = ("baseline", "resnet152")
@@ -54,6 +58,7 @@ def _setting(rule: Rule) -> Any:
 class Compute:
     device: str = _setting(choice(*DEVICES))
     threads: int = _setting(integer(1, 1024))
+    precision: str = _setting(choice(*PRECISIONS))
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    name: str = _setting(choice(*MODELS))
+    name: str = _setting(network(catalogue.NAMES, own.is_own))
     width: int = _setting(integer(1, 1024))
+    weights: str = _setting(file_or(NO_WEIGHTS, *paths.WEIGHTS))
+    normalize: str = _setting(choice(*NORMALIZATIONS))
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainBaseline:
-    epochs: int = _setting(EPOCHS)
+    epochs: int = _setting(integer(0, 10_000))
     learning_rate: float = _setting(RATE)
 
 
@@ -254,6 +261,11 @@ def _cross_problems(sections: dict[str, Any]) -> Iterator[str]:
         )
     if sections["data"].source == "digits" and sections["training"].mirror:
         yield "training.mirror: true is not allowed with data.source digits; allowed: false"
+    if sections["train_baseline"].epochs == 0 and sections["model"].weights == NO_WEIGHTS:
+        yield (
+            "train_baseline.epochs: 0 leaves the network untrained; allowed: 1 or more, or"
+            " model.weights with trained ones"
+        )
     if sections["compute"].device == "cuda" and not hardware.cuda_devices():
         yield "compute.device: cuda, but this machine has no CUDA device; allowed: auto or cpu"
 

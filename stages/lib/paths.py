@@ -23,6 +23,8 @@ BEST_TRADEOFF = "best_tradeoff.csv"
 QUANTIZED_LAYERS = "layers.csv"
 QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
+SAFETENSORS = ".safetensors"
+WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:

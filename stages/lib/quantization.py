@@ -158,8 +158,8 @@ def tensors(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, t
     the network as it is.
     """
     kept = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
+        name: tensor
+        for name, tensor in checkpoints.tensors_of(model).items()
         if name not in quantized
     }
     for name, parts in quantized.items():

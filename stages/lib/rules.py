@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,18 +125,42 @@ def boolean() -> Rule:
     return _simple("true or false", lambda value: isinstance(value, bool))
 
 
-def choice(*names: str) -> Rule:
-    """One of `names`; a near miss is told which name was probably meant."""
-    allowed = "one of " + ", ".join(names) if len(names) > 1 else names[0]
+def _named(names: Sequence[str], allowed: str, accepts: Callable[[str], bool]) -> Rule:
+    """Text that `accepts`; a near miss is told which of `names` was probably meant."""
 
     def problems(value: Any) -> Iterator[tuple[str, str]]:
-        if isinstance(value, str) and value in names:
+        if isinstance(value, str) and accepts(value):
             return
         near = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else []
         hint = f" (did you mean {near[0]}?)" if near else _surprise(value, wants_number=False)
         yield "", f"{shown(value)} is not allowed{hint}; allowed: {allowed}"
 
     return Rule(allowed, problems)
+
+
+def choice(*names: str) -> Rule:
+    """One of `names`; a near miss is told which name was probably meant."""
+    allowed = "one of " + ", ".join(names) if len(names) > 1 else names[0]
+
+    return _named(names, allowed, lambda value: value in names)
+
+
+def file_or(nothing: str, *suffixes: str) -> Rule:
+    """The path of a file that ends in one of `suffixes`, or the word `nothing`."""
+    return _simple(
+        f"{nothing}, or the path of a file that ends in {' or '.join(suffixes)}",
+        lambda value: isinstance(value, str) and (value == nothing or value.endswith(suffixes)),
+    )
+
+
+def network(names: Sequence[str], is_own: Callable[[str], bool]) -> Rule:
+    """The name of a network: one of `names`, or what `is_own` accepts."""
+    allowed = (
+        "convnet, resnet20, resnet56, a classification model of torchvision (resnet18,"
+        " mobilenet_v3_small, …) or path/to/file.py:factory"
+    )
+
+    return _named(names, allowed, lambda value: value in names or is_own(value))
 
 
 def listing(item: Rule, *, ascending: bool = False) -> Rule:

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +22,13 @@ WARM_UP = 0.2
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a learning curve; losses are mean cross-entropies in nats, accuracies 0…1."""
+    """One row of a learning curve; losses are mean cross-entropies in nats (None where nothing was
+    trained), accuracies 0…1.
+    """
 
     epoch: int
     learning_rate: float
-    train_loss: float
+    train_loss: float | None
     train_accuracy: float
     validation_accuracy: float
 
@@ -52,6 +55,50 @@ def one_cycle(progress: float, peak: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
 
 
+@contextmanager
+def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """torch's global random stream, which dropout and its like draw from, seeded from `generator`
+    and put back afterwards.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        yield
+
+
+class _Descent:
+    """Stochastic gradient descent with Nesterov momentum and weight decay, in place.
+
+    On torch's functional form: the Optimizer class imports torch's compiler, two seconds a stage.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Training) -> None:
+        self.parameters = [one for one in model.parameters() if one.requires_grad]
+        self.momenta: list[torch.Tensor | None] = [None] * len(self.parameters)
+        self.recipe = recipe
+
+    @torch.no_grad()
+    def step(self, loss: torch.Tensor, rate: float) -> None:
+        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        used = [index for index, gradient in enumerate(found) if gradient is not None]
+        momenta = [self.momenta[index] for index in used]
+        sgd(
+            [self.parameters[index] for index in used],
+            [found[index] for index in used],
+            momenta,
+            lr=rate,
+            momentum=self.recipe.momentum,
+            weight_decay=self.recipe.weight_decay,
+            dampening=0,
+            nesterov=self.recipe.momentum > 0,
+            maximize=False,
+            # The fused form goes wrong where a gradient and its weight differ in layout.
+            fused=False,
+            foreach=False,
+        )
+        for index, momentum in zip(used, momenta, strict=True):
+            self.momenta[index] = momentum
+
+
 def fit(
     model: nn.Module,
     data: Data,
@@ -60,66 +107,57 @@ def fit(
     epochs: int,
     learning_rate: float,
     generator: torch.Generator,
+    precision: torch.dtype = torch.float32,
     held: Mapping[str, torch.Tensor] | None = None,
     label: str = "training",
 ) -> tuple[nn.Module, list[Epoch]]:
     """A trained copy of `model`, in evaluation mode, and its learning curve.
 
-    SGD with Nesterov momentum and weight decay; `learning_rate` is the peak of `one_cycle`. `held`:
-    masks by parameter name, True where a weight stays; the rest is zero after every step.
-    Raises UserError where the loss stops being finite.
+    `learning_rate` is the peak of `one_cycle`. precision: bfloat16 for autocast; weights and their
+    updates are float32 either way. held: masks by parameter name, True where a weight stays; the
+    rest is zero after every step. Raises UserError where the loss stops being finite.
     """
     model = copy.deepcopy(model).train()
     held = held or {}
     masks.apply_(model, held)
-    parameters = list(model.parameters())
-    momenta: list[torch.Tensor | None] = [None] * len(parameters)
+    descent = _Descent(model, recipe)
+    device = descent.parameters[0].device
     train = data.train
     count = len(train.labels)
     curve = []
-    for epoch in tqdm(range(1, epochs + 1), label, unit="epoch", leave=False, disable=None):
-        loss_sum, correct = 0.0, 0
-        order = batches(count, recipe.batch_size, generator)
-        for step, index in enumerate(order):
-            batch = images.augment(
-                train.images[index], shift=recipe.shift, mirror=recipe.mirror, generator=generator
-            )
-            labels = train.labels[index]
-            logits = model(train.normalize(batch))
-            loss = functional.cross_entropy(logits, labels)
-            rate = one_cycle((epoch - 1 + step / len(order)) / epochs, learning_rate)
-            # The functional form: the Optimizer class imports torch's compiler, two seconds a
-            # stage.
-            with torch.no_grad():
-                sgd(
-                    parameters,
-                    list(torch.autograd.grad(loss, parameters)),
-                    momenta,
-                    lr=rate,
-                    momentum=recipe.momentum,
-                    weight_decay=recipe.weight_decay,
-                    dampening=0,
-                    nesterov=recipe.momentum > 0,
-                    maximize=False,
-                    # The fused form goes wrong where a gradient and its weight differ in layout.
-                    fused=False,
-                    foreach=False,
+    with _seeded(generator, device):
+        for epoch in tqdm(range(1, epochs + 1), label, unit="epoch", leave=False, disable=None):
+            loss_sum, correct = torch.zeros((), dtype=torch.float64, device=device), 0
+            order = batches(count, recipe.batch_size, generator)
+            for step, index in enumerate(order):
+                batch = images.augment(
+                    train.images[index],
+                    shift=recipe.shift,
+                    mirror=recipe.mirror,
+                    generator=generator,
                 )
-            masks.apply_(model, held)
-            loss_sum += loss.item() * len(index)
-            correct += int((logits.argmax(1) == labels).sum())
-        if not math.isfinite(loss_sum):
-            raise UserError(
-                f"{label}: the loss is no longer a number after epoch {epoch};"
-                f" lower its learning_rate ({learning_rate})"
+                labels = train.labels[index].to(device)
+                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                    logits = model(train.normalize(batch))
+                loss = functional.cross_entropy(logits.float(), labels)
+                rate = one_cycle((epoch - 1 + step / len(order)) / epochs, learning_rate)
+                descent.step(loss, rate)
+                masks.apply_(model, held)
+                # Read once an epoch: reading makes a GPU and its host wait for each other.
+                loss_sum += loss.detach() * len(index)
+                correct += (logits.argmax(1) == labels).sum()
+            if not math.isfinite(loss_sum):
+                raise UserError(
+                    f"{label}: the loss is no longer a number after epoch {epoch};"
+                    f" lower its learning_rate ({learning_rate})"
+                )
+            curve.append(
+                Epoch(
+                    epoch=epoch,
+                    learning_rate=rate,
+                    train_loss=float(loss_sum) / count,
+                    train_accuracy=int(correct) / count,
+                    validation_accuracy=evaluation.accuracy(model, data.validation),
+                )
             )
-        curve.append(
-            Epoch(
-                epoch=epoch,
-                learning_rate=rate,
-                train_loss=loss_sum / count,
-                train_accuracy=correct / count,
-                validation_accuracy=evaluation.accuracy(model, data.validation),
-            )
-        )
     return model.eval(), curve
