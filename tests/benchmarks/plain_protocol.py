@@ -1,0 +1,190 @@
+"""The course's protocol as a plain PyTorch script: what the pipeline's speed is compared with.
+
+    python -m tests.benchmarks.plain_protocol PREPARED_FOLDER SETTINGS.json
+
+The same network, images, batches, epochs, learning rates and evaluations as the stages, written as
+one usually would: a DataLoader with worker processes, torchvision's transforms on single images,
+float32, torch.optim, torch.nn.utils.prune, every evaluation a whole pass. Prints one JSON object:
+seconds per part, and test accuracies. `protocol_speed` runs it beside the stages.
+"""
+
+import copy
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.utils import prune
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+WORKERS = 2
+
+
+class ConvNet(nn.Sequential):
+    """The pipeline's ConvNet, layer by layer."""
+
+    def __init__(self, width: int, in_channels: int, classes: int) -> None:
+        layers: list[nn.Module] = []
+        for index, channels in enumerate(
+            [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
+        ):
+            layers += [
+                nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
+            if index in (1, 3):
+                layers.append(nn.MaxPool2d(2))
+            in_channels = channels
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        layers += [nn.Linear(in_channels, 12 * width), nn.ReLU(), nn.Linear(12 * width, classes)]
+        super().__init__(*layers)
+
+
+class Images(Dataset):
+    """One part of a prepared data set, each image through `transform`."""
+
+    def __init__(self, folder: Path, part: str, transform) -> None:
+        self.images = np.load(folder / f"{part}_images.npy").transpose(0, 2, 3, 1)
+        self.labels = np.load(folder / f"{part}_labels.npy")
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def one_cycle(progress: float) -> float:
+    """Share of the peak learning rate after a share of the steps, as in the pipeline."""
+    start, end, along = (
+        (0.1, 1.0, progress / 0.2) if progress < 0.2 else (1, 0, (progress - 0.2) / 0.8)
+    )
+    return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
+
+
+def accuracy(model: nn.Module, loader: DataLoader) -> float:
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for images, labels in loader:
+            correct += int((model(images).argmax(1) == labels).sum())
+    return correct / len(loader.dataset)
+
+
+def train(model: nn.Module, loaders: dict, settings: dict, epochs: int, rate: float) -> None:
+    loader = loaders["train"]
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=rate,
+        momentum=settings["momentum"],
+        weight_decay=settings["weight_decay"],
+        nesterov=True,
+    )
+    steps = epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / steps))
+    for _ in range(epochs):
+        model.train()
+        for images, labels in loader:
+            loss = nn.functional.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        accuracy(model, loaders["validation"])
+
+
+def layers_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    return [(one, "weight") for one in model if isinstance(one, nn.Conv2d | nn.Linear)]
+
+
+def prune_globally(model: nn.Module, sparsity: float) -> None:
+    """To `sparsity` of all weights, counting what earlier steps removed."""
+    layers = layers_of(model)
+    total = sum(layer.weight.numel() for layer, _ in layers)
+    gone = sum(int((layer.weight == 0).sum()) for layer, _ in layers)
+    amount = round(sparsity * total) - gone if prune.is_pruned(model) else round(sparsity * total)
+    prune.global_unstructured(layers, prune.L1Unstructured, amount=amount)
+
+
+def measured(model: nn.Module, loaders: dict) -> float:
+    """Validation and test accuracy, of which the test's is returned."""
+    accuracy(model, loaders["validation"])
+    return accuracy(model, loaders["test"])
+
+
+def sweep(model: nn.Module, loaders: dict, sparsities: list[float]) -> None:
+    for index in range(len(layers_of(model))):
+        for sparsity in sparsities:
+            pruned = copy.deepcopy(model)
+            prune.l1_unstructured(layers_of(pruned)[index][0], "weight", amount=sparsity)
+            measured(pruned, loaders)
+    for sparsity in sparsities:
+        pruned = copy.deepcopy(model)
+        for layer, name in layers_of(pruned):
+            prune.l1_unstructured(layer, name, amount=sparsity)
+        measured(pruned, loaders)
+
+
+def main(folder: Path, settings: dict) -> dict:
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(0)
+    meta = json.loads((folder / "meta.json").read_text())
+    plain = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(meta["mean"], meta["std"])]
+    )
+    size, shift = meta["image_shape"][1], settings["shift"]
+    augmented = transforms.Compose(
+        [
+            transforms.RandomCrop(size, padding=shift, padding_mode="edge"),
+            transforms.RandomHorizontalFlip(),
+            *plain.transforms,
+        ]
+    )
+    usual = {"num_workers": WORKERS, "persistent_workers": True}
+    batch = settings["batch_size"]
+    loaders = {
+        "train": DataLoader(Images(folder, "train", augmented), batch, shuffle=True, **usual),
+        "validation": DataLoader(Images(folder, "validation", plain), batch, **usual),
+        "test": DataLoader(Images(folder, "test", plain), batch, **usual),
+    }
+    seconds, accuracies = {}, {}
+
+    start = time.perf_counter()
+    model = ConvNet(settings["width"], meta["image_shape"][0], len(meta["classes"]))
+    train(model, loaders, settings, settings["epochs"], settings["rate"])
+    accuracies["baseline"] = measured(model, loaders)
+    seconds["baseline"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    sweep(model, loaders, settings["sparsities"])
+    seconds["sweep"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    for sparsity in settings["sparsities"]:
+        pruned = copy.deepcopy(model)
+        prune_globally(pruned, sparsity)
+        measured(pruned, loaders)
+        train(pruned, loaders, settings, settings["finetune_epochs"], settings["finetune_rate"])
+        accuracies[f"finetune {sparsity:g}"] = measured(pruned, loaders)
+    seconds["finetune"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    pruned = copy.deepcopy(model)
+    for sparsity in settings["steps"]:
+        prune_globally(pruned, sparsity)
+        train(pruned, loaders, settings, settings["step_epochs"], settings["finetune_rate"])
+        accuracies[f"iterative {sparsity:g}"] = measured(pruned, loaders)
+    seconds["iterative"] = time.perf_counter() - start
+    return {"seconds": seconds, "accuracies": accuracies}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))))

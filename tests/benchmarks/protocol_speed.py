@@ -1,0 +1,153 @@
+"""How much faster the stages are than the same protocol as a plain PyTorch script.
+
+    python -m tests.benchmarks.protocol_speed [--prepared FOLDER] [--train N] [--seed N]
+
+Runs `plain_protocol` and the stages one after the other on the same arrays, and prints the ratios
+of wall time per part, the accuracies of both, and the training throughput as a share of what this
+machine reaches in bare matrix products. Without --prepared the images are generated: CIFAR-10's
+shapes, ten blurry patterns under noise. Let nothing else run meanwhile: the ratios are of one run.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages.lib import counting, masks, models, prepared, records
+from stages.lib.prepared import Part
+from tests.conftest import TINY, Repository
+
+SPARSITIES = [0.4, 0.6, 0.8, 0.9]
+STEP = 0.2
+EPOCHS = {"baseline": 6, "finetune": 3, "iterative": 2}
+STAGES = {
+    "baseline": ["train_baseline"],
+    "sweep": ["layerwise_sweep"],
+    "finetune": ["global_prune", "finetune"],
+    "iterative": ["iterative_prune"],
+}
+
+
+def generated(count: int, random: np.random.Generator) -> Part:
+    """Ten classes of 3×32×32 images: a coarse pattern each, shifted and under noise."""
+    labels = np.arange(count) % 10
+    patterns = np.random.default_rng(0).integers(60, 196, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3)
+    images = patterns[labels] + random.normal(0, 50, (count, 3, 32, 32))
+    return Part(images.clip(0, 255).astype(np.uint8), labels.astype(np.int64))
+
+
+def arrays(folder: Path | None, train: int) -> tuple[dict[str, Part], list[str]]:
+    """The parts to work on: a prepared data set's, or generated ones; `train` images to train on
+    and a fifth of that in each other part, at most.
+    """
+    limits = {"train": train, "validation": train // 5, "test": train // 5}
+    if folder is None:
+        random = np.random.default_rng(1)
+        return {name: generated(limit, random) for name, limit in limits.items()}, list(
+            "0123456789"
+        )
+    dataset = prepared.load(folder)
+    parts = {}
+    for name, limit in limits.items():
+        part = getattr(dataset, name)
+        chosen = np.sort(np.random.default_rng(0).permutation(len(part.labels))[:limit])
+        parts[name] = Part(part.images[chosen], part.labels[chosen])
+    return parts, dataset.classes
+
+
+def matrix_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """Multiply-adds per second of products of 2048×2048 matrices, the best of those timed."""
+    one, other = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        one @ other
+        best = min(best, time.perf_counter() - start)
+    return 2048**3 / best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prepared", type=Path, help="a data/prepared folder")
+    parser.add_argument("--train", type=int, default=10_000, help="training images")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    parts, classes = arrays(options.prepared, options.train)
+    steps = masks.schedule(STEP, SPARSITIES[-1], SPARSITIES)
+    settings = {
+        "threads": options.threads, "width": options.width, "batch_size": 128, "momentum": 0.9,
+        "weight_decay": 5e-4, "shift": 4, "sparsities": SPARSITIES, "steps": steps,
+        "epochs": EPOCHS["baseline"], "rate": 0.1, "finetune_epochs": EPOCHS["finetune"],
+        "finetune_rate": 0.05, "step_epochs": EPOCHS["iterative"],
+    }  # fmt: skip
+    params = {
+        **TINY,
+        "sparsities": SPARSITIES,
+        "compute": {**TINY["compute"], "threads": options.threads},
+        "model": {**TINY["model"], "width": options.width},
+        "training": {
+            "batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4, "shift": 4, "mirror": True,
+        },
+        "train_baseline": {"epochs": EPOCHS["baseline"], "learning_rate": 0.1},
+        "finetune": {"epochs": EPOCHS["finetune"], "learning_rate": 0.05},
+        "iterative_prune": {
+            "target": SPARSITIES[-1], "step": STEP, "epochs_per_step": EPOCHS["iterative"],
+            "learning_rate": 0.05,
+        },
+        "report": {"sparsity": SPARSITIES[-1]},
+    }  # fmt: skip
+    params["data"] = {**TINY["data"], "source": "cifar10"}
+    with tempfile.TemporaryDirectory() as temporary:
+        repository = Repository(Path(temporary), params)
+        folder = repository.path / "data/prepared"
+        folder.mkdir(parents=True)
+        prepared.write(folder, parts, classes)
+        file = repository.path / "settings.json"
+        file.write_text(json.dumps(settings))
+
+        ours: dict[str, float] = {}
+        for part, stages in STAGES.items():
+            start = time.perf_counter()
+            for stage in stages:
+                done = repository.stage(stage, "--seed", "0")
+                assert done.returncode == 0, done.stderr
+            ours[part] = time.perf_counter() - start
+            print(f"stages: {part} {ours[part]:.1f} s", file=sys.stderr)
+        command = [sys.executable, "-m", "tests.benchmarks.plain_protocol", folder, file]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        plain = json.loads(done.stdout)
+
+        rows = []
+        for stage in ("train_baseline", "finetune", "iterative_prune"):
+            rows += records.read(repository.path / f"artifacts/{stage}/seed-0/rows.csv")
+    print("| part | plain script, s | stages, s | ratio |\n|:--|--:|--:|--:|")
+    for part, seconds in plain["seconds"].items():
+        print(f"| {part} | {seconds:.1f} | {ours[part]:.1f} | {seconds / ours[part]:.2f} |")
+    whole = sum(plain["seconds"].values()), sum(ours.values())
+    print(f"| all | {whole[0]:.1f} | {whole[1]:.1f} | {whole[0] / whole[1]:.2f} |\n")
+    print("| network | plain script, % | stages, % |\n|:--|--:|--:|")
+    for row in rows:
+        name = row.method if row.method == "baseline" else f"{row.method} {row.target_sparsity:g}"
+        print(f"| {name} | {plain['accuracies'][name]:.2%} | {row.test_accuracy:.2%} |")
+
+    torch.set_num_threads(options.threads)
+    model = models.build(models.architecture("convnet", options.width, 3, 10))
+    # Forward, gradient of the weights, gradient of the inputs: three products of the same size.
+    work = 3 * counting.multiply_adds(model, (3, 32, 32))
+    images = EPOCHS["baseline"] * len(parts["train"].labels) / ours["baseline"]
+    peaks = {name: matrix_peak(dtype) for name, dtype in
+             (("bfloat16", torch.bfloat16), ("float32", torch.float32))}  # fmt: skip
+    print(f"\ntraining: {images:.0f} images/s, start-up and validation included; that is")
+    for name, peak in peaks.items():
+        print(f"  {images * work / peak:.0%} of {2 * peak / 1e9:.0f} GFLOP/s in {name} matrices")
+
+
+if __name__ == "__main__":
+    main()
