@@ -166,6 +166,7 @@ def test_a_constant_channel_gets_deviation_1(level):
 
 
 CLASSES = ["cat", "dog", "é"]
+UNREADABLE = [{"file": "cat/é.jpg", "reason": "an empty file"}]
 SIZES = {"train": 20, "validation": 6, "test": 7}
 
 
@@ -179,7 +180,7 @@ def parts():
 
 @pytest.fixture
 def folder(tmp_path, parts):
-    prepared.write(tmp_path, parts, CLASSES)
+    prepared.write(tmp_path, parts, CLASSES, "a source", UNREADABLE)
     return tmp_path
 
 
@@ -203,7 +204,7 @@ def test_images_are_mapped_and_cannot_be_written_to(folder):
 
 def test_writing_twice_gives_the_same_bytes(folder, parts, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
-    prepared.write(again, parts, CLASSES)
+    prepared.write(again, parts, CLASSES, "a source", UNREADABLE)
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
         path.name: path.read_bytes() for path in folder.iterdir()
     }
@@ -318,7 +319,19 @@ def test_a_meta_file_with_other_keys_is_named(folder, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"images": 5}, {"images": {}}, {"image_shape": None}, {"classes": 3}]
+    "change",
+    [
+        {"images": 5},
+        {"images": {}},
+        {"image_shape": None},
+        {"classes": 3},
+        {"source": None},
+        {"unreadable_count": 2},
+        {"unreadable_count": True},
+        {"unreadable": [{"file": "x"}]},
+        {"unreadable": [{"file": "x", "reason": 3}]},
+        {"unreadable": ["x"]},
+    ],
 )
 def test_a_meta_file_with_the_keys_but_other_values_is_named(folder, change):
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8")) | change

@@ -82,7 +82,8 @@ def _cpu() -> tuple[str, list[str]]:
     return model or platform.processor() or platform.machine(), flags
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -109,7 +110,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": model,
         "isa": flags,
-        "cores": _cores(),
+        "cores": cores(),
         "gpus": list(cuda_devices()),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),

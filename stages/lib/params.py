@@ -27,9 +27,15 @@ from stages.lib.rules import (
     listing,
     number,
     shown,
+    text,
+    word_or,
 )
 
-SOURCES = ("digits",)
+TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+SOURCES = ("digits", *TORCHVISION_SETS, "image_folder")
+# A mirrored digit is another digit, or none.
+UNMIRRORED_SOURCES = ("digits", "mnist", "svhn")
+COLORS = ("auto", "grey", "rgb")
 MODELS = ("convnet",)
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -59,6 +65,10 @@ class Compute:
 @dataclass(frozen=True)
 class Data:
     source: str = _setting(choice(*SOURCES))
+    root: str = _setting(text())
+    image_size: int | str = _setting(word_or("auto", integer(8, 1024)))
+    color: str = _setting(choice(*COLORS))
+    max_unreadable: int = _setting(integer(0, 10**9))
     validation_images: int = _setting(integer(1, 10**9))
     test_images: int = _setting(integer(1, 10**9))
     split_seed: int = _setting(SEED)
@@ -252,8 +262,9 @@ def _cross_problems(sections: dict[str, Any]) -> Iterator[str]:
             f"report.sparsity: {sparsity} is not among sparsities;"
             f" allowed: {', '.join(map(str, sections['sparsities']))}"
         )
-    if sections["data"].source == "digits" and sections["training"].mirror:
-        yield "training.mirror: true is not allowed with data.source digits; allowed: false"
+    source = sections["data"].source
+    if source in UNMIRRORED_SOURCES and sections["training"].mirror:
+        yield f"training.mirror: true is not allowed with data.source {source}; allowed: false"
     if sections["compute"].device == "cuda" and not hardware.cuda_devices():
         yield "compute.device: cuda, but this machine has no CUDA device; allowed: auto or cpu"
 

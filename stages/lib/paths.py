@@ -7,6 +7,7 @@ REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
+INPUT_DATA = ARTIFACTS / "inputs/data.json"
 
 REPORTS = Path("reports")
 REPORT_PAGE = REPORTS / "report.md"
@@ -23,6 +24,7 @@ BEST_TRADEOFF = "best_tradeoff.csv"
 QUANTIZED_LAYERS = "layers.csv"
 QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
+STAGED_IMAGES = "images.staged"
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:

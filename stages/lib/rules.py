@@ -125,6 +125,15 @@ def boolean() -> Rule:
     return _simple("true or false", lambda value: isinstance(value, bool))
 
 
+def text() -> Rule:
+    """A text of at least one character, all of them printable."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, str) and value.strip() != "" and value.isprintable()
+
+    return _simple("a text, not empty and on one line", accepts)
+
+
 def choice(*names: str) -> Rule:
     """One of `names`; a near miss is told which name was probably meant."""
     allowed = "one of " + ", ".join(names) if len(names) > 1 else names[0]
@@ -135,6 +144,18 @@ def choice(*names: str) -> Rule:
         near = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else []
         hint = f" (did you mean {near[0]}?)" if near else _surprise(value, wants_number=False)
         yield "", f"{shown(value)} is not allowed{hint}; allowed: {allowed}"
+
+    return Rule(allowed, problems)
+
+
+def word_or(word: str, rule: Rule) -> Rule:
+    """`word` itself, or what `rule` takes."""
+    allowed = f"{word}, or {rule.allowed}"
+
+    def problems(value: Any) -> Iterator[tuple[str, str]]:
+        if value != word and next(rule.problems(value), None):
+            surprise = _surprise(value, wants_number=True)
+            yield "", f"{shown(value)} is not allowed{surprise}; allowed: {allowed}"
 
     return Rule(allowed, problems)
 
