@@ -21,7 +21,7 @@ def per_block(row_shape: Sequence[int], block_bytes: int = BLOCK_BYTES) -> int:
 
 def append(file: BinaryIO, block: np.ndarray) -> None:
     """Writes uint8 rows at the end of a file."""
-    file.write(memoryview(np.ascontiguousarray(block)).cast("B"))
+    file.write(np.ascontiguousarray(block).reshape(-1))
 
 
 @dataclass(frozen=True)
