@@ -8,7 +8,7 @@ Colour profiles are not applied; of an animation the first frame counts.
 import logging
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition
@@ -22,6 +22,7 @@ from stages.lib.listing import printable
 SMALLEST, LARGEST = 8, 1024
 # A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at the most.
 MOST_PIXELS = 2**26
+_BAND_PIXELS = 2**18
 
 # Modes whose pixels cannot be interpolated, and what they become first.
 _PLAIN = {
@@ -75,6 +76,29 @@ def quiet_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+def _from_16_bits(levels: np.ndarray) -> np.ndarray:
+    return np.rint(levels / 257)
+
+
+def _from_floats(levels: np.ndarray) -> np.ndarray:
+    if not (levels.min() >= 0 and levels.max() <= 1):
+        raise UnreadableError("floating-point pixels that are not all within 0…1")
+    return np.rint(levels * 255)
+
+
+def _by_bands(image: Image.Image, levels_of: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """A grey image with other levels, a band of rows at a time: wide numbers are never held
+    for the whole of it.
+    """
+    levels = np.empty((image.height, image.width), np.uint8)
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        band = np.asarray(image.crop((0, top, image.width, bottom)))
+        levels[top:bottom] = levels_of(band)
+    return Image.fromarray(levels)
+
+
 def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
     """The image in a mode of 8 bits a channel that can be resized: L, LA, RGB, RGBA or CMYK.
 
@@ -86,15 +110,9 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
         return image.convert("RGBA")
     # Pillow's reader of PGM files spreads what is deeper than 8 bits over 16.
     if mode.startswith("I;16") or (mode == "I" and file_format == "PPM"):
-        levels = np.asarray(image).astype(np.uint16, copy=False)
-        # Rounds levels / 257 without leaving 16 bits.
-        return Image.fromarray((levels // 257 + (levels % 257 > 128)).astype(np.uint8))
+        return _by_bands(image, _from_16_bits)
     if mode == "F":
-        levels = np.array(image)
-        if not (levels.min() >= 0 and levels.max() <= 1):
-            raise UnreadableError("floating-point pixels that are not all within 0…1")
-        levels *= 255
-        return Image.fromarray(np.rint(levels, out=levels).astype(np.uint8))
+        return _by_bands(image, _from_floats)
     if mode == "I":
         raise UnreadableError("32-bit pixels, of which the range is not known")
     if mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
@@ -134,13 +152,22 @@ def _upright(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
+def _finished(image: Image.Image, size: int | None, mode: str) -> np.ndarray:
+    file_format = image.format
+    image.load()
+    _upright(image)
+    plain = eight_bits(image, file_format)
+    return to_array(plain if size is None else square(plain, size), mode)
+
+
 def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableError("not a regular file")
     if status.st_size == 0:
         raise UnreadableError("an empty file")
-    with Image.open(path) as image:
+    with path.open("rb") as file:
+        image = Image.open(file)
         if size is None and max(image.size) > LARGEST:
             raise UserError(
                 f"data.image_size: auto, but {printable(str(path))} has"
@@ -158,12 +185,10 @@ def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
             raise UnreadableError(
                 f"{whole / 1e6:.0f} million pixels; at most {MOST_PIXELS / 1e6:.0f}"
             )
-        file_format = image.format
         with _BUDGET.of(pixels):
-            image.load()
-            _upright(image)
-            plain = eight_bits(image, file_format)
-            return to_array(plain if size is None else square(plain, size), mode)
+            found = _finished(image, size, mode)
+            del image  # before another thread may begin with as large a one
+            return found
 
 
 def decode(path: Path, size: int | None, mode: str) -> np.ndarray:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from stages.lib.errors import UserError
 
@@ -27,6 +26,9 @@ def _refuse_rare(labels: np.ndarray, least: int, keys: str, classes: Sequence[st
 
 def _drawn(pool: np.ndarray, labels: np.ndarray, size: int, seed: int) -> list[np.ndarray]:
     """Indices `pool` in two: the rest, and `size` of them. ValueError where that cannot be."""
+    # Here, as it takes 100 MiB, which torchvision's sets leave no room for while they are read.
+    from sklearn.model_selection import train_test_split
+
     return train_test_split(pool, test_size=size, stratify=labels[pool], random_state=seed)
 
 

@@ -94,12 +94,13 @@ def _load(source: str, dataset: type, root: Path, train: bool):
             return dataset(root, download=True, **part)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         remedy = _remedy(dataset, root)
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Of several mirrors the last one's answer.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         if isinstance(error, PermissionError) or not remedy:
             raise UserError(f"data.source {source}: cannot be read in {root}: {reason}") from None
         raise UserError(
-            f"data.source {source}: not in {root}, and the download failed"
-            f" ({reason[:200]}); {remedy}"
+            f"data.source {source}: not whole in {root}, and the download failed ({reason});"
+            f" {remedy}"
         ) from None
     except (ValueError, AssertionError, LookupError, TypeError, zlib.error) as error:
         raise UserError(
