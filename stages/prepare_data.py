@@ -10,7 +10,7 @@ from stages.lib.rows import Selection
 
 def main(params) -> None:
     data = params.data
-    listing.must_be_outside(listing.folder(data.root), paths.PREPARED)
+    listing.must_be_apart(data, paths.PREPARED)
     with outputs.whole_directory(paths.PREPARED) as directory:
         staged = directory / paths.STAGED_IMAGES
         found = sources.read(data, staged)

@@ -8,7 +8,7 @@ from stages.lib.cli import run_stage
 
 def main(params) -> None:
     # Checked here as well: before prepare_data runs, dvc removes what it wrote.
-    listing.must_be_outside(listing.folder(params.data.root), paths.PREPARED)
+    listing.must_be_apart(params.data, paths.PREPARED)
     found = fingerprint.fingerprint(params.data)
     try:
         known = json.loads(paths.INPUT_DATA.read_text(encoding="utf-8"))

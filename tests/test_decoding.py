@@ -72,9 +72,9 @@ def test_every_mode_gives_the_colour_that_is_seen(tmp_path, ending, image, expec
 
 
 @pytest.mark.parametrize(("level", "expected"), [(0, 0), (256, 1), (32896, 128), (65535, 255)])
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_16_bit_greys_are_scaled_not_clipped(tmp_path, level, expected, ending):
-    levels = np.full((12, 16), level, np.uint16)
+@pytest.mark.parametrize(("ending", "order"), [("png", "<"), ("tif", "<"), ("tif", ">")])
+def test_16_bit_greys_are_scaled_not_clipped(tmp_path, level, expected, ending, order):
+    levels = np.full((12, 16), level, np.dtype(order + "u2"))
     path = saved(tmp_path / f"x.{ending}", Image.fromarray(levels))
     assert colour(path, mode="L") == (expected,)
     assert colour(path, 8) == (expected,) * 3

@@ -85,9 +85,10 @@ def test_what_a_link_leads_to_counts(folder, tmp_path):
     assert of(folder) != before
 
 
-@pytest.mark.parametrize("name", ["nothing", "file"])
+@pytest.mark.parametrize("name", ["nothing", "file", "itself", "x" * 5000])
 def test_a_folder_that_is_not_there_is_no_error(tmp_path, name):
     (tmp_path / "file").touch()
+    (tmp_path / "itself").symlink_to("itself")
     found = of(tmp_path / name)
     assert (found["files"], found["sha256"]) == (None, None)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stages.lib.errors import UserError
 
@@ -18,12 +19,21 @@ def folder(root: str) -> Path:
         raise UserError(f"data.root: {root}: there is no such home directory") from None
 
 
-def must_be_outside(root: Path, results: Path) -> None:
-    """UserError where `root` is the folder of `results` or inside it: it would be overwritten."""
-    if root.resolve().is_relative_to(results.resolve()):
+def must_be_apart(data: Any, results: Path) -> None:
+    """UserError where data.root is the folder of `results` or inside it, and so overwritten, or
+    where images are looked for in a folder that holds `results`. data: the params section.
+    """
+    # Unlike Path.resolve, these take a link to itself.
+    root, written = (Path(os.path.realpath(path)) for path in (folder(data.root), results))
+    if root.is_relative_to(written):
         raise UserError(
-            f"data.root: {root} is where the prepared arrays are written, and what lies there is"
-            " deleted; put the images somewhere else"
+            f"data.root: {data.root} is where the prepared arrays are written, and what lies there"
+            " is deleted; put the images somewhere else"
+        )
+    if data.source == "image_folder" and written.is_relative_to(root):
+        raise UserError(
+            f"data.root: {data.root} holds {results}, where the prepared arrays are written; put"
+            " the images into a folder of their own"
         )
 
 
