@@ -176,7 +176,7 @@ def test_what_is_allowed_to_be_unreadable_is_left_out_and_told(root):
     assert np.bincount(found.labels).tolist() == [12, 11, 12]
     assert len(found.images) == 35
     assert [entry["file"] for entry in found.unreadable] == ["bee/005.png"]
-    assert "1 files cannot be read and are left out" in found.notes[0]
+    assert "1 of 36 files left out, as they cannot be read" in found.notes[0]
     assert "bee/005.png: not an image" in found.notes[1]
 
 
@@ -373,7 +373,7 @@ def test_the_stage_leaves_what_later_stages_load(repository):
     done = repository.stage("prepare_data")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "note: data.root: 1 files cannot be read and are left out",
+        "note: data.root: 1 of 37 files left out, as they cannot be read:",
         "note:   ant/broken.png: not an image, or in a format that Pillow does not read",
     ]
     folder = repository.path / "data/prepared"

@@ -75,7 +75,10 @@ def own_images(data: Any, staged: Path) -> Images:
     image_folder.refuse_unreadable(listed, root, reasons, data.max_unreadable)
     notes = list(listed.notes)
     if reasons:
-        notes.append(f"data.root: {len(reasons)} files cannot be read and are left out")
+        notes.append(
+            f"data.root: {len(reasons)} of {len(listed.files)} files left out, as they cannot be"
+            " read:"
+        )
         notes += image_folder.described(listed, reasons)
     is_readable = np.ones(len(listed.files), bool)
     is_readable[list(reasons)] = False
