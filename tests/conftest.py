@@ -22,7 +22,10 @@ TINY = {
     "seeds": [0],
     "sparsities": [0.3, 0.6],
     "compute": {"device": "cpu", "threads": 1, "precision": "auto"},
-    "data": {"source": "digits", "validation_images": 297, "test_images": 500, "split_seed": 0},
+    "data": {
+        "source": "digits", "root": "data/raw", "image_size": "auto", "color": "auto",
+        "max_unreadable": 0, "validation_images": 297, "test_images": 500, "split_seed": 0,
+    },
     "model": {"name": "convnet", "width": 4, "weights": "none", "normalize": "training"},
     "training": {
         "batch_size": 100, "momentum": 0.9, "weight_decay": 0.0005, "shift": 1, "mirror": False,
@@ -53,7 +56,7 @@ SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
     "structured_prune", "int_quantize", "latency_bench",
 }  # fmt: skip
-ALWAYS = {"probe_hardware"}
+ALWAYS = {"probe_hardware", "probe_inputs"}
 
 
 def of_seed(names: set[str], seed: int = 0) -> set[str]:
@@ -62,7 +65,7 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "prepare_data", "probe_hardware", "dtype_bench", "report",
+    "prepare_data", "probe_hardware", "probe_inputs", "dtype_bench", "report",
 }  # fmt: skip
 
 

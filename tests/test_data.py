@@ -136,6 +136,16 @@ def test_a_class_too_rare_to_split_is_a_user_error(rare, size):
         splits.stratified(labels, size, size, 0)
 
 
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(label_sets(), st.integers(0, 99))
+def test_validation_alone_leaves_the_rest_for_training_in_proportion(case, seed):
+    labels, validation, _ = case
+    parts = splits.validation_alone(labels, validation, seed)
+    assert len(parts["validation"]) == validation
+    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(len(labels)))
+    assert all(farthest_from_proportion(labels, index) <= 1 for index in parts.values())
+
+
 def pictures(count, channels=3, seed=0):
     generator = np.random.default_rng(seed)
     return generator.integers(0, 256, (count, channels, 5, 4), dtype=np.uint8)
@@ -166,6 +176,7 @@ def test_a_constant_channel_gets_deviation_1(level):
 
 
 CLASSES = ["cat", "dog", "é"]
+UNREADABLE = [{"file": "cat/é.jpg", "reason": "an empty file"}]
 SIZES = {"train": 20, "validation": 6, "test": 7}
 
 
@@ -179,7 +190,7 @@ def parts():
 
 @pytest.fixture
 def folder(tmp_path, parts):
-    prepared.write(tmp_path, parts, CLASSES)
+    prepared.write(tmp_path, parts, CLASSES, "a source", UNREADABLE)
     return tmp_path
 
 
@@ -203,7 +214,7 @@ def test_images_are_mapped_and_cannot_be_written_to(folder):
 
 def test_writing_twice_gives_the_same_bytes(folder, parts, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
-    prepared.write(again, parts, CLASSES)
+    prepared.write(again, parts, CLASSES, "a source", UNREADABLE)
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
         path.name: path.read_bytes() for path in folder.iterdir()
     }
@@ -227,6 +238,14 @@ def test_the_checksum_does_not_depend_on_the_layout_in_memory(parts):
     part = parts["test"]
     turned = Part(np.asfortranarray(part.images), part.labels)
     assert prepared.checksum(parts | {"test": turned}) == prepared.checksum(parts)
+
+
+def test_a_thousand_unreadable_files_are_named_and_all_are_counted(tmp_path, parts):
+    unreadable = [{"file": str(number), "reason": "torn"} for number in range(1500)]
+    prepared.write(tmp_path, parts, CLASSES, "image_folder", unreadable)
+    meta = prepared.read_meta(tmp_path)
+    assert meta["unreadable_count"] == 1500
+    assert meta["unreadable"] == unreadable[:1000]
 
 
 def refusal(folder, name):
@@ -318,7 +337,19 @@ def test_a_meta_file_with_other_keys_is_named(folder, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"images": 5}, {"images": {}}, {"image_shape": None}, {"classes": 3}]
+    "change",
+    [
+        {"images": 5},
+        {"images": {}},
+        {"image_shape": None},
+        {"classes": 3},
+        {"source": None},
+        {"unreadable_count": 2},
+        {"unreadable_count": True},
+        {"unreadable": [{"file": "x"}]},
+        {"unreadable": [{"file": "x", "reason": 3}]},
+        {"unreadable": ["x"]},
+    ],
 )
 def test_a_meta_file_with_the_keys_but_other_values_is_named(folder, change):
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8")) | change

@@ -21,8 +21,10 @@ CODE = [*STAGES, *LIBRARY]
 LAYERS = (
     ("errors", "paths", "hardware", "rules", "catalogue", "own", "resizing"),
     ("params", "outputs"),
-    ("cli", "records"),
-    ("sources", "splits", "prepared", "images"),
+    ("cli", "records", "listing", "rows"),
+    ("fingerprint", "decoding", "image_folder", "torchvision_sets", "splits", "prepared", "images"),
+    ("staging",),
+    ("sources",),
     ("device", "convnet", "resnet", "families"),
     ("models", "weights", "checkpoints"),
     ("evaluation", "masks", "counting", "tradeoff", "replay"),
@@ -147,8 +149,8 @@ def test_path_literals_stand_in_one_module(path):
 @pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
-        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "REPORT_PAGE", "METRICS", "FIGURES",
-        "PLOTS", "RUNS", "stage_directory", "baseline",
+        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL", "REPORT_PAGE", "METRICS",
+        "FIGURES", "PLOTS", "RUNS", "stage_directory", "baseline",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
 
@@ -199,7 +201,7 @@ def test_every_section_is_read_by_some_stage():
     assert read == set(params.SECTIONS)
 
 
-@pytest.mark.parametrize("name", ["report", "probe_hardware"])
+@pytest.mark.parametrize("name", ["report", "probe_hardware", "probe_inputs"])
 def test_stages_without_networks_do_not_import_torch(name):
     program = (
         "import sys; sys.modules['torch'] = None\n"

@@ -107,7 +107,7 @@ def test_a_missing_key_is_named_with_what_it_may_be(path):
 
 
 @pytest.mark.parametrize("value", [{}, None, math.nan, "no such thing"])
-@pytest.mark.parametrize("path", BARE + KEYS)
+@pytest.mark.parametrize("path", [path for path in BARE + KEYS if path != "data.root"])
 def test_a_value_that_no_key_takes_is_named_with_what_is_allowed(path, value):
     found = complaints(edited(**{path.replace(".", "__"): value}))
     assert list(found) == [path]
@@ -159,7 +159,20 @@ def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
         ("seeds", [0.0], "seeds[0]", "a whole number"),
         ("compute__device", "gpu", "compute.device", "one of auto, cpu, cuda"),
         ("compute__threads", 0, "compute.threads", "from 1 to"),
-        ("data__source", "mnist", "data.source", "digits"),
+        ("data__source", "minst", "data.source", "did you mean mnist?"),
+        ("data__root", "", "data.root", "a text, not empty"),
+        ("data__root", " ", "data.root", "a text, not empty"),
+        ("data__root", "a\0b", "data.root", "on one line"),
+        ("data__root", "a\nb", "data.root", "on one line"),
+        ("data__root", "\ud800", "data.root", "on one line"),
+        ("data__root", 3, "data.root", "a text"),
+        ("data__image_size", 7, "data.image_size", "auto, or a whole number from 8 to 1024"),
+        ("data__image_size", 1025, "data.image_size", "from 8 to 1024"),
+        ("data__image_size", "64", "data.image_size", "write 64 without quotes"),
+        ("data__image_size", "own", "data.image_size", "auto, or"),
+        ("data__image_size", True, "data.image_size", "auto, or"),
+        ("data__color", "gray", "data.color", "did you mean grey?"),
+        ("data__max_unreadable", -1, "data.max_unreadable", "from 0 to"),
         ("data__test_images", 0, "data.test_images", "from 1 to"),
         ("model__name", "covnet", "model.name", "convnet"),
         ("model__width", 16.0, "model.width", "a whole number"),
@@ -211,10 +224,13 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
             "report.sparsity",
             "0.75 is not among sparsities; allowed: 0.25, 0.5",
         ),
-        (
-            {"data__source": "digits", "training__mirror": True},
-            "training.mirror",
-            "true is not allowed with data.source digits; allowed: false",
+        *(
+            (
+                {"data__source": source, "training__mirror": True},
+                "training.mirror",
+                f"true is not allowed with data.source {source}; allowed: false",
+            )
+            for source in ("digits", "mnist", "svhn")
         ),
     ],
 )
@@ -233,6 +249,16 @@ def test_cuda_where_there_is_none_is_a_problem(monkeypatch):
 def test_cuda_where_there_is_one_is_none(monkeypatch):
     monkeypatch.setattr(hardware, "cuda_devices", lambda: ("Some GPU",))
     assert params.validate(edited(compute__device="cuda"))["compute"].device == "cuda"
+
+
+@pytest.mark.parametrize("source", ["fashion_mnist", "cifar10", "cifar100", "image_folder"])
+def test_images_that_may_be_mirrored_are(source):
+    assert params.validate(edited(data__source=source, training__mirror=True))
+
+
+@pytest.mark.parametrize("size", ["auto", 8, 224, 1024])
+def test_images_keep_their_size_or_are_given_one(size):
+    assert params.validate(edited(data__image_size=size))["data"].image_size == size
 
 
 def test_auto_never_asks_for_a_device(monkeypatch):

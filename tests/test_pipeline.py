@@ -61,7 +61,7 @@ def test_the_first_run_runs_every_stage_once(tiny):
     assert tiny.first == EVERYTHING
 
 
-def test_a_second_run_runs_the_probe_alone(tiny):
+def test_a_second_run_runs_the_probes_alone(tiny):
     assert tiny.repro() == ALWAYS
 
 

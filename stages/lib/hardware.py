@@ -91,7 +91,8 @@ def native_bfloat16() -> bool:
     return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -118,7 +119,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": model,
         "isa": flags,
-        "cores": _cores(),
+        "cores": cores(),
         "gpus": list(cuda_devices()),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),

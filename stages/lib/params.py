@@ -23,15 +23,21 @@ from stages.lib.rules import (
     Rule,
     boolean,
     choice,
-    file_or,
+    file,
     integer,
     listing,
     network,
     number,
     shown,
+    text,
+    word_or,
 )
 
-SOURCES = ("digits",)
+TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+SOURCES = ("digits", *TORCHVISION_SETS, "image_folder")
+# A mirrored digit is another digit, or none.
+UNMIRRORED_SOURCES = ("digits", "mnist", "svhn")
+COLORS = ("auto", "grey", "rgb")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMALIZATIONS = ("training", "imagenet", "half", "none")
 NO_WEIGHTS = "none"
@@ -64,6 +70,10 @@ class Compute:
 @dataclass(frozen=True)
 class Data:
     source: str = _setting(choice(*SOURCES))
+    root: str = _setting(text())
+    image_size: int | str = _setting(word_or("auto", integer(8, 1024)))
+    color: str = _setting(choice(*COLORS))
+    max_unreadable: int = _setting(integer(0, 10**9))
     validation_images: int = _setting(integer(1, 10**9))
     test_images: int = _setting(integer(1, 10**9))
     split_seed: int = _setting(SEED)
@@ -73,7 +83,7 @@ class Data:
 class Model:
     name: str = _setting(network(catalogue.NAMES, own.is_own))
     width: int = _setting(integer(1, 1024))
-    weights: str = _setting(file_or(NO_WEIGHTS, *paths.WEIGHTS))
+    weights: str = _setting(word_or(NO_WEIGHTS, file(*paths.WEIGHTS)))
     normalize: str = _setting(choice(*NORMALIZATIONS))
 
 
@@ -259,8 +269,9 @@ def _cross_problems(sections: dict[str, Any]) -> Iterator[str]:
             f"report.sparsity: {sparsity} is not among sparsities;"
             f" allowed: {', '.join(map(str, sections['sparsities']))}"
         )
-    if sections["data"].source == "digits" and sections["training"].mirror:
-        yield "training.mirror: true is not allowed with data.source digits; allowed: false"
+    source = sections["data"].source
+    if source in UNMIRRORED_SOURCES and sections["training"].mirror:
+        yield f"training.mirror: true is not allowed with data.source {source}; allowed: false"
     if sections["train_baseline"].epochs == 0 and sections["model"].weights == NO_WEIGHTS:
         yield (
             "train_baseline.epochs: 0 leaves the network untrained; allowed: 1 or more, or"

@@ -7,6 +7,8 @@ REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
+INPUT_DATA = ARTIFACTS / "inputs/data.json"
+INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 
 REPORTS = Path("reports")
 REPORT_PAGE = REPORTS / "report.md"
@@ -25,6 +27,7 @@ QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
 SAFETENSORS = ".safetensors"
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
+STAGED_IMAGES = "images.staged"
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:

@@ -1,12 +1,14 @@
 """The prepared data set: uint8 arrays on disk, memory-mapped by every later stage.
 
 `data/prepared/` holds PART_images.npy and PART_labels.npy for train, validation and test,
-and meta.json: class names, mean and standard deviation of the training part, a checksum.
+and meta.json: the source, class names, mean and standard deviation of the training part, a
+checksum, and the files that could not be read.
 """
 
 import hashlib
 import json
 import tokenize
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,9 @@ from stages.lib import outputs, paths
 from stages.lib.errors import UserError
 
 PARTS = ("train", "validation", "test")
+BLOCK_BYTES = 16 * 2**20
+# More unreadable files than this are counted, not named.
+MOST_NAMED = 1000
 REMEDY = "delete the folder and run `dvc repro prepare_data`"
 
 
@@ -43,23 +48,36 @@ class Dataset(NamedTuple):
         return self.train.images.shape[1:]
 
 
-def channel_statistics(images: np.ndarray, block: int = 4096) -> tuple[list[float], list[float]]:
+def _blocks(array: np.ndarray, rows: int | None = None) -> Iterator[np.ndarray]:
+    """An array, or what is sliced like one, as contiguous blocks of at most `rows` rows."""
+    rows = rows or max(1, BLOCK_BYTES // int(np.prod(array.shape[1:]) * array.dtype.itemsize))
+    for start in range(0, len(array), rows):
+        yield np.ascontiguousarray(array[start : start + rows])
+
+
+def channel_statistics(
+    images: np.ndarray, block: int | None = None
+) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of images scaled to 0…1, read block by block.
 
     images: uint8 [n, channels, height, width]. A constant channel gets deviation 1, so that
     dividing by it is safe.
     """
-    total = np.zeros(images.shape[1])
-    squares = np.zeros(images.shape[1])
-    for start in range(0, len(images), block):
-        scaled = images[start : start + block].astype(np.float64) / 255
-        total += scaled.sum(axis=(0, 2, 3))
-        squares += (scaled**2).sum(axis=(0, 2, 3))
-    count = images.size / images.shape[1]
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # How often each level occurs: whole numbers, so that blocks of any size give the same.
+    counts = np.zeros((images.shape[1], 256), np.int64)
+    for pixels in _blocks(images, block):
+        for channel in range(images.shape[1]):
+            counts[channel] += _histogram(pixels[:, channel])
+    levels = np.arange(256) / 255
+    total = counts.sum(axis=1)
+    mean = counts @ levels / total
+    std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0))
     std[std < 1e-6] = 1
     return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
+
+
+def _histogram(pixels: np.ndarray) -> np.ndarray:
+    return sum(np.bincount(image.ravel(), minlength=256) for image in np.array_split(pixels, 16))
 
 
 def checksum(parts: dict[str, Part]) -> str:
@@ -68,25 +86,61 @@ def checksum(parts: dict[str, Part]) -> str:
     for name in PARTS:
         for array in parts[name]:
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            for block in _blocks(array):
+                digest.update(block)
     return digest.hexdigest()
 
 
-def write(directory: Path, parts: dict[str, Part], classes: list[str]) -> None:
-    """Writes the arrays and meta.json into `directory`, which must exist."""
+def _save(path: Path, array: np.ndarray) -> None:
+    """Writes the bytes of np.save, block by block."""
+    description = {
+        "descr": np.lib.format.dtype_to_descr(array.dtype),
+        "fortran_order": False,
+        "shape": array.shape,
+    }
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, description)
+        for block in _blocks(array):
+            file.write(memoryview(block).cast("B"))
+
+
+def write(
+    directory: Path,
+    parts: dict[str, Part],
+    classes: list[str],
+    source: str,
+    unreadable: Sequence[dict[str, str]] = (),
+) -> None:
+    """Writes the arrays and meta.json into `directory`, which must exist.
+
+    The images may be anything with shape and dtype that gives arrays when it is sliced; no more
+    than a block of them is read at once. source: its name. unreadable: `file` and `reason` of
+    each file of the source that was left out.
+    """
     for name in PARTS:
         for kind, array in parts[name]._asdict().items():
-            np.save(directory / paths.array_name(name, kind), array, allow_pickle=False)
+            _save(directory / paths.array_name(name, kind), array)
     mean, std = channel_statistics(parts["train"].images)
     meta = {
+        "source": source,
         "classes": classes,
         "mean": mean,
         "std": std,
         "images": {name: len(parts[name].labels) for name in PARTS},
         "image_shape": list(parts["train"].images.shape[1:]),
         "checksum": checksum(parts),
+        "unreadable_count": len(unreadable),
+        "unreadable": list(unreadable[:MOST_NAMED]),
     }
     outputs.write_json(directory / paths.META, meta)
+
+
+def _is_reason(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) == {"file", "reason"}
+        and all(isinstance(value, str) for value in entry.values())
+    )
 
 
 def read_meta(directory: Path) -> dict:
@@ -99,8 +153,8 @@ def read_meta(directory: Path) -> dict:
     except (ValueError, OSError):
         raise UserError(f"{path}: not JSON (cut short?); {REMEDY}") from None
     kinds = {
-        "classes": list, "mean": list, "std": list, "images": dict, "image_shape": list,
-        "checksum": str,
+        "source": str, "classes": list, "mean": list, "std": list, "images": dict,
+        "image_shape": list, "checksum": str, "unreadable_count": int, "unreadable": list,
     }  # fmt: skip
     fits = isinstance(meta, dict) and {key: type(value) for key, value in meta.items()} == kinds
     if fits:
@@ -110,6 +164,8 @@ def read_meta(directory: Path) -> dict:
             and all(type(number) in (int, float) for number in numbers)
             and len(meta["image_shape"]) == 3
             and len(meta["mean"]) == len(meta["std"]) == meta["image_shape"][0]
+            and len(meta["unreadable"]) == min(meta["unreadable_count"], MOST_NAMED)
+            and all(_is_reason(entry) for entry in meta["unreadable"])
         )
     if not fits:
         raise UserError(f"{path}: not the description of a prepared data set; {REMEDY}")

@@ -125,6 +125,15 @@ def boolean() -> Rule:
     return _simple("true or false", lambda value: isinstance(value, bool))
 
 
+def text() -> Rule:
+    """A text of at least one character, all of them printable."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, str) and value.strip() != "" and value.isprintable()
+
+    return _simple("a text, not empty and on one line", accepts)
+
+
 def _named(names: Sequence[str], allowed: str, accepts: Callable[[str], bool]) -> Rule:
     """Text that `accepts`; a near miss is told which of `names` was probably meant."""
 
@@ -145,11 +154,23 @@ def choice(*names: str) -> Rule:
     return _named(names, allowed, lambda value: value in names)
 
 
-def file_or(nothing: str, *suffixes: str) -> Rule:
-    """The path of a file that ends in one of `suffixes`, or the word `nothing`."""
+def word_or(word: str, rule: Rule) -> Rule:
+    """`word` itself, or what `rule` takes."""
+    allowed = f"{word}, or {rule.allowed}"
+
+    def problems(value: Any) -> Iterator[tuple[str, str]]:
+        if value != word and next(rule.problems(value), None):
+            surprise = _surprise(value, wants_number=True)
+            yield "", f"{shown(value)} is not allowed{surprise}; allowed: {allowed}"
+
+    return Rule(allowed, problems)
+
+
+def file(*suffixes: str) -> Rule:
+    """The path of a file that ends in one of `suffixes`."""
     return _simple(
-        f"{nothing}, or the path of a file that ends in {' or '.join(suffixes)}",
-        lambda value: isinstance(value, str) and (value == nothing or value.endswith(suffixes)),
+        f"the path of a file that ends in {' or '.join(suffixes)}",
+        lambda value: isinstance(value, str) and value.endswith(suffixes),
     )
 
 

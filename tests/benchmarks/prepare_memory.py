@@ -1,0 +1,96 @@
+"""Peak memory and speed of prepare_data on a generated folder of images.
+
+    python tests/benchmarks/prepare_memory.py [--images 100000] [--size 64]
+
+Half JPEG, half PNG, in ten classes, in a temporary folder, prepared in a temporary copy of the
+repository. The memory is the resident set at its highest (ru_maxrss), of the stage alone.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = 10
+
+
+def picture(number: int, size: int) -> Image.Image:
+    """Smooth colours with noise on them: files as large as photographs of this size."""
+    generator = np.random.default_rng(number)
+    corners = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(corners).resize((size, size), Image.Resampling.BICUBIC))
+    noisy = smooth + generator.normal(0, 8, smooth.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def generate(root: Path, count: int, size: int) -> None:
+    for label in range(CLASSES):
+        (root / f"class-{label}").mkdir(parents=True)
+
+    def save(number: int) -> None:
+        ending = "jpg" if number % 2 else "png"
+        path = root / f"class-{number // 2 % CLASSES}" / f"{number:07}.{ending}"
+        picture(number, size).save(path)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(save, range(count), chunksize=100):
+            pass
+
+
+def measured(command: list[str], folder: Path) -> tuple[float, float]:
+    """Seconds, and the highest resident set in MiB, of one process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"prepare_data ended with status {status}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, usage.ru_maxrss * unit / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        copy, images = Path(folder) / "copy", Path(folder) / "images"
+        generate(images, chosen.images, chosen.size)
+        shutil.copytree(ROOT / "stages", copy / "stages")
+        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        params["data"] |= {
+            "source": "image_folder",
+            "root": str(images),
+            "image_size": chosen.size,
+            "validation_images": chosen.images // 10,
+            "test_images": chosen.images // 10,
+        }
+        text = yaml.safe_dump(params)
+        (copy / "params.yaml").write_text(text, encoding="utf-8")
+        probe, _ = measured([sys.executable, "-m", "stages.probe_inputs"], copy)
+        seconds, peak = measured([sys.executable, "-m", "stages.prepare_data"], copy)
+        prepared = copy / "data/prepared"
+        arrays = sum(path.stat().st_size for path in prepared.glob("*.npy")) / 2**20
+        meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
+    assert sum(meta["images"].values()) == chosen.images
+    print(f"{chosen.images} images of {chosen.size} px, {os.cpu_count()} cores, n = 1")
+    print(f"prepare_data  {seconds:8.1f} s   {chosen.images / seconds:8.0f} files/s")
+    print(f"peak memory   {peak:8.0f} MiB")
+    print(f"arrays        {arrays:8.0f} MiB")
+    print(f"probe_inputs  {probe:8.1f} s")
+
+
+if __name__ == "__main__":
+    main()
