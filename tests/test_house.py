@@ -25,6 +25,7 @@ LAYERS = (
     ("sources", "splits", "prepared", "images"),
     ("device", "convnet", "models", "checkpoints"),
     ("evaluation", "masks", "counting", "tradeoff"),
+    ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
     ("tables",),

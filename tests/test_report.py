@@ -249,9 +249,16 @@ def a_run(accuracy=GOOD, seeds=(0, 1), gpu=None):
         {"seed": seed, "layer": layer, "sparsity": 0.4, "validation_accuracy": 0.9}
         for seed in seeds for layer in ("conv|1", "fc")
     )  # fmt: skip
+    pruned = pd.DataFrame(
+        {"seed": seed, "layer": layer, "filters": 4, "coupled_with": "",
+         "prunable": "yes" if layer == "conv|1" else "no",
+         "reason": math.nan if layer == "conv|1" else "its outputs are the classes"}
+        for seed in seeds for layer in ("conv|1", "fc")
+    )  # fmt: skip
     return page.Run(
         seeds=list(seeds), rows=made_up(accuracy, seeds), best=best,
         layers=quantized_layers(seeds=seeds), formats=formats(gpu=gpu), latencies=latencies,
+        filters=pruned,
         meta={"images": {"train": 3, "validation": 2, "test": 1}, "image_shape": [1, 8, 8],
               "classes": ["a", "b"], "checksum": "0"},
         hardware={"cpu": "c", "machine": "m", "cores": 2, "isa": ["avx2"], "gpus": [],

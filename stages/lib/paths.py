@@ -21,6 +21,7 @@ MODEL = "model.safetensors"
 LEARNING_CURVE = "learning_curve.csv"
 BEST_TRADEOFF = "best_tradeoff.csv"
 QUANTIZED_LAYERS = "layers.csv"
+FILTERS = "filters.csv"
 QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
 
