@@ -43,22 +43,23 @@ def main(params, seed: int) -> None:
     baseline, ruler = setting.load_baseline(at, paths.baseline(seed), seed)
     options = params.structured_prune
     check = at.data.validation.normalize(at.data.validation.images[:16])
-    settings = [(scope, sparsity) for scope in options.scopes for sparsity in options.sparsities]
     try:
         plan = structured.analyse(baseline, at.data.image_shape)
+        # All choices first: a sparsity that cannot be reached should not wait for the training.
+        choices = [
+            (scope, sparsity, structured.choose(baseline, plan, sparsity, scope))
+            for scope in options.scopes
+            for sparsity in options.sparsities
+        ]
     except UserError as error:
         raise UserError(f"structured_prune: seed {seed}: {error}") from None
     with results.collect(paths.stage_directory("structured_prune", seed), ruler) as kept:
         outputs.write_csv(
             kept.directory / paths.FILTERS, records.PRUNED_LAYER, table_of(baseline, plan)
         )
-        for scope, sparsity in tqdm(
-            settings, "structured_prune", unit="model", leave=False, disable=None
+        for scope, sparsity, chosen in tqdm(
+            choices, "structured_prune", unit="model", leave=False, disable=None
         ):
-            try:
-                chosen = structured.choose(baseline, plan, sparsity, scope)
-            except UserError as error:
-                raise UserError(f"structured_prune: seed {seed}: {error}") from None
             masked = removal.mask(baseline, plan, chosen)
             small = removal.remove(baseline, plan, chosen)
             difference = removal.largest_difference(masked, small, check)

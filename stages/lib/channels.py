@@ -185,9 +185,6 @@ def _only_flattening() -> Iterator[None]:
 
 def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Trace:
     """Torch-Pruning's graph of a copy, so that the given network's mode and gradients stay."""
-    model = copy.deepcopy(model).eval().requires_grad_().to(memory_format=torch.contiguous_format)
-    first = next(model.parameters())
-    example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
     outputs = []
 
     def keep(output: object) -> object:
@@ -201,6 +198,10 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Trace:
         warnings.catch_warnings(action="ignore"),
         _only_flattening(),
     ):
+        model = copy.deepcopy(model).eval().requires_grad_()
+        model = model.to(memory_format=torch.contiguous_format)
+        first = next(model.parameters())
+        example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
         try:
             # Once on its own: Torch-Pruning answers an error of the network with another one.
             model(example)
@@ -214,8 +215,12 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Trace:
                 f" {tuple(image_shape)}: {type(error).__name__}: {said}"
             ) from None
     names = {module: name for name, module in model.named_modules()}
-    widest = max(max(weight.shape[:2]) for weight in masks.prunable(model).values())
-    return _Trace(graph, names, {output.grad_fn for output in outputs}, widest)
+    sizes = (
+        max(parameter.shape, default=1) * getattr(module, "groups", 1)
+        for module in model.modules()
+        for parameter in module.parameters(recurse=False)
+    )
+    return _Trace(graph, names, {output.grad_fn for output in outputs}, max(sizes))
 
 
 def _side(function: Callable) -> str:
