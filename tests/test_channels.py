@@ -240,8 +240,37 @@ class Attending(Net):
         return x + self.back(self.free(x).relu())
 
 
+class Wrapped(Net):
+    """Several outputs instead of logits."""
+
+    def forward(self, x):
+        return {"out": super().forward(x)}
+
+
+class Single(Net):
+    """Insists on float32."""
+
+    def body(self, x):
+        return x + torch.ones(8, 8, dtype=torch.float32) @ x.float()
+
+    def forward(self, x):
+        assert x.dtype == torch.float32
+        return super().forward(x)
+
+
+class Unrolled(Net):
+    """A convolution that is called twice: its outputs are its inputs."""
+
+    def add_layers(self):
+        self.again = conv(8, 8)
+
+    def body(self, x):
+        return self.again(self.again(x).relu()).relu()
+
+
 REMOVABLE = [
     Net, Concatenated, Downsampled, Grouped, Excited, Gated, PlainNorm, Transposed, Flattened,
+    Unrolled,
 ]  # fmt: skip
 PARTLY = [GatedInOne, Normed, GroupNormed, Sigmoid, Shuffled, HardCoded, Scaled, Tied, Attending]
 
@@ -427,6 +456,22 @@ def test_analysing_leaves_the_network_as_it_was(capfd, recwarn):
 def test_a_network_that_does_not_run_is_a_users_error():
     with pytest.raises(UserError, match=r"cannot trace the network on one image .*\(1, 8, 8\)"):
         structured.analyse(built(Net), (1, 8, 8))
+
+
+def test_a_network_of_other_outputs_is_a_users_error():
+    with pytest.raises(UserError, match=r"does not return one tensor of logits \[n, classes\]"):
+        structured.analyse(built(Wrapped), SHAPE)
+
+
+def test_a_network_of_one_precision_is_tried_in_that():
+    model = built(Single)
+    plan = structured.analyse(model, SHAPE)
+    # Ones are multiplied with zeros: the removed filters stay zero.
+    assert list(plan.refused) == ["classifier"]
+
+
+def test_a_layer_that_is_called_twice_loses_inputs_with_its_outputs():
+    assert falls_with(Unrolled, {"stem.0": [3]}) == {"stem.0": [3], "again": [3]}
 
 
 def test_a_network_without_prunable_layers_is_a_users_error():

@@ -326,3 +326,16 @@ def test_a_picture_is_drawn_and_the_same_each_time(tmp_path, name):
     again = (tmp_path / "two.svg").read_text(encoding="utf-8")
     numbers = re.compile(r"(?<=gradient_)\d+|(?<=clip)\d+")
     assert numbers.sub("", svg) == numbers.sub("", again)
+
+
+def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
+    run = a_run()
+    pictures = {name: f"{name}.svg" for name in PICTURES}
+    assert "keep all their filters" not in page.render(run, [], pictures)
+    filters = run.filters.assign(
+        prunable="no",
+        reason=["a layer norm runs over its channels", "its outputs are the classes"] * 2,
+    )
+    text = page.render(dataclasses.replace(run, filters=filters), [], pictures)
+    assert "2 of the network's 2 layers keep all their filters" in text
+    assert "| a layer norm runs over its channels |" in text

@@ -204,7 +204,9 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> _Trace:
         example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
         try:
             # Once on its own: Torch-Pruning answers an error of the network with another one.
-            model(example)
+            logits = model(example)
+            if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+                raise TypeError("it does not return one tensor of logits [n, classes]")
             graph = torch_pruning.DependencyGraph().build_dependency(
                 model, (example,), output_transform=keep, verbose=False
             )

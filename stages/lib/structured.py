@@ -18,8 +18,8 @@ from stages.lib.errors import UserError
 from stages.lib.removal import Filters
 
 SCOPES = ("layer", "global")
-# Of the trial, in float64: what rounding leaves stays far below, what is wrong far above.
-TRIAL_TOLERANCE = 1e-8
+# Of the trial, relative to the largest logit: rounding stays below, what is wrong far above.
+TRIAL_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
 def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
@@ -42,8 +42,7 @@ def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
 
 def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[int, str]:
     """The coupled sets without whose filters the network is not what it is with zeros, and why."""
-    network, batch = _stirred(model, image_shape)
-    expected = network(batch).shape
+    network, batch, tolerance = _trial_network(model, image_shape)
     third = _trial_slots(plan)
     passed: list[int] = []
     failing: dict[int, str] = {}
@@ -56,10 +55,10 @@ def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[i
                 without = removal.remove(network, plan, chosen)(batch)
             except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
                 return str(error).strip().partition("\n")[0][:100] or type(error).__name__
-        if without.shape != expected:
+        if without.shape != with_zeros.shape:
             return f"the outputs' shape becomes {tuple(without.shape[1:])}"
         scale = with_zeros.abs().max().clamp_min(removal.SMALLEST)
-        same = float((with_zeros - without).abs().max() / scale) <= TRIAL_TOLERANCE
+        same = float((with_zeros - without).abs().max() / scale) <= tolerance
         return None if same else ""
 
     def try_out(sets: list[int]) -> None:
@@ -109,14 +108,12 @@ def _trial_slots(plan: Plan) -> np.ndarray:
 
 
 @torch.no_grad()
-def _stirred(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, torch.Tensor]:
-    """A float64 copy on the CPU with all parameters and statistics at random, and a batch for it.
+def _stir_(network: nn.Module, generator: torch.Generator) -> None:
+    """Sets all parameters and statistics to random numbers of their usual size, in place.
 
     Fresh or trained weights can hide a difference: batch norms of ones and zeros, residual
     branches scaled by 1e-6, dead filters.
     """
-    generator = torch.Generator().manual_seed(0)
-    network = copy.deepcopy(model).cpu().eval()
     for name, tensor in network.state_dict().items():
         if not tensor.is_floating_point():
             continue
@@ -128,8 +125,29 @@ def _stirred(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, t
         elif name.endswith("weight"):
             noise = 1 + 0.3 * noise
         tensor.copy_(noise)
-    batch = torch.randn(2, *image_shape, generator=generator, dtype=torch.float64)
-    return network.double(), batch
+
+
+@torch.no_grad()
+def _trial_network(
+    model: nn.Module, image_shape: Sequence[int]
+) -> tuple[nn.Module, torch.Tensor, float]:
+    """A copy on the CPU with random weights, a batch for it, and how far rounding may go: float64
+    where the network can, its own weights where random ones overflow.
+    """
+    said = "its outputs are not finite"
+    for dtype, tolerance in TRIAL_TOLERANCE.items():
+        for stir in (True, False):
+            generator = torch.Generator().manual_seed(0)
+            network = copy.deepcopy(model).cpu().eval().to(dtype)
+            if stir:
+                _stir_(network, generator)
+            batch = torch.randn(2, *image_shape, generator=generator, dtype=dtype)
+            try:
+                if network(batch).isfinite().all():
+                    return network, batch, tolerance
+            except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+                said = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    raise UserError(f"structured pruning cannot try out the network on random images: {said}")
 
 
 def _removable(plan: Plan, scores: np.ndarray) -> Iterator[int]:
