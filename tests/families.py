@@ -36,8 +36,8 @@ FAMILIES = {
     "mobilenet_v3_small": Family(),
     "mnasnet0_5": Family(),
     "efficientnet_b0": Family(),
-    "shufflenet_v2_x0_5": Family(refused={"rearranged": 21}),
-    "convnext_tiny": Family(refused={"layer norm": 40}),
+    "shufflenet_v2_x0_5": Family(refused={"rearranged": 21}, largest=0.9557),
+    "convnext_tiny": Family(refused={"layer norm": 40}, largest=0.9318),
     "vit_b_16": Family(
         options={"image_size": 32}, refused={"layer norm": 13, "heads": 12}, largest=0.8804
     ),
