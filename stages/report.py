@@ -30,7 +30,7 @@ SEEDED = (
 
 TEXT = {
     "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
-    "model", "note",
+    "model", "note", "coupled_with", "prunable", "reason",
 }  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
         *((stage, paths.ROWS) for stage in SEEDED),
         ("train_baseline", paths.LEARNING_CURVE),
         ("layerwise_sweep", paths.BEST_TRADEOFF),
+        ("structured_prune", paths.FILTERS),
         ("int_quantize", paths.QUANTIZED_LAYERS),
         ("latency_bench", paths.ROWS),
     ]
@@ -100,6 +101,7 @@ def main(params) -> None:
         layers=layers,
         formats=formats,
         latencies=latencies,
+        filters=seeded(seeds, "structured_prune", paths.FILTERS, records.PRUNED_LAYER),
         meta=prepared.read_meta(paths.PREPARED),
         hardware=hardware.read(paths.HARDWARE),
         sparsity=sparsity,

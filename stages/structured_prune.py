@@ -2,32 +2,70 @@
 
 from tqdm import tqdm
 
-from stages.lib import device, paths, results, setting, structured, training
+from stages.lib import (
+    channels,
+    device,
+    masks,
+    outputs,
+    paths,
+    records,
+    removal,
+    results,
+    setting,
+    structured,
+    training,
+)
 from stages.lib.cli import run_stage
 from stages.lib.errors import UserError
 
-# Float32 sums over fewer filters run in another order; more than this is not rounding.
+# Sums over fewer filters run in another order; more than this is not rounding, in float32 either.
 TOLERANCE = 1e-4
+
+
+def table_of(baseline, plan: structured.Plan) -> list[dict]:
+    """A line for each prunable layer: what it is coupled with, and why it keeps all its filters."""
+    layers = masks.layers(baseline)
+    lines = []
+    for parameter, weight in masks.prunable(baseline).items():
+        name = masks.layer_of(parameter)
+        reason = plan.refused.get(name, "") if name in layers else channels.HEADS
+        lines.append(
+            {
+                "layer": name,
+                "filters": len(weight),
+                "coupled_with": " ".join(plan.coupled_with(name)),
+                "prunable": "no" if reason else "yes",
+                "reason": reason,
+            }
+        )
+    return lines
 
 
 def main(params, seed: int) -> None:
     at = setting.load(params.compute, params.model, paths.PREPARED)
     baseline, ruler = setting.load_baseline(at, paths.baseline(seed), seed)
     options = params.structured_prune
-    shape = at.data.image_shape
-    check = at.data.validation.normalize(at.data.validation.images[:64])
-    settings = [(scope, sparsity) for scope in options.scopes for sparsity in options.sparsities]
+    check = at.data.validation.normalize(at.data.validation.images[:16])
+    try:
+        plan = structured.analyse(baseline, at.data.image_shape)
+        # All choices first: a sparsity that cannot be reached should not wait for the training.
+        choices = [
+            (scope, sparsity, structured.choose(baseline, plan, sparsity, scope))
+            for scope in options.scopes
+            for sparsity in options.sparsities
+        ]
+    except UserError as error:
+        raise UserError(f"structured_prune: seed {seed}: {error}") from None
     with results.collect(paths.stage_directory("structured_prune", seed), ruler) as kept:
-        for scope, sparsity in tqdm(
-            settings, "structured_prune", unit="model", leave=False, disable=None
+        outputs.write_csv(
+            kept.directory / paths.FILTERS, records.PRUNED_LAYER, table_of(baseline, plan)
+        )
+        for scope, sparsity, chosen in tqdm(
+            choices, "structured_prune", unit="model", leave=False, disable=None
         ):
-            try:
-                filters = structured.choose_filters(baseline, sparsity, scope, shape)
-            except UserError as error:
-                raise UserError(f"structured_prune: seed {seed}: {error}") from None
-            masked = structured.mask_filters(baseline, filters, shape)
-            small = structured.remove_filters(baseline, filters, shape)
-            difference = structured.largest_difference(masked, small, check)
+            masked = removal.mask(baseline, plan, chosen)
+            small = removal.remove(baseline, plan, chosen)
+            difference = removal.largest_difference(masked, small, check)
             if difference > TOLERANCE:
                 raise UserError(
                     f"structured_prune: {scope} {sparsity:g}: the small network's outputs differ"

@@ -28,6 +28,7 @@ LAYERS = (
     ("device", "convnet", "resnet", "families"),
     ("models", "weights", "checkpoints"),
     ("evaluation", "masks", "counting", "tradeoff", "replay"),
+    ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
     ("tables",),
@@ -149,8 +150,8 @@ def test_path_literals_stand_in_one_module(path):
 @pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
-        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL", "REPORT_PAGE", "METRICS",
-        "FIGURES", "PLOTS", "RUNS", "stage_directory", "baseline",
+        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
+        "REPORT_PAGE", "METRICS", "FIGURES", "PLOTS", "RUNS", "stage_directory", "baseline",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
 

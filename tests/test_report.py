@@ -249,9 +249,16 @@ def a_run(accuracy=GOOD, seeds=(0, 1), gpu=None):
         {"seed": seed, "layer": layer, "sparsity": 0.4, "validation_accuracy": 0.9}
         for seed in seeds for layer in ("conv|1", "fc")
     )  # fmt: skip
+    pruned = pd.DataFrame(
+        {"seed": seed, "layer": layer, "filters": 4, "coupled_with": "",
+         "prunable": "yes" if layer == "conv|1" else "no",
+         "reason": math.nan if layer == "conv|1" else "its outputs are the classes"}
+        for seed in seeds for layer in ("conv|1", "fc")
+    )  # fmt: skip
     return page.Run(
         seeds=list(seeds), rows=made_up(accuracy, seeds), best=best,
         layers=quantized_layers(seeds=seeds), formats=formats(gpu=gpu), latencies=latencies,
+        filters=pruned,
         meta={"images": {"train": 3, "validation": 2, "test": 1}, "image_shape": [1, 8, 8],
               "classes": ["a", "b"], "checksum": "0"},
         hardware={"cpu": "c", "machine": "m", "cores": 2, "isa": ["avx2"], "gpus": [],
@@ -319,3 +326,16 @@ def test_a_picture_is_drawn_and_the_same_each_time(tmp_path, name):
     again = (tmp_path / "two.svg").read_text(encoding="utf-8")
     numbers = re.compile(r"(?<=gradient_)\d+|(?<=clip)\d+")
     assert numbers.sub("", svg) == numbers.sub("", again)
+
+
+def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
+    run = a_run()
+    pictures = {name: f"{name}.svg" for name in PICTURES}
+    assert "keep all their filters" not in page.render(run, [], pictures)
+    filters = run.filters.assign(
+        prunable="no",
+        reason=["a layer norm runs over its channels", "its outputs are the classes"] * 2,
+    )
+    text = page.render(dataclasses.replace(run, filters=filters), [], pictures)
+    assert "2 of the network's 2 layers keep all their filters" in text
+    assert "| a layer norm runs over its channels |" in text

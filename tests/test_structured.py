@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import checkpoints, counting, masks, models, structured
+from stages.lib import checkpoints, counting, masks, models, removal, structured
 from stages.lib.errors import UserError
 from tests import toys
 
@@ -75,12 +75,20 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def chosen(model):
-    """The filters that every setting chooses: choosing takes long, and many tests look at it."""
-    return {
-        setting: structured.choose_filters(model, setting[1], setting[0], SHAPE)
-        for setting in SETTINGS
-    }
+def plan(model):
+    return structured.analyse(model, SHAPE)
+
+
+def layer_scores(model, plan, scope):
+    """Scores by layer and filter: every slot of the convnet is one filter."""
+    values = structured.scores(model, plan, scope)
+    return {name: torch.tensor(values[plan.filters[name]]) for name in LAYERS}
+
+
+@pytest.fixture(scope="module")
+def chosen(model, plan):
+    """The filters that every setting chooses."""
+    return {setting: structured.choose(model, plan, setting[1], setting[0]) for setting in SETTINGS}
 
 
 def norms(model, name):
@@ -116,23 +124,23 @@ def assert_same_outputs(one, other):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_the_small_network_has_the_outputs_of_the_masked_one(model, chosen, setting):
+def test_the_small_network_has_the_outputs_of_the_masked_one(model, plan, chosen, setting):
     filters = chosen[setting]
-    masked = structured.mask_filters(model, filters, SHAPE)
-    small = structured.remove_filters(model, filters, SHAPE)
+    masked = removal.mask(model, plan, filters)
+    small = removal.remove(model, plan, filters)
     assert_same_outputs(masked, small)
-    assert structured.largest_difference(masked, small, toys.noise(16)) < 1e-5
+    assert removal.largest_difference(masked, small, toys.noise(16)) < 1e-5
 
 
-def test_the_masked_network_differs_from_the_whole_one(model, chosen):
-    masked = structured.mask_filters(model, chosen["layer", 0.5], SHAPE)
-    assert structured.largest_difference(masked, model, toys.noise(16)) > 0.01
+def test_the_masked_network_differs_from_the_whole_one(model, plan, chosen):
+    masked = removal.mask(model, plan, chosen["layer", 0.5])
+    assert removal.largest_difference(masked, model, toys.noise(16)) > 0.01
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_no_other_number_of_lowest_filters_comes_nearer(model, chosen, setting):
+def test_no_other_number_of_lowest_filters_comes_nearer(model, plan, chosen, setting):
     scope, sparsity = setting
-    scored = structured.scores(model, scope)
+    scored = layer_scores(model, plan, scope)
     dense = weights_left(model, {})
     assert dense == counting.prunable_weights(model)
     reached = 1 - weights_left(model, chosen[setting]) / dense
@@ -150,8 +158,8 @@ def test_no_other_number_of_lowest_filters_comes_nearer(model, chosen, setting):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_sizes_are_those_of_the_filters_that_stay(model, chosen, setting):
-    small = structured.remove_filters(model, chosen[setting], SHAPE)
+def test_sizes_are_those_of_the_filters_that_stay(model, plan, chosen, setting):
+    small = removal.remove(model, plan, chosen[setting])
     assert counting.prunable_weights(small) == weights_left(model, chosen[setting])
     for name in LAYERS:
         gone = len(chosen[setting].get(name, ()))
@@ -192,29 +200,28 @@ def test_global_scope_compares_norms_over_all_layers(model, chosen):
     assert gone.max() < kept.min()
 
 
-def test_scores_do_not_change_with_the_scale_of_a_layer(model):
+def test_scores_do_not_change_with_the_scale_of_a_layer(model, plan):
     scaled = copy.deepcopy(model)
     scaled.conv3.weight.data *= 1000
     for scope in ("layer", "global"):
-        before, after = structured.scores(model, scope), structured.scores(scaled, scope)
+        before, after = layer_scores(model, plan, scope), layer_scores(scaled, plan, scope)
         for name in LAYERS:
             torch.testing.assert_close(before[name], after[name], rtol=1e-5, atol=0)
 
 
-def test_the_classifier_is_never_ranked(model):
-    assert list(structured.scores(model, "layer")) == LAYERS
+def test_the_classifier_is_never_ranked(plan):
+    assert plan.refused == {"classifier": "its outputs are the classes"}
 
 
-def test_an_unknown_scope_is_named(model):
+def test_an_unknown_scope_is_named(model, plan):
     with pytest.raises(ValueError, match="channel"):
-        structured.scores(model, "channel")
+        structured.scores(model, plan, "channel")
 
 
-def test_parameters_multiply_adds_and_file_fall_with_the_sparsity(model, chosen):
+def test_parameters_multiply_adds_and_file_fall_with_the_sparsity(model, plan, chosen):
     for scope in ("layer", "global"):
         networks = [model] + [
-            structured.remove_filters(model, chosen[scope, sparsity], SHAPE)
-            for sparsity in SPARSITIES
+            removal.remove(model, plan, chosen[scope, sparsity]) for sparsity in SPARSITIES
         ]
         for measure in (
             counting.parameters,
@@ -227,23 +234,23 @@ def test_parameters_multiply_adds_and_file_fall_with_the_sparsity(model, chosen)
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_masked_network_has_as_many_nonzero_weights_as_the_small_one_at_most(
-    model, chosen, setting
+    model, plan, chosen, setting
 ):
-    masked = structured.mask_filters(model, chosen[setting], SHAPE)
+    masked = removal.mask(model, plan, chosen[setting])
     assert counting.parameters(masked) == counting.parameters(model)
     assert counting.nonzero_weights(masked) >= weights_left(model, chosen[setting])
     assert counting.nonzero_weights(masked) < counting.nonzero_weights(model)
 
 
-def test_the_classes_stay(model, chosen):
+def test_the_classes_stay(model, plan, chosen):
     for filters in chosen.values():
-        small = structured.remove_filters(model, filters, SHAPE)
+        small = removal.remove(model, plan, filters)
         assert small.classifier.out_features == 3
         assert torch.equal(small.classifier.bias, model.classifier.bias)
 
 
-def test_what_stays_keeps_its_values(model):
-    small = structured.remove_filters(model, {"conv1": [0, 5], "conv2": [3]}, SHAPE)
+def test_what_stays_keeps_its_values(model, plan):
+    small = removal.remove(model, plan, {"conv1": [0, 5], "conv2": [3]})
     rows, columns = [0, 1, 2, 4, 5, 6, 7], [1, 2, 3, 4, 6, 7]
     assert torch.equal(small.conv2.weight, model.conv2.weight[rows][:, columns])
     assert torch.equal(small.norm2.running_mean, model.norm2.running_mean[rows])
@@ -253,30 +260,29 @@ def test_what_stays_keeps_its_values(model):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_given_network_is_not_changed(model, training):
     given = copy.deepcopy(model).train(training)
-    filters = structured.choose_filters(given, 0.5, "global", SHAPE)
-    structured.mask_filters(given, filters, SHAPE)
-    structured.remove_filters(given, filters, SHAPE)
+    plan = structured.analyse(given, SHAPE)
+    filters = structured.choose(given, plan, 0.5, "global")
+    removal.mask(given, plan, filters)
+    removal.remove(given, plan, filters)
     assert toys.same_state(given, model)
     assert given.training is training
     assert models.architecture_of(given) == models.architecture_of(model)
 
 
-def test_choosing_and_removing_gives_the_same_network_every_time(model, chosen):
-    assert structured.choose_filters(model, 0.5, "global", SHAPE) == chosen["global", 0.5]
-    first, second = (
-        structured.remove_filters(model, chosen["global", 0.5], SHAPE) for _ in range(2)
-    )
+def test_choosing_and_removing_gives_the_same_network_every_time(model, plan, chosen):
+    assert structured.choose(model, plan, 0.5, "global") == chosen["global", 0.5]
+    first, second = (removal.remove(model, plan, chosen["global", 0.5]) for _ in range(2))
     assert toys.same_state(first, second)
 
 
-def test_a_small_network_is_described_and_stored_like_any_other(model, chosen, tmp_path):
+def test_a_small_network_is_described_and_stored_like_any_other(model, plan, chosen, tmp_path):
     filters = chosen["layer", 0.5]
-    small = structured.remove_filters(model, filters, SHAPE)
+    small = removal.remove(model, plan, filters)
     description = models.architecture_of(small)
-    assert description["channels"] == [
-        len(norms(model, name)) - len(filters.get(name, ())) for name in LAYERS[:6]
-    ]
-    assert description["hidden"] == len(norms(model, "hidden")) - len(filters["hidden"])
+    assert models.dense_architecture(description) == models.architecture_of(model)
+    for name in LAYERS[:6]:
+        left = len(norms(model, name)) - len(filters.get(name, ()))
+        assert description["resized"][name]["out_channels"] == left
     path = tmp_path / "small.safetensors"
     checkpoints.save_model(small, path)
     loaded = checkpoints.load_model(path, description)
@@ -284,19 +290,20 @@ def test_a_small_network_is_described_and_stored_like_any_other(model, chosen, t
     assert torch.equal(loaded(toys.noise(4)), small(toys.noise(4)))
 
 
-def test_a_small_network_trains(model, chosen):
-    small = structured.remove_filters(model, chosen["global", 0.85], SHAPE).train()
+def test_a_small_network_trains(model, plan, chosen):
+    small = removal.remove(model, plan, chosen["global", 0.85]).train()
     nn.functional.cross_entropy(small(toys.noise(4)), torch.tensor([0, 1, 2, 0])).backward()
     for parameter in small.parameters():
         assert parameter.grad is not None
         assert parameter.grad.shape == parameter.shape
 
 
-def test_a_small_network_can_be_pruned_again(model, chosen):
-    small = structured.remove_filters(model, chosen["layer", 0.5], SHAPE)
-    filters = structured.choose_filters(small, 0.5, "layer", SHAPE)
-    masked = structured.mask_filters(small, filters, SHAPE)
-    smaller = structured.remove_filters(small, filters, SHAPE)
+def test_a_small_network_can_be_pruned_again(model, plan, chosen):
+    small = removal.remove(model, plan, chosen["layer", 0.5])
+    again = structured.analyse(small, SHAPE)
+    filters = structured.choose(small, again, 0.5, "layer")
+    masked = removal.mask(small, again, filters)
+    smaller = removal.remove(small, again, filters)
     assert_same_outputs(masked, smaller)
     assert counting.parameters(smaller) < counting.parameters(small)
 
@@ -318,43 +325,66 @@ def test_a_small_network_can_be_pruned_again(model, chosen):
 )
 def test_filters_that_depend_on_each_other_go_together(network, filters, sizes):
     given = toys.lived_in(network())
-    masked = structured.mask_filters(given, filters, SHAPE)
-    small = structured.remove_filters(given, filters, SHAPE)
+    plan = structured.analyse(given, SHAPE)
+    masked = removal.mask(given, plan, filters)
+    small = removal.remove(given, plan, filters)
     assert {name: len(small.get_submodule(name).weight) for name in sizes} == sizes
     assert_same_outputs(masked, small)
-    assert structured.largest_difference(masked, given, toys.noise(16)) > 1e-3
+    assert removal.largest_difference(masked, given, toys.noise(16)) > 1e-3
 
 
 def test_removing_every_filter_by_way_of_coupled_layers_is_refused():
     filters = {"stem.0": [0, 1, 2], "second.0": [3, 4, 5]}
+    given = toys.lived_in(Residual())
+    plan = structured.analyse(given, SHAPE)
     with pytest.raises(UserError, match=r"layer stem\.0 without any"):
-        structured.remove_filters(toys.lived_in(Residual()), filters, SHAPE)
+        removal.remove(given, plan, filters)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("network", [Residual, Depthwise, Flattened])
 def test_filters_are_chosen_across_layers_that_depend_on_each_other(network, scope):
     given = toys.lived_in(network())
-    filters = structured.choose_filters(given, 0.5, scope, SHAPE)
-    small = structured.remove_filters(given, filters, SHAPE)
-    assert_same_outputs(structured.mask_filters(given, filters, SHAPE), small)
+    plan = structured.analyse(given, SHAPE)
+    filters = structured.choose(given, plan, 0.5, scope)
+    small = removal.remove(given, plan, filters)
+    assert_same_outputs(removal.mask(given, plan, filters), small)
     reached = 1 - counting.prunable_weights(small) / counting.prunable_weights(given)
     assert reached == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_a_sparsity_that_removes_nothing_is_refused(model, scope):
+def test_a_sparsity_that_removes_nothing_is_refused(model, plan, scope):
     with pytest.raises(UserError, match="would remove nothing at all") as caught:
-        structured.choose_filters(model, 1e-6, scope, SHAPE)
+        structured.choose(model, plan, 1e-6, scope)
     assert scope in str(caught.value)
     assert "1e-06" in str(caught.value)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_a_sparsity_that_empties_a_layer_is_refused(model, scope):
-    with pytest.raises(UserError, match="would remove all 8 filters of layer conv") as caught:
-        structured.choose_filters(model, 0.999, scope, SHAPE)
-    assert "0.999" in str(caught.value)
+def test_a_sparsity_out_of_reach_is_refused_and_the_largest_named(model, plan, scope):
+    with pytest.raises(UserError, match=r"cannot be reached: 0\.\d+ is the most") as caught:
+        structured.choose(model, plan, 0.9999, scope)
+    assert "0.9999" in str(caught.value)
+    # One filter in each layer: six convolutions, the hidden layer, three classes.
+    most = 1 - (6 * 9 + 1 + 3) / counting.prunable_weights(model)
+    assert f"{most:.4f}" in str(caught.value)
+    filters = structured.choose(model, plan, most - 1e-6, scope)
+    small = removal.remove(model, plan, filters)
+    assert [len(norms(small, name)) for name in LAYERS] == [1] * len(LAYERS)
+
+
+def test_global_scope_goes_on_elsewhere_when_a_layer_is_down_to_its_last_filter(model):
+    given = copy.deepcopy(model)
+    given.conv3.weight.data[1:] *= 1e-3
+    plan = structured.analyse(given, SHAPE)
+    filters = structured.choose(given, plan, 0.9, "global")
+    assert filters["conv3"] == list(range(1, 16))
+    small = removal.remove(given, plan, filters)
+    assert_same_outputs(removal.mask(given, plan, filters), small)
+    assert 1 - weights_left(given, filters) / weights_left(given, {}) == pytest.approx(
+        0.9, abs=0.02
+    )
 
 
 def test_a_network_of_one_filter_per_layer_cannot_lose_any():
@@ -365,21 +395,23 @@ def test_a_network_of_one_filter_per_layer_cannot_lose_any():
         "hidden": 1,
         "classes": 3,
     }
-    with pytest.raises(UserError, match="would remove all 1 filters"):
-        structured.choose_filters(models.build_seeded(description, 0), 0.5, "layer", SHAPE)
+    with pytest.raises(UserError, match="no layer of the network can lose filters") as caught:
+        structured.analyse(models.build_seeded(description, 0), SHAPE)
+    assert "conv1: it has a single filter" in str(caught.value)
 
 
-def test_removing_every_filter_of_a_layer_is_refused(model):
+def test_removing_every_filter_of_a_layer_is_refused(model, plan):
     with pytest.raises(UserError, match="layer conv2 without any"):
-        structured.remove_filters(model, {"conv2": list(range(8))}, SHAPE)
+        removal.remove(model, plan, {"conv2": list(range(8))})
 
 
 def test_a_filter_of_zeros_goes_first_without_changing_the_outputs(model):
     given = copy.deepcopy(model)
+    plan = structured.analyse(given, SHAPE)
     for parameter in (given.conv4.weight, given.norm4.weight, given.norm4.bias):
         parameter.data[5] = 0
-    assert int(structured.scores(given, "layer")["conv4"].argmin()) == 5
-    small = structured.remove_filters(given, {"conv4": [5]}, SHAPE)
+    assert int(layer_scores(given, plan, "layer")["conv4"].argmin()) == 5
+    small = removal.remove(given, plan, {"conv4": [5]})
     assert_same_outputs(given, small)
 
 
@@ -387,11 +419,11 @@ def test_largest_difference_is_relative_to_the_largest_logit():
     one, other = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
     one.weight.data = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
     other.weight.data = torch.tensor([[4.0, 0.0], [0.0, 3.0]])
-    assert structured.largest_difference(one, other, torch.eye(2)) == 0.5
-    assert structured.largest_difference(one, one, torch.eye(2)) == 0
+    assert removal.largest_difference(one, other, torch.eye(2)) == 0.5
+    assert removal.largest_difference(one, one, torch.eye(2)) == 0
 
 
-def test_masks_of_filters_are_read_off_the_weights(model):
-    masked = structured.mask_filters(model, {"conv2": [1, 6]}, SHAPE)
+def test_masks_of_filters_are_read_off_the_weights(model, plan):
+    masked = removal.mask(model, plan, {"conv2": [1, 6]})
     keep = masks.of_zeros(masked)["conv2.weight"]
     assert [index for index in range(8) if not keep[index].any()] == [1, 6]

@@ -16,10 +16,7 @@ from stages.lib.errors import UserError
 Masks = dict[str, torch.Tensor]
 
 
-WEIGHTED = (
-    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-    nn.Linear,
-)  # fmt: skip
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # Attention projects queries, keys and values by one matrix, or by three of different widths.
 PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -31,6 +28,11 @@ def _weights_of(module: nn.Module) -> tuple[str, ...]:
     if isinstance(module, nn.MultiheadAttention):
         return tuple(name for name in PROJECTIONS if getattr(module, name) is not None)
     return ()
+
+
+def layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions and linear layers, by name: those that have filters or units to lose."""
+    return {name: one for name, one in model.named_modules() if isinstance(one, WEIGHTED)}
 
 
 def prunable(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ class Run:
     layers: pd.DataFrame
     formats: pd.DataFrame
     latencies: pd.DataFrame
+    filters: pd.DataFrame
     meta: Mapping[str, Any]
     hardware: Mapping[str, Any]
     sparsity: float
@@ -169,6 +170,30 @@ def _latency_table(latencies: pd.DataFrame) -> str:
     return tables.markdown(headers, rows)
 
 
+def _refused_section(filters: pd.DataFrame) -> str:
+    """Which layers keep all their filters, and why; empty where it is the classifier alone."""
+    layers = filters.drop_duplicates(["layer", "reason"])
+    refused = layers[layers.prunable == "no"]
+    if len(refused) <= 1:
+        return ""
+    rows = [
+        (reason, str(len(lines)), _names(list(lines.layer)))
+        for reason, lines in refused.groupby("reason", sort=False)
+    ]
+    table = tables.markdown(("why", "layers", "which"), rows, left=1)
+    whole = layers.layer.nunique()
+    return (
+        f"{refused.layer.nunique()} of the network's {whole} layers keep all their filters, at"
+        f" every sparsity:\n\n{table}\n"
+    )
+
+
+def _names(layers: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    shown = ", ".join(layers[:3])
+    return shown if len(layers) <= 3 else f"{shown} and {len(layers) - 3} more"
+
+
 def _bits_table(summary: pd.DataFrame, layers: pd.DataFrame) -> str:
     quantized = summary[summary.weight_bits < 32]
     errors = layers.groupby(["scheme", "granularity", "bits"])[["mse", "theory"]].mean()
@@ -271,6 +296,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         "Medians over seeds; all networks of a seed are timed in turns, so that their ratios stand"
         " on the same machine load. Spread: interquartile range of blocks of calls.\n",
         _latency_table(run.latencies) + "\n",
+        *filter(None, [_refused_section(run.filters)]),
         "## Number formats\n",
         picture("formats", "Latency by number format"),
         f"The baseline is that of seed {run.seeds[0]}; spread: interquartile range of blocks of"

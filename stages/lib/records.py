@@ -55,6 +55,8 @@ QUANTIZED_LAYER = (
     "seed", "layer", "scheme", "granularity", "bits", "scale_least", "scale_most",
     "zero_point_least", "zero_point_most", "mse", "theory", "ratio",
 )  # fmt: skip
+# Why a layer keeps its filters; coupled_with: names of layers, set apart by spaces.
+PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 FORMAT = (
     "network", "image_shape", "device", "dtype", "batch_size", "parameters", "bytes_on_disk",
     "threads", "accuracy", "agreement", "agreement_images", "latency_ms", "latency_iqr_ms", "runs",

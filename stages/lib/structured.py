@@ -1,178 +1,251 @@
-"""Structured pruning: whole filters, masked and then physically removed.
+"""Structured pruning: which filters a network can lose, and which of them to choose.
 
 Filters are ranked by the L1 norm of their weights (Li et al., Pruning Filters for Efficient
-ConvNets, 2017). What else falls with a filter (its batch norm, the next layer's inputs) is
-found by Torch-Pruning's dependency graph (Fang et al., DepGraph, 2023).
+ConvNets, 2017).
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
-import torch_pruning
 from torch import nn
 
-from stages.lib import masks
+from stages.lib import channels, masks, removal
+from stages.lib.channels import Plan
 from stages.lib.errors import UserError
+from stages.lib.removal import Filters
 
-Filters = dict[str, list[int]]
+SCOPES = ("layer", "global")
+# Of the trial, relative to the largest logit: rounding stays below, what is wrong far above.
+TRIAL_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
-def prunable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that may lose filters (or units), by name: all prunable ones but the last, whose
-    outputs are the classes.
+def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
+    """Finds what the network can lose: traces it, then tries it out.
+
+    The trial removes a third of the filters of all coupled sets at once from a copy with random
+    weights and compares it with the masked one; where they differ, or the small one fails, the
+    sets to blame are found by halving and refused. The given network stays as it is, and its
+    weights do not matter. image_shape: (channels, height, width).
+
+    Raises UserError where the network cannot be traced, or nothing in it can be removed.
     """
-    names = [name.removesuffix(".weight") for name in masks.prunable(model)]
-    return {name: model.get_submodule(name) for name in names[:-1]}
+    plan = channels.couple(model, image_shape)
+    plan = dataclasses.replace(plan, refusals=plan.refusals | _failing(model, plan, image_shape))
+    if not plan.allowed.any():
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refused.items())
+        raise UserError(f"no layer of the network can lose filters ({reasons or 'it has none'})")
+    return plan
 
 
-def scores(model: nn.Module, scope: str) -> dict[str, torch.Tensor]:
-    """How much each filter matters: float64 [filters] per layer, the lowest goes first.
+def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[int, str]:
+    """The coupled sets without whose filters the network is not what it is with zeros, and why."""
+    network, batch, tolerance = _trial_network(model, image_shape)
+    third = _trial_slots(plan)
+    passed: list[int] = []
+    failing: dict[int, str] = {}
 
-    scope "layer": the filter's rank within its layer, 0…1, so that all layers lose the same share.
-    scope "global": the filter's L1 norm over its layer's mean L1 norm, so that layers with larger
-    kernels do not win by size alone (after Molchanov et al., 2017).
-    """
-    if scope not in ("layer", "global"):
-        raise ValueError(f"no scope is called {scope}")
-    ranked = {}
-    for name, layer in prunable_layers(model).items():
-        norms = layer.weight.detach().abs().flatten(1).double().sum(1).cpu()
-        if scope == "layer":
-            order = torch.empty(len(norms), dtype=torch.float64)
-            order[torch.argsort(norms, stable=True)] = torch.arange(len(norms)).double() + 0.5
-            ranked[name] = order / len(norms)
+    def problem(sets: list[int]) -> str | None:
+        chosen = removal.of_slots(plan, third & np.isin(plan.sets, sets))
+        with torch.no_grad():
+            with_zeros = removal.mask(network, plan, chosen)(batch)
+            try:
+                without = removal.remove(network, plan, chosen)(batch)
+            except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+                return str(error).strip().partition("\n")[0][:100] or type(error).__name__
+        if without.shape != with_zeros.shape:
+            return f"the outputs' shape becomes {tuple(without.shape[1:])}"
+        scale = with_zeros.abs().max().clamp_min(removal.SMALLEST)
+        same = float((with_zeros - without).abs().max() / scale) <= tolerance
+        return None if same else ""
+
+    def try_out(sets: list[int]) -> None:
+        # Always on top of what passed: two sets may each do no harm and fail together.
+        said = problem(passed + sets)
+        if said is None:
+            passed.extend(sets)
+        elif len(sets) == 1:
+            failing[sets[0]] = _explanation(plan.passes.get(sets[0], frozenset()), said)
         else:
-            ranked[name] = norms / norms.mean().clamp_min(torch.finfo(torch.float64).tiny)
+            try_out(sets[: len(sets) // 2])
+            try_out(sets[len(sets) // 2 :])
+
+    sets = np.unique(plan.sets[third]).tolist()
+    if sets:
+        try_out(sets)
+    return failing
+
+
+def _explanation(operations: frozenset[str], said: str) -> str:
+    """In words: a set's channels pass these operations, and its small network said this, or
+    nothing and computed something else.
+    """
+    because = f" ({said})" if said else ""
+    passed = {name for name in ("View", "Reshape", "Permute", "Transpose") if any(
+        name in operation for operation in operations)}  # fmt: skip
+    if passed & {"Permute", "Transpose"}:
+        return f"its channels are rearranged on the way (a channel shuffle, heads){because}"
+    if any("Split" in operation or "Slice" in operation for operation in operations):
+        return f"its channels are split at fixed places{because}"
+    if said:
+        return f"the network does not run without some of its channels{because}"
+    return "channels of zeros do not stay zero on the way, or count in an operation across channels"
+
+
+def _trial_slots(plan: Plan) -> np.ndarray:
+    """bool [slots]: at random a third of each allowed set, at least one, and no layer emptied."""
+    random = np.random.default_rng(0)
+    share = np.ones(len(plan.sets))
+    for one in np.unique(plan.sets[plan.allowed]):
+        slots = random.permutation(np.flatnonzero(plan.sets == one))
+        share[slots] = np.arange(len(slots)) / len(slots)
+    gone = np.zeros(len(plan.sets), dtype=bool)
+    for slot in _removable(plan, share):
+        gone[slot] = share[slot] < 1 / 3
+    return gone
+
+
+@torch.no_grad()
+def _stir_(network: nn.Module, generator: torch.Generator) -> None:
+    """Sets all parameters and statistics to random numbers of their usual size, in place.
+
+    Fresh or trained weights can hide a difference: batch norms of ones and zeros, residual
+    branches scaled by 1e-6, dead filters.
+    """
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if tensor.dim() > 1:
+            noise /= max(tensor[0].numel(), 1) ** 0.5
+        elif name.endswith("running_var"):
+            noise = 0.5 + noise.abs()
+        elif name.endswith("weight"):
+            noise = 1 + 0.3 * noise
+        tensor.copy_(noise)
+
+
+@torch.no_grad()
+def _trial_network(
+    model: nn.Module, image_shape: Sequence[int]
+) -> tuple[nn.Module, torch.Tensor, float]:
+    """A copy on the CPU with random weights, a batch for it, and how far rounding may go: float64
+    where the network can, its own weights where random ones overflow.
+    """
+    said = "its outputs are not finite"
+    for dtype, tolerance in TRIAL_TOLERANCE.items():
+        for stir in (True, False):
+            generator = torch.Generator().manual_seed(0)
+            network = copy.deepcopy(model).cpu().eval().to(dtype)
+            if stir:
+                _stir_(network, generator)
+            batch = torch.randn(2, *image_shape, generator=generator, dtype=dtype)
+            try:
+                if network(batch).isfinite().all():
+                    return network, batch, tolerance
+            except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+                said = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    raise UserError(f"structured pruning cannot try out the network on random images: {said}")
+
+
+def _removable(plan: Plan, scores: np.ndarray) -> Iterator[int]:
+    """The allowed slots, lowest score first (ties in the network's order), but for those that are
+    the last of a side of some layer when their turn comes: these are passed over.
+    """
+    counts = [
+        np.bincount(member.slots[member.slots >= 0], minlength=len(plan.sets))
+        for member in plan.members
+    ]
+    left = np.array([len(member.slots) for member in plan.members])
+    touched: list[list[tuple[int, int]]] = [[] for _ in plan.sets]
+    for number, count in enumerate(counts):
+        for slot in np.flatnonzero(count).tolist():
+            touched[slot].append((number, int(count[slot])))
+    allowed = plan.allowed
+    for slot in np.argsort(scores, kind="stable").tolist():
+        if not allowed[slot] or any(left[number] <= count for number, count in touched[slot]):
+            continue
+        for number, count in touched[slot]:
+            left[number] -= count
+        yield slot
+
+
+def scores(model: nn.Module, plan: Plan, scope: str) -> np.ndarray:
+    """How much each slot matters: float64 [slots], the lowest goes first.
+
+    scope "global": the L1 norm of the slot's filters over their layer's mean, so that layers with
+    larger kernels do not win by size alone (after Molchanov et al., 2017); the mean over the
+    layers that the slot has filters in.
+    scope "layer": the rank of that within the coupled set, 0…1, so that all sets lose the same
+    share.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"no scope is called {scope}")
+    total, producers = np.zeros(len(plan.sets)), np.zeros(len(plan.sets))
+    for name, slots in plan.filters.items():
+        weight = model.get_submodule(name).weight.detach()
+        norms = weight.abs().flatten(1).double().sum(1).cpu().numpy()
+        used = np.unique(slots)
+        summed = np.bincount(slots, norms, minlength=len(total))[used]
+        total[used] += summed / max(summed.mean(), np.finfo(float).tiny)
+        producers[used] += 1
+    relative = total / np.maximum(producers, 1)
+    if scope == "global":
+        return relative
+    ranked = np.empty_like(relative)
+    for one in np.unique(plan.sets):
+        members = np.flatnonzero(plan.sets == one)
+        order = members[np.argsort(relative[members], kind="stable")]
+        ranked[order] = (np.arange(len(order)) + 0.5) / len(order)
     return ranked
 
 
-def _lowest(scored: Mapping[str, torch.Tensor], count: int) -> Filters:
-    """The `count` filters with the lowest scores over all layers together."""
-    flat = torch.cat(list(scored.values()))
-    owners = [(name, index) for name, values in scored.items() for index in range(len(values))]
-    chosen: Filters = {}
-    for position in torch.argsort(flat, stable=True)[:count].tolist():
-        name, index = owners[position]
-        chosen.setdefault(name, []).append(index)
-    return {name: sorted(indices) for name, indices in chosen.items()}
-
-
-def _outputs(group) -> list[tuple[nn.Module, list[int]]]:
-    """The modules of a group that lose output channels, and which."""
-    return [
-        (dependency.target.module, indices)
-        for dependency, indices in group
-        if dependency.handler.__name__ == "prune_out_channels"
-    ]
-
-
-def _groups(model: nn.Module, filters: Filters, image_shape: Sequence[int]) -> list:
-    """What falls with the filters, each coupled set of layers (added, depthwise) once."""
-    first = next(model.parameters())
-    example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
-    graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example)
-
-    def group(layer: nn.Module, indices: list[int]):
-        prune = graph.get_pruner_of_module(layer).prune_out_channels
-        return graph.get_pruning_group(layer, prune, idxs=indices)
-
-    layers = {name: model.get_submodule(name) for name in filters}
-    # Layers whose outputs are added lose the filters that any of them names.
-    wanted: dict[nn.Module, set[int]] = {}
-    for name, layer in layers.items():
-        for module, indices in _outputs(group(layer, filters[name])):
-            wanted.setdefault(module, set()).update(indices)
-    groups, done = [], set()
-    for name, layer in layers.items():
-        if len(wanted[layer]) >= len(layer.weight):
-            raise UserError(
-                f"removing {len(wanted[layer])} filters leaves layer {name} without any"
-            )
-        if layer not in done:
-            groups.append(group(layer, sorted(wanted[layer])))
-            done |= {module for module, _ in _outputs(groups[-1])}
-    return groups
-
-
-def mask_filters(model: nn.Module, filters: Filters, image_shape: Sequence[int]) -> nn.Module:
-    """A copy of the same size in which the filters, and what depends on them alone, are zero.
-
-    A filter's batch norm is zeroed with it: its shift would else go on feeding a constant.
-    filters: indices per layer name; image_shape: (channels, height, width).
-    """
-    pruned = copy.deepcopy(model)
-    for group in _groups(pruned, filters, image_shape):
-        for module, indices in _outputs(group):
-            for parameter in module.parameters(recurse=False):
-                parameter.data[indices] = 0
-    return pruned
-
-
-def remove_filters(model: nn.Module, filters: Filters, image_shape: Sequence[int]) -> nn.Module:
-    """A copy without the filters: smaller tensors, and the outputs of `mask_filters`' network."""
-    small = copy.deepcopy(model)
-    for group in _groups(small, filters, image_shape):
-        group.prune()
-    return small.eval()
-
-
-def choose_filters(
-    model: nn.Module, sparsity: float, scope: str, image_shape: Sequence[int]
-) -> Filters:
+def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str) -> Filters:
     """The lowest-scored filters whose removal leaves a share of prunable weights nearest to
-    1 − sparsity (0 < sparsity < 1).
+    1 − sparsity (0 < sparsity < 1). The last filter of a layer stays.
 
-    Raises UserError where that removes nothing at all, or every filter of a layer.
+    Raises UserError where that removes nothing at all, or where too much is refused to reach it.
     """
+    weights = removal.Weights(model, plan)
+    order = np.array(list(_removable(plan, scores(model, plan, scope))), dtype=np.int64)
     dense = sum(weight.numel() for weight in masks.prunable(model).values())
-    scored = scores(model, scope)
-    layers = {name: len(values) for name, values in scored.items()}
     setting = f"sparsity {sparsity:g} with scope {scope}"
 
-    def emptied(count: int) -> str | None:
-        chosen = _lowest(scored, count)
-        return next(
-            (name for name, size in layers.items() if len(chosen.get(name, ())) == size),
-            None,
-        )
+    def first(count: int) -> np.ndarray:
+        gone = np.zeros(len(plan.sets), dtype=bool)
+        gone[order[:count]] = True
+        return gone
 
     def reached(count: int) -> float:
-        small = remove_filters(model, _lowest(scored, count), image_shape)
-        return 1 - sum(weight.numel() for weight in masks.prunable(small).values()) / dense
+        return 1 - weights.left(first(count)) / dense
 
+    if reached(len(order)) < sparsity:
+        raise UserError(
+            f"{setting} cannot be reached: {reached(len(order)):.4f} is the most, {_limits(plan)}"
+        )
     # Removing one filter more never adds weights, so the count can be bisected: `low` stays below
-    # the target, `high` is the first count known to reach it or to empty a layer.
-    low, high = 0, sum(layers.values())
+    # the target, `high` reaches it.
+    low, high = 0, len(order)
     while high - low > 1:
         middle = (low + high) // 2
-        if emptied(middle) is None and reached(middle) < sparsity:
-            low = middle
-        else:
-            high = middle
-    name = emptied(high)
-    if name is not None:
-        raise UserError(
-            f"{setting} would remove all {layers[name]} filters of layer {name}; lower it, or"
-            " widen the network"
-        )
-    if low == 0:
-        nearest = high if abs(reached(high) - sparsity) < sparsity else 0
-    else:
-        nearest = min(low, high, key=lambda count: abs(reached(count) - sparsity))
+        low, high = (middle, high) if reached(middle) < sparsity else (low, middle)
+    nearest = min(low, high, key=lambda count: abs(reached(count) - sparsity))
     if nearest == 0:
         raise UserError(
             f"{setting} would remove nothing at all: one filter is {reached(1):.3g} of the weights;"
             " raise it, or widen the network"
         )
-    return _lowest(scored, nearest)
+    return removal.of_slots(plan, first(nearest))
 
 
-def largest_difference(one: nn.Module, other: nn.Module, batch: torch.Tensor) -> float:
-    """The largest difference of any logit, relative to the largest logit. batch: float [n, c, h,
-    w].
-    """
-    with torch.inference_mode():
-        first, second = one.eval()(batch), other.eval()(batch)
-    scale = first.abs().max().clamp_min(1e-6)
-    return float((first - second).abs().max() / scale)
+def _limits(plan: Plan) -> str:
+    """What keeps a network from becoming smaller, in half a sentence."""
+    refused = {name: reason for name, reason in plan.refused.items() if reason != channels.CLASSES}
+    stays = "as one filter stays in each layer"
+    if not refused:
+        return f"{stays}; lower it, or widen the network"
+    name, reason = next(iter(refused.items()))
+    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return f"{stays} and layers are refused: {name} ({reason}){more}; lower it"
