@@ -2,8 +2,9 @@
 
 import copy
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ from stages.lib.evaluation import Samples
 # float32 on two cores, batch 64: 0.3 at 64 pixels, 2.0 at 224. The guess need not be closer.
 BATCHING_GAIN = 0.5
 
+# Accuracy on labelled test images is worth more time than one latency.
+LABELLED_BOXES = 60
+
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -29,7 +33,8 @@ class FormatRow:
     """One line of the bench. What could not be measured is None, and `note` says why.
 
     accuracy: on the test images, where the network was trained; else None. agreement: share of
-    `agreement_images` inputs whose top-1 class is float32's on the same device. Latencies in
+    `agreement_images` inputs whose top-1 class is float32's on the same device; given beside an
+    accuracy, the accuracy is of that many images alone. Latencies in
     milliseconds for the whole batch; runs: calls timed; peak_memory_bytes: on a GPU, of the
     largest call.
     """
@@ -70,24 +75,28 @@ def bytes_on_disk(model: nn.Module) -> int:
         return file.stat().st_size
 
 
-def top1(
-    model: nn.Module, inputs: torch.Tensor, seconds: float, batch_size: int = 8
-) -> torch.Tensor:
-    """Top-1 classes, int64 [m] on the CPU, of as many leading inputs as fit into `seconds` (at
+def parts_of(count: int, batch_size: int) -> list[slice]:
+    """Two single inputs, then batches: the second one's time tells how many more fit into a time
+    box, the first one's is still that of a cold start.
+    """
+    starts = [0, 1, *range(2, count, batch_size)][:count]
+    return [slice(start, end) for start, end in pairwise([*starts, count])]
+
+
+def top1(model: nn.Module, parts: Iterable[torch.Tensor], seconds: float) -> torch.Tensor:
+    """Top-1 classes, int64 [m] on the CPU, of as many leading parts as fit into `seconds` (at
     least one).
 
-    inputs: float [n, c, h, w], on the model's device and in its dtype.
+    parts: float [n, c, h, w] each, of `parts_of`, on the model's device and in its dtype.
     """
     classes: list[torch.Tensor] = []
     left, per_image = seconds, 0.0
-    # Two single images first: the second one's time tells how many more fit.
-    parts = [*inputs[:2].split(1), *(inputs[2:].split(batch_size) if len(inputs) > 2 else ())]
     with torch.inference_mode():
         for index, part in enumerate(parts):
             if index and per_image * BATCHING_GAIN * len(part) > left:
                 break
             spent = latency.seconds_of_one(
-                lambda part=part: classes.append(model(part).argmax(1).cpu()), inputs.device
+                lambda part=part: classes.append(model(part).argmax(1).cpu()), part.device
             )
             if index:
                 left -= spent
@@ -173,18 +182,33 @@ class Subject:
     note: str = ""
 
 
-def _top1_or_accuracy(
+def _quality(
     subject: Subject, model: nn.Module, reference: torch.Tensor | None, seconds: float, count: int
-) -> tuple[dict[str, float | int], torch.Tensor | None]:
-    """The quality columns of a network in one format, and its top-1 classes where it has no
-    labels.
+) -> tuple[dict[str, float | int], torch.Tensor]:
+    """The quality columns of a network in one format, and its top-1 classes.
+
+    With labels: the accuracy on all test images, or where that takes more than LABELLED_BOXES
+    boxes, on as many of a fixed random order as fit, with their agreement beside it.
     """
-    if subject.samples is not None:
-        predicted = evaluation.predict(model, subject.samples)
-        return {"accuracy": evaluation.share_correct(predicted, subject.samples.labels)}, None
-    classes = top1(model, subject.inputs[:count].to(next(model.parameters())), seconds)
-    share, compared = agreement(classes if reference is None else reference, classes)
-    return {"agreement": share, "agreement_images": compared}, classes
+    first = next(model.parameters())
+    samples = subject.samples
+    if samples is None:
+        parts = (subject.inputs[:count][part].to(first) for part in parts_of(count, 8))
+        classes = top1(model, parts, seconds)
+        share, compared = agreement(classes if reference is None else reference, classes)
+        return {"agreement": share, "agreement_images": compared}, classes
+    total = len(samples.labels)
+    # Class folders come in the order of the classes: the first images are all of one.
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    parts = (samples.normalize(samples.images[order[part]]).to(first) for part in
+             parts_of(total, samples.batch_size))  # fmt: skip
+    classes = top1(model, parts, LABELLED_BOXES * seconds)
+    correct = evaluation.share_correct(classes, samples.labels.cpu()[order[: len(classes)]])
+    found: dict[str, float | int] = {"accuracy": correct}
+    if len(classes) < total:
+        share, compared = agreement(classes if reference is None else reference, classes)
+        found |= {"agreement": share, "agreement_images": compared}
+    return found, classes
 
 
 def bench(
@@ -202,7 +226,7 @@ def bench(
 
     On each device float32 comes first, whether or not it is in `dtypes`: agreement is with it.
     """
-    reference: dict[str, torch.Tensor | None] = {}
+    reference: dict[str, torch.Tensor] = {}
     for dtype_name in ["float32", *(name for name in dtypes if name != "float32")]:
         dtype = DTYPES[dtype_name]
         on_cpu = cast(subject.model, dtype, torch.device("cpu"))
@@ -225,7 +249,7 @@ def bench(
                 continue
             device = torch.device(device_name)
             model = on_cpu.to(device)
-            quality, classes = _top1_or_accuracy(
+            quality, classes = _quality(
                 subject, model, reference.get(device_name), seconds, agreement_images
             )
             reference.setdefault(device_name, classes)

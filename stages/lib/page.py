@@ -115,6 +115,8 @@ def _formats_table(formats: pd.DataFrame) -> str:
         quality = ""
         if not math.isnan(line.accuracy):
             quality = f"accuracy {100 * line.accuracy:.1f} %"
+            if not math.isnan(line.agreement):
+                quality += f" of {line.agreement_images:.0f}"
         elif not math.isnan(line.agreement):
             quality = f"agreement {100 * line.agreement:.0f} % of {line.agreement_images:.0f}"
         peak = "" if math.isnan(line.peak_memory_bytes) else tables.size(line.peak_memory_bytes)
