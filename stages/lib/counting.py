@@ -1,11 +1,15 @@
 """Parameters, nonzeros and multiply-adds of a network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from stages.lib import masks
+
+PRODUCTS = (functional.linear, functional.conv1d, functional.conv2d, functional.conv3d)
 
 
 def parameters(model: nn.Module) -> int:
@@ -28,42 +32,55 @@ def nonzero_weights(model: nn.Module) -> int:
     return sum(int(torch.count_nonzero(weight)) for weight in masks.prunable(model).values())
 
 
+class _Uses(TorchFunctionMode):
+    """Counts, while entered, how often each of these weights is multiplied with an input: by a
+    layer, or by a network that uses the layer's weight without calling the layer.
+    """
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.used = dict.fromkeys(names.values(), 0)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function in PRODUCTS:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self.add(weight, result.numel() // weight.shape[0])
+        return result
+
+    def add(self, weight: torch.Tensor, count: int) -> None:
+        if id(weight) in self.names:
+            self.used[self.names[id(weight)]] += count
+
+    def attention(self, module: nn.MultiheadAttention, _: object, output: tuple) -> None:
+        """A hook: attention's products happen out of sight."""
+        for weight in (*module.parameters(recurse=False), module.out_proj.weight):
+            self.add(weight, output[0].numel() // output[0].shape[-1])
+
+
 def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
     """How often each prunable weight is used for one image: once per output position of its layer,
     whatever the groups (edges counted as if the padding were image); 0 where a forward pass never
-    calls the layer. image_shape: (channels, height, width).
+    uses it. image_shape: (channels, height, width).
     """
-    names = {id(model.get_parameter(name)): name for name in masks.prunable(model)}
-    used = dict.fromkeys(names.values(), 0)
-
-    def count(module: nn.Module, _: object, output: torch.Tensor | tuple) -> None:
-        # Attention returns its output first; it calls no layer for its projection out.
-        attention = isinstance(module, nn.MultiheadAttention)
-        result = output[0] if attention else output
-        own = [*module.parameters(recurse=False), *([module.out_proj.weight] if attention else [])]
-        # [n, …positions, features] for linear layers and attention, else [n, channels, …positions].
-        last = attention or isinstance(module, nn.Linear)
-        channels = result.shape[-1 if last else 1]
-        for parameter in own:
-            if id(parameter) in names:
-                used[names[id(parameter)]] += result.numel() // channels
-
-    # Layers that share a weight each use it, so all modules are asked.
-    hooks = [module.register_forward_hook(count) for module in model.modules() if _counts(module)]
+    uses = _Uses({id(model.get_parameter(name)): name for name in masks.prunable(model)})
+    hooks = [
+        module.register_forward_hook(uses.attention)
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+    ]
     training = model.training
     first = next(model.parameters())
+    image = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype))
+        with torch.inference_mode(), uses:
+            model.eval()(image)
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return used
-
-
-def _counts(module: nn.Module) -> bool:
-    return isinstance(module, (*masks.WEIGHTED, nn.MultiheadAttention))
+    return uses.used
 
 
 def multiply_adds(model: nn.Module, image_shape: Sequence[int]) -> int:
