@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.lib import counting, masks
+from stages.lib import counting, families, masks
 from tests import toys
 
 WIDTHS = [(4, 1, 3), (5, 3, 2), (32, 3, 10)]
@@ -202,3 +202,29 @@ def test_the_number_of_images_does_not_matter_to_a_network_that_folds_them():
 
     expected = {"conv.weight": 64, "classifier.weight": 1}
     assert counting.positions(Windows(), (1, 8, 8)) == expected
+
+
+def test_a_weight_used_without_calling_its_layer_counts_as_used():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.fc = nn.Linear(128, 3)
+
+        def forward(self, images):
+            images = nn.functional.conv2d(images, weight=self.conv.weight, padding=1)
+            return nn.functional.linear(images.flatten(1), self.fc.weight)
+
+    expected = {"conv.weight": 64, "fc.weight": 1}
+    assert counting.positions(Functional(), (1, 8, 8)) == expected
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "mobilenet_v3_small"])
+def test_every_weight_of_torchvisions_networks_is_used(name):
+    model = families.build(name, 3, (32, 32), 3)
+    found = counting.positions(model, (3, 32, 32))
+    assert all(found.values())
+    if name == "mobilenet_v3_small":
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(torch.zeros(1, 3, 32, 32))
+        assert counting.multiply_adds(model, (3, 32, 32)) == counter.get_total_flops() / 2
