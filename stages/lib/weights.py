@@ -95,6 +95,12 @@ def _is_head(wanted: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
     )
 
 
+def _is_plain(given: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether a tensor holds its values one by one, and real numbers where these are wanted."""
+    real = given.is_floating_point() or not wanted.is_floating_point()
+    return real and given.layout is torch.strided and not given.is_meta
+
+
 def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path: Path) -> Fitted:
     """Loads the weights into the network, in place.
 
@@ -115,6 +121,10 @@ def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path
         if name not in stored:
             continue
         given = stored[name]
+        if not _is_plain(given, target):
+            kind = f"{given.dtype}, {given.device.type}, {given.layout}"
+            misfit.append(f"{name} of {kind} for {target.dtype}")
+            continue
         if name == stem and given.dim() == 4 and given.shape[1] == 3 and target.shape[1] == 1:
             given = given.sum(1, keepdim=True)
         if given.shape == target.shape:
