@@ -310,6 +310,22 @@ def test_values_that_are_no_numbers_are_refused(model, poison):
     assert "infinite or undefined" in misfit(toys.convnet(), stored)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to(torch.int8),
+        lambda tensor: tensor.bool(),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+    ],
+)
+def test_weights_that_are_no_plain_real_numbers_are_refused(model, change):
+    stored = dict(model.state_dict())
+    stored["conv3.weight"] = change(stored["conv3.weight"])
+    assert "has misfitting conv3.weight of " in misfit(toys.convnet(), stored)
+
+
 def test_auxiliary_heads_are_left_out(model):
     auxiliary = {f"{name}fc.weight": torch.ones(2) for name in ("aux1.", "aux2.", "AuxLogits.")}
     fitted = weights.fit(toys.convnet(), {**model.state_dict(), **auxiliary}, 3, PATH)
