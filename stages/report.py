@@ -29,6 +29,7 @@ SEEDED = (
 
 
 TEXT = {
+    "parameter", "kind", "shape",
     "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
     "model", "note", "coupled_with", "prunable", "reason",
 }  # fmt: skip
@@ -75,6 +76,7 @@ def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
     per_seed = [
         *((stage, paths.ROWS) for stage in SEEDED),
         ("train_baseline", paths.LEARNING_CURVE),
+        ("train_baseline", paths.LAYERS),
         ("layerwise_sweep", paths.BEST_TRADEOFF),
         ("structured_prune", paths.FILTERS),
         ("int_quantize", paths.QUANTIZED_LAYERS),
@@ -93,6 +95,9 @@ def main(params) -> None:
     layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
     curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH)
     formats = table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
+    layers_of_network = table(
+        paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
+    )
     latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
     run = page.Run(
         seeds=seeds,
@@ -102,6 +107,9 @@ def main(params) -> None:
         formats=formats,
         latencies=latencies,
         filters=seeded(seeds, "structured_prune", paths.FILTERS, records.PRUNED_LAYER),
+        network=params.model.name,
+        weights=params.model.weights,
+        inventory=layers_of_network,
         meta=prepared.read_meta(paths.PREPARED),
         hardware=hardware.read(paths.HARDWARE),
         sparsity=sparsity,
@@ -113,7 +121,7 @@ def main(params) -> None:
         "accuracy": charts.accuracy_by_sparsity(summary),
         "close_up": charts.accuracy_close_up(summary),
         "sensitivity": charts.sensitivity(summary),
-        "learning": charts.learning_curves(curves),
+        **({"learning": charts.learning_curves(curves)} if curves.epoch.max() > 0 else {}),
         "structured": charts.structured_latency(latencies, summary),
         "formats": charts.format_latency(formats),
         "bits": charts.accuracy_by_bits(summary),
@@ -145,4 +153,4 @@ def main(params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["seeds", "layerwise_sweep", "report"])
+    run_stage(main, reads=["seeds", "model", "layerwise_sweep", "report"])

@@ -31,6 +31,13 @@ def network(at: Setting, seed: int, file: str, epochs: int) -> nn.Module:
     """The network to train: fresh, or with the weights of `file` as far as they fit."""
     model = models.build_seeded(at.architecture, seed)
     models.check(model, at.data.image_shape, len(at.data.classes))
+    idle = counting.unused(model, at.data.image_shape)
+    if idle:
+        raise UserError(
+            f"model.name: no logit depends on {', '.join(idle[:3])}"
+            f"{f' and {len(idle) - 3} more' if len(idle) > 3 else ''}: pruning it would look as if"
+            " it cost nothing; take what is not used out of the network"
+        )
     if file == NO_WEIGHTS:
         return model
     fitted = weights.fit(model, weights.read(Path(file)), len(at.data.classes), Path(file))
@@ -74,6 +81,8 @@ def main(params, seed: int) -> None:
         row = kept.keep(model, "baseline", paths.MODEL)
         curves = kept.directory / paths.LEARNING_CURVE
         outputs.write_csv(curves, records.EPOCH, map(asdict, curve))
+        layers = counting.inventory(model, at.data.image_shape)
+        outputs.write_csv(kept.directory / paths.LAYERS, records.LAYER, layers)
     if params.train_baseline.epochs == 0:
         print(
             f"train_baseline: {params.model.weights} as it is: test accuracy"

@@ -255,12 +255,17 @@ def a_run(accuracy=GOOD, seeds=(0, 1), gpu=None):
          "reason": math.nan if layer == "conv|1" else "its outputs are the classes"}
         for seed in seeds for layer in ("conv|1", "fc")
     )  # fmt: skip
+    inventory = pd.DataFrame(
+        {"parameter": name, "kind": kind, "shape": "2", "count": 2, "multiply_adds": 2,
+         "prunable": prunable}
+        for name, kind, prunable in (("a.weight", "Linear", "yes"), ("a.bias", "Linear", "no"))
+    )  # fmt: skip
     return page.Run(
         seeds=list(seeds), rows=made_up(accuracy, seeds), best=best,
         layers=quantized_layers(seeds=seeds), formats=formats(gpu=gpu), latencies=latencies,
-        filters=pruned,
+        filters=pruned, inventory=inventory, network="convnet", weights="none",
         meta={"images": {"train": 3, "validation": 2, "test": 1}, "image_shape": [1, 8, 8],
-              "classes": ["a", "b"], "checksum": "0"},
+              "classes": ["a", "b"], "checksum": "0", "source": "digits", "unreadable_count": 0},
         hardware={"cpu": "c", "machine": "m", "cores": 2, "isa": ["avx2"], "gpus": [],
                   "system": "s", "python": "3", "torch": "2", "torchvision": "0"},
         sparsity=0.8, max_drop=0.01,

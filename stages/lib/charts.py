@@ -124,6 +124,10 @@ def accuracy_close_up(summary: pd.DataFrame) -> alt.LayerChart:
     )
 
 
+# A network of more layers than this gets a map of narrower rows.
+MANY_LAYERS = 24
+
+
 def sensitivity(summary: pd.DataFrame) -> alt.LayerChart:
     """Each layer pruned alone: test accuracy by layer and sparsity, as a map with numbers."""
     alone = summary[summary.method == "layer_alone"].copy()
@@ -141,7 +145,7 @@ def sensitivity(summary: pd.DataFrame) -> alt.LayerChart:
             "layer:N",
             sort=list(dict.fromkeys(alone.layer)),
             title=None,
-            axis=alt.Axis(grid=False),
+            axis=alt.Axis(grid=False, labelLimit=320),
         ),
     )
     cells = base.mark_rect().encode(
@@ -151,14 +155,15 @@ def sensitivity(summary: pd.DataFrame) -> alt.LayerChart:
             legend=alt.Legend(title="test accuracy", format="%"),
         )
     )
-    text = base.mark_text(fontSize=12).encode(
+    layers, points = alone.layer.nunique(), len(order)
+    row = 28 if layers <= MANY_LAYERS else 15
+    text = base.mark_text(fontSize=min(12, row - 4)).encode(
         text="label:N",
         color=alt.condition("datum.test_accuracy > 0.6", alt.value("black"), alt.value("white")),
     )
-    layers, points = alone.layer.nunique(), len(order)
     return (cells + text).properties(
         width=max(60 * points, 240),
-        height=28 * layers,
+        height=row * layers,
         title=alt.TitleParams(
             "Sensitivity of each layer",
             subtitle="test accuracy in percent, mean over seeds",

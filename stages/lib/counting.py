@@ -1,6 +1,7 @@
 """Parameters, nonzeros and multiply-adds of a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from inspect import signature
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.lib import masks
 
-PRODUCTS = (functional.linear, functional.conv1d, functional.conv2d, functional.conv3d)
+CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
 def parameters(model: nn.Module) -> int:
@@ -33,59 +34,78 @@ def nonzero_weights(model: nn.Module) -> int:
 
 
 class _Uses(TorchFunctionMode):
-    """Counts, while entered, how often each of these weights is multiplied with an input: by a
-    layer, or by a network that uses the layer's weight without calling the layer.
+    """Counts how often each weight is multiplied while it is entered, whether its layer is called
+    or a network uses it on its own (as Swin's attention does).
     """
 
-    def __init__(self, names: Mapping[int, str]) -> None:
+    def __init__(self, names: dict[int, str]) -> None:
         super().__init__()
-        self.names = names
+        self.names = names  # by the parameter's id
         self.used = dict.fromkeys(names.values(), 0)
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function in PRODUCTS:
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            self.add(weight, result.numel() // weight.shape[0])
-        return result
-
-    def add(self, weight: torch.Tensor, count: int) -> None:
+    def _note(self, weight: object, times: int) -> None:
         if id(weight) in self.names:
-            self.used[self.names[id(weight)]] += count
+            self.used[self.names[id(weight)]] += times
 
-    def attention(self, module: nn.MultiheadAttention, _: object, output: tuple) -> None:
-        """A hook: attention's products happen out of sight."""
-        for weight in (*module.parameters(recurse=False), module.out_proj.weight):
-            self.add(weight, output[0].numel() // output[0].shape[-1])
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        if function in (functional.linear, *CONVOLUTIONS):
+            weight = arguments[1] if len(arguments) > 1 else keywords["weight"]
+            channels = result.shape[-1 if function is functional.linear else 1]
+            self._note(weight, result.numel() // channels)
+        elif function is functional.multi_head_attention_forward:
+            bound = signature(function).bind(*arguments, **keywords).arguments
+            times = bound["query"].numel() // bound["query"].shape[-1]
+            for name in ("out_proj_weight", *masks.PROJECTIONS):
+                self._note(bound.get(name), times)
+        return result
 
 
 def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
     """How often each prunable weight is used for one image: once per output position of its layer,
-    whatever the groups (edges counted as if the padding were image); 0 where a forward pass never
-    uses it. image_shape: (channels, height, width).
+    whatever the groups (edges counted as if the padding were image). 0 where a forward pass does
+    not use it in a convolution, a linear map or attention's projections.
+
+    image_shape: (channels, height, width).
     """
     uses = _Uses({id(model.get_parameter(name)): name for name in masks.prunable(model)})
-    hooks = [
-        module.register_forward_hook(uses.attention)
-        for module in model.modules()
-        if isinstance(module, nn.MultiheadAttention)
-    ]
     training = model.training
     first = next(model.parameters())
-    image = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
     try:
         with torch.inference_mode(), uses:
-            model.eval()(image)
+            model.eval()(torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype))
     finally:
         model.train(training)
-        for hook in hooks:
-            hook.remove()
     return uses.used
+
+
+def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
+    """The prunable weights that no logit depends on: pruning them would look as if it cost nothing.
+
+    image_shape: (channels, height, width).
+    """
+    names = list(masks.prunable(model))
+    training = model.training
+    first = next(model.parameters())
+    weights = [model.get_parameter(name) for name in names]
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        images = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
+        gradients = torch.autograd.grad(model.eval()(images).sum(), weights, allow_unused=True)
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+        model.train(training)
+    return [name for name, found in zip(names, gradients, strict=True) if found is None]
 
 
 def multiply_adds(model: nn.Module, image_shape: Sequence[int]) -> int:
     """Multiply-adds with a nonzero weight for one image, of all convolutions, linear layers and
-    attention's projections: nonzeros × positions.
+    attention's projections: nonzeros × positions. What multiplies no weights (attention's products
+    of queries and keys, norms) is not counted.
 
     For unstructured sparsity this is what could be saved, not what a dense kernel saves
     (ShrinkBench's theoretical speed-up; Blalock et al., 2020). image_shape: (channels, height,
@@ -96,3 +116,22 @@ def multiply_adds(model: nn.Module, image_shape: Sequence[int]) -> int:
         int(torch.count_nonzero(weight)) * used[name]
         for name, weight in masks.prunable(model).items()
     )
+
+
+def inventory(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str, object]]:
+    """Every parameter of the network, in order, as lines of records.LAYER: the class of its module,
+    its shape, its count, the multiply-adds that it takes for one image, and whether pruning may
+    touch it ("yes" or "no"). image_shape: (channels, height, width).
+    """
+    used = positions(model, image_shape)
+    return [
+        {
+            "parameter": name,
+            "kind": type(model.get_submodule(name.rpartition(".")[0])).__name__,
+            "shape": "×".join(map(str, parameter.shape)),
+            "count": parameter.numel(),
+            "multiply_adds": parameter.numel() * used[name] if name in used else 0,
+            "prunable": "yes" if name in used else "no",
+        }
+        for name, parameter in model.named_parameters()
+    ]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from stages.lib import tables
 from stages.lib.findings import Finding
+from stages.lib.params import NO_WEIGHTS
 
 AGREES = {
     "yes": "agrees",
@@ -19,9 +20,16 @@ AGREES = {
 }
 
 
+# Tables of more lines than this are folded.
+LONG = 24
+
+
 @dataclass(frozen=True)
 class Run:
-    """Everything the page tells of: tables of all seeds, and what was run on what."""
+    """Everything the page tells of: tables of all seeds, and what was run on what.
+
+    inventory: the network's parameters; network and weights: as the params name them.
+    """
 
     seeds: Sequence[int]
     rows: pd.DataFrame
@@ -30,6 +38,9 @@ class Run:
     formats: pd.DataFrame
     latencies: pd.DataFrame
     filters: pd.DataFrame
+    inventory: pd.DataFrame
+    network: str
+    weights: str
     meta: Mapping[str, Any]
     hardware: Mapping[str, Any]
     sparsity: float
@@ -172,6 +183,28 @@ def _latency_table(latencies: pd.DataFrame) -> str:
     return tables.markdown(headers, rows)
 
 
+def _folded(summary: str, table: str, lines: int) -> str:
+    """A table as it is, or to be opened by a click where it is long."""
+    if lines <= LONG:
+        return table
+    return f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
+
+
+def _touched(inventory: pd.DataFrame) -> str:
+    """What pruning single weights may touch, and what it leaves alone, in two sentences."""
+    touched = inventory[inventory.prunable == "yes"]
+    others = inventory[inventory.prunable == "no"].groupby("kind", sort=False)["count"].sum()
+    left = ", ".join(
+        f"{kind} {tables.count(count)}"
+        for kind, count in others.sort_values(ascending=False).items()
+    )
+    share = touched["count"].sum() / inventory["count"].sum()
+    return (
+        f"Pruning single weights touches {len(touched)} weight tensors, {100 * share:.1f} % of the"
+        f" parameters. The rest (biases, norms, embeddings) stays whole, by kind of module: {left}."
+    )
+
+
 def _refused_section(filters: pd.DataFrame) -> str:
     """Which layers keep all their filters, and why; empty where it is the classifier alone."""
     layers = filters.drop_duplicates(["layer", "reason"])
@@ -240,7 +273,8 @@ def _layers_section(layers: pd.DataFrame) -> str:
         for line in chosen.itertuples()
     ]
     table = tables.markdown(("layer", "bits", "S", "Z", "MSE", "S²/12", "ratio"), rows)
-    return f"Layer by layer ({scheme}, per tensor, seed {seed}):\n\n{table}\n"
+    title = f"Layer by layer ({scheme}, per tensor, seed {seed})"
+    return f"{title}:\n\n{_folded(title, table, len(rows))}\n"
 
 
 def _hardware_line(hardware: Mapping[str, Any]) -> str:
@@ -253,12 +287,26 @@ def _hardware_line(hardware: Mapping[str, Any]) -> str:
     )
 
 
+def _network_line(run: Run) -> str:
+    start = "" if run.weights == NO_WEIGHTS else f", from the weights `{run.weights}`"
+    return f"- Network: `{run.network}`{start}."
+
+
+def _data_line(meta: Mapping[str, Any]) -> str:
+    counts, shape = meta["images"], "×".join(map(str, meta["image_shape"]))
+    unreadable = meta["unreadable_count"]
+    left_out = f" {unreadable} unreadable files left out;" if unreadable else ""
+    return (
+        f"- Data: `{meta['source']}`, {len(meta['classes'])} classes, images {shape};"
+        f" {counts['train']} train, {counts['validation']} validation, {counts['test']} test;"
+        f"{left_out} SHA-256 `{meta['checksum']}`."
+    )
+
+
 def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) -> str:
     """The whole page. figures: paths relative to the page, by the names used below."""
     summary = tables.summary(run.rows)
     dense = summary[summary.method == "baseline"].iloc[0]
-    counts = run.meta["images"]
-    shape = "×".join(map(str, run.meta["image_shape"]))
     seeds = ", ".join(map(str, run.seeds))
 
     def picture(name: str, text: str) -> str:
@@ -290,9 +338,12 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         picture("sensitivity", "Test accuracy by layer and sparsity"),
         f"Best trade-off per layer (sparsest that loses at most {_points(run.max_drop)} of"
         " validation accuracy, alone):\n",
-        _best_table(run.best) + "\n",
+        _folded("layer by layer", _best_table(run.best), run.best.layer.nunique()) + "\n",
+        _touched(run.inventory) + "\n",
         "## The baseline's training\n",
-        picture("learning", "Accuracy by epoch"),
+        picture("learning", "Accuracy by epoch")
+        if "learning" in figures
+        else f"None: the weights are those of `{run.weights}` as they are.\n",
         "## Structured pruning: does it get faster?\n",
         picture("structured", "Latency against multiply-adds"),
         "Medians over seeds; all networks of a seed are timed in turns, so that their ratios stand"
@@ -312,9 +363,8 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         picture("error", "Quantization error against theory"),
         _layers_section(run.layers),
         "## What was run\n",
-        f"- Data: {len(run.meta['classes'])} classes, images {shape};"
-        f" {counts['train']} train, {counts['validation']} validation, {counts['test']} test;"
-        f" SHA-256 `{run.meta['checksum']}`.",
+        _network_line(run),
+        _data_line(run.meta),
         f"- Machine: {_hardware_line(run.hardware)}",
         "- Every number above is in `reports/runs/` (a folder per stage and seed, a row per"
         " network); the networks are in `artifacts/`.",

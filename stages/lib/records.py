@@ -55,6 +55,8 @@ QUANTIZED_LAYER = (
     "seed", "layer", "scheme", "granularity", "bits", "scale_least", "scale_most",
     "zero_point_least", "zero_point_most", "mse", "theory", "ratio",
 )  # fmt: skip
+# The parameters of the network: what pruning single weights may touch, and what it leaves alone.
+LAYER = ("parameter", "kind", "shape", "count", "multiply_adds", "prunable")
 # Why a layer keeps its filters; coupled_with: names of layers, set apart by spaces.
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 FORMAT = (
