@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.lib import counting, masks
+from stages.lib import counting, families, masks
 from tests import toys
 
 WIDTHS = [(4, 1, 3), (5, 3, 2), (32, 3, 10)]
@@ -124,3 +124,107 @@ def test_counting_leaves_no_trace_in_the_network():
 def test_the_dtype_of_the_network_does_not_matter(dtype):
     expected = counting.multiply_adds(toys.convnet(), (1, 8, 8))
     assert counting.multiply_adds(toys.convnet().to(dtype), (1, 8, 8)) == expected
+
+
+class Encoder(nn.Module):
+    """Patches as tokens; attention batch-first or not, or torch's whole layer around it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        first = kind != "tokens first"
+        self.embed = nn.Conv2d(1, 8, 2, stride=2)
+        if kind == "layer":
+            self.mix = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        else:
+            self.mix = nn.MultiheadAttention(8, 2, batch_first=first)
+        self.first, self.kind = first, kind
+        self.unused = nn.Linear(8, 8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, images):
+        tokens = self.embed(images).flatten(2).transpose(1, 2)
+        if not self.first:
+            tokens = tokens.transpose(0, 1)
+        tokens = self.mix(tokens) if self.kind == "layer" else self.mix(tokens, tokens, tokens)[0]
+        return self.classifier(tokens.mean(1 if self.first else 0))
+
+
+@pytest.mark.parametrize("kind", ["batch first", "tokens first", "layer"])
+def test_attentions_projections_are_used_once_per_token(kind):
+    found = counting.positions(Encoder(kind), (1, 8, 8))
+    mix = "mix.self_attn" if kind == "layer" else "mix"
+    expected = {
+        "embed.weight": 16,
+        f"{mix}.in_proj_weight": 16,
+        f"{mix}.out_proj.weight": 16,
+        "unused.weight": 0,
+        "classifier.weight": 1,
+    }
+    if kind == "layer":
+        expected |= {"mix.linear1.weight": 16, "mix.linear2.weight": 16}
+    assert found == expected
+
+
+def test_positions_of_strided_grouped_and_linear_layers_by_closed_form():
+    assert counting.positions(odd_network(), (3, 16, 24)) == {
+        "0.weight": 8 * 12,
+        "1.weight": 8 * 12,
+        "2.weight": 8 * 10,
+        "3.weight": 4 * 6,
+        "5.weight": 6,
+        "6.weight": 3,
+        "8.weight": 1,
+    }
+
+
+def test_a_weight_that_two_layers_share_is_used_by_both():
+    network = nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3), nn.Flatten(),
+        nn.Linear(4, 4), nn.Linear(4, 4),
+    )  # fmt: skip
+    network[2].weight = network[0].weight
+    network[5] = network[4]
+    assert counting.positions(network, (1, 8, 8)) == {"0.weight": 64 + 4, "4.weight": 2}
+
+
+def test_the_number_of_images_does_not_matter_to_a_network_that_folds_them():
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.classifier = nn.Linear(2, 3)
+
+        def forward(self, images):
+            count = len(images)
+            windows = images.unflatten(2, (2, 4)).transpose(1, 2).flatten(0, 1)
+            means = self.conv(windows).mean((2, 3))
+            return self.classifier(means.unflatten(0, (count, 2)).mean(1))
+
+    expected = {"conv.weight": 64, "classifier.weight": 1}
+    assert counting.positions(Windows(), (1, 8, 8)) == expected
+
+
+def test_a_weight_used_without_calling_its_layer_counts_as_used():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.fc = nn.Linear(128, 3)
+
+        def forward(self, images):
+            images = nn.functional.conv2d(images, weight=self.conv.weight, padding=1)
+            return nn.functional.linear(images.flatten(1), self.fc.weight)
+
+    expected = {"conv.weight": 64, "fc.weight": 1}
+    assert counting.positions(Functional(), (1, 8, 8)) == expected
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "mobilenet_v3_small"])
+def test_every_weight_of_torchvisions_networks_is_used(name):
+    model = families.build(name, 3, (32, 32), 3)
+    found = counting.positions(model, (3, 32, 32))
+    assert all(found.values())
+    if name == "mobilenet_v3_small":
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(torch.zeros(1, 3, 32, 32))
+        assert counting.multiply_adds(model, (3, 32, 32)) == counter.get_total_flops() / 2

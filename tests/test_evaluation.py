@@ -3,9 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from stages.lib import checkpoints, counting, evaluation, masks
+from stages.lib import checkpoints, counting, evaluation, masks, training
+from stages.lib.images import Normalize
 from stages.lib.measuring import Ruler
 from stages.lib.prepared import Dataset, Part
 from tests import toys
@@ -182,3 +185,63 @@ def test_measuring_leaves_the_network_alone(ruler):
     ruler.row(model, "dense")
     assert model.training
     assert toys.same_state(model, toys.convnet())
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 40), st.integers(1, 40))
+@toys.few_examples
+def test_batches_hold_every_image_once_in_order(count, batch, height, width):
+    values = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    samples = toys.samples(values.expand(-1, 1, height, width), torch.zeros(count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "BATCH", batch)
+        parts = list(samples.batches())
+        size = samples.batch_size
+        assert 1 <= size <= batch
+        # No more pixels at a time than a batch of small images has, if it is not one image.
+        assert size == 1 or size * height * width <= batch * evaluation.PIXELS
+        assert len(parts) == samples.batch_count
+    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    found = (torch.cat(parts)[:, 0, 0, 0] * 255).round().long().tolist()
+    assert found == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(8, 500), (32, 500), (33, 470), (64, 125), (224, 10), (1024, 1)]
+)
+def test_large_images_come_in_smaller_batches(size, expected):
+    image = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, size, size)
+    assert toys.samples(image, torch.zeros(1)).batch_size == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_on_a_cpu_the_images_are_the_file_itself_and_are_never_written(tmp_path):
+    def part(name, count):
+        images = np.random.default_rng(0).integers(0, 256, (count, 1, 8, 8), np.uint8)
+        np.save(tmp_path / f"{name}.npy", images)
+        mapped = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        return Part(mapped, np.arange(count, dtype=np.int64) % 3)
+
+    parts = [part(name, count) for name, count in (("train", 12), ("validation", 6), ("test", 6))]
+    dataset = Dataset(*parts, ["a", "b", "c"], [0.5], [0.25], "checksum")
+    before = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
+    data = evaluation.on_device(dataset, torch.device("cpu"))
+    for found, given_part in zip((data.train, data.validation, data.test), parts, strict=True):
+        assert found.images.data_ptr() == given_part.images.ctypes.data
+    recipe = toys.recipe(shift=1, mirror=True)
+    training.fit(
+        toys.convnet(), data, recipe, epochs=1, learning_rate=0.1, generator=torch.Generator()
+    )
+    evaluation.accuracy(toys.convnet(), data.test)
+    after = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
+    assert after == before
+
+
+def test_another_normalisation_can_be_given():
+    def part(count):
+        return Part(np.full((count, 1, 2, 2), 255, np.uint8), np.zeros(count, np.int64))
+
+    dataset = Dataset(part(1), part(1), part(1), ["a"], [0.2], [0.5], "checksum")
+    given_one = Normalize([0.0], [0.5], torch.device("cpu"))
+    data = evaluation.on_device(dataset, torch.device("cpu"), given_one)
+    for samples in (data.train, data.validation, data.test):
+        assert torch.equal(next(samples.batches()), torch.full((1, 1, 2, 2), 2.0))

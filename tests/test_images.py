@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.images import Normalize, augment
+from stages.lib.images import FIXED, Normalize, augment, fixed_normalize
 from tests import toys
 
 
@@ -133,3 +133,27 @@ def test_shape_and_dtype_are_kept_and_no_colour_is_invented(
     assert found.dtype == dtype
     for before, after in zip(images, found, strict=True):
         assert set(after.flatten().tolist()) <= set(before.flatten().tolist())
+
+
+def test_published_constants_are_known():
+    assert FIXED["imagenet"] == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize(
+    ("name", "black", "white"),
+    [("half", -1, 1), ("none", 0, 1), ("imagenet", -0.485 / 0.229, (1 - 0.485) / 0.229)],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fixed_normalisations_of_black_and_white(name, black, white, channels):
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(-1, channels, 2, 2)
+    found = fixed_normalize(name, channels, torch.device("cpu"))(images)
+    assert found.shape == images.shape
+    if name == "imagenet" and channels == 1:
+        black, white = -0.449 / 0.226, (1 - 0.449) / 0.226
+    expected = torch.tensor([black, white], dtype=torch.float32)
+    torch.testing.assert_close(found[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_normalisation_is_no_constant():
+    with pytest.raises(KeyError):
+        fixed_normalize("training", 3, torch.device("cpu"))

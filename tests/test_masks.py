@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune
 
 from stages.lib import masks
+from stages.lib.errors import UserError
 from tests import toys
 
 SPARSITIES = [0.0, 0.2, 0.5, 0.8, 0.98]
@@ -234,3 +235,75 @@ def test_schedule_climbs_to_the_target_by_steps_and_stops(step, target, stops):
 )
 def test_schedule_of_known_cases(step, target, stops, expected):
     assert masks.schedule(step, target, stops) == expected
+
+
+def test_attentions_projections_are_prunable_each_once():
+    joint = torch.nn.MultiheadAttention(8, 2)
+    assert list(masks.prunable(joint)) == ["in_proj_weight", "out_proj.weight"]
+    apart = torch.nn.MultiheadAttention(8, 2, kdim=4, vdim=6, bias=False)
+    assert {name: tuple(weight.shape) for name, weight in masks.prunable(apart).items()} == {
+        "q_proj_weight": (8, 8),
+        "k_proj_weight": (8, 4),
+        "v_proj_weight": (8, 6),
+        "out_proj.weight": (8, 8),
+    }
+
+
+def test_a_layer_is_named_without_its_weight_and_attention_with_it():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.MultiheadAttention(2, 1))
+    assert [masks.layer_of(name) for name in masks.prunable(network)] == [
+        "0",
+        "1.in_proj_weight",
+        "1.out_proj",
+    ]
+
+
+def test_layers_are_convolutions_and_linear_layers_alone():
+    network = torch.nn.ModuleDict(
+        {
+            "conv": torch.nn.Conv2d(1, 1, 1),
+            "up": torch.nn.ConvTranspose2d(1, 1, 1),
+            "norm": torch.nn.BatchNorm2d(1),
+            "words": torch.nn.Embedding(3, 2),
+            "fc": torch.nn.Linear(1, 1),
+        }
+    )
+    assert list(masks.layers(network)) == ["conv", "fc"]
+    assert list(masks.prunable(network)) == ["conv.weight", "fc.weight"]
+
+
+def test_a_shared_weight_is_listed_once_and_masked_in_both_layers():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
+    network[2].weight = network[0].weight
+    assert list(masks.prunable(network)) == ["0.weight"]
+    pruned = masks.masked(network, masks.uniform_magnitude(masks.prunable(network), 0.5))
+    assert int((pruned[2].weight == 0).sum()) == 8
+    twice = torch.nn.Sequential(network[0], network[0])
+    assert list(masks.prunable(twice)) == ["0.weight"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "reparametrize",
+    [
+        torch.nn.utils.weight_norm,
+        torch.nn.utils.spectral_norm,
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.orthogonal,
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+    ],
+)
+def test_a_weight_that_is_computed_from_others_is_refused_by_name(reparametrize):
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sequential(torch.nn.Linear(4, 4)))
+    reparametrize(network[1][0])
+    with pytest.raises(UserError, match=r"layer 1\.0: its weight is computed") as caught:
+        masks.prunable(network)
+    assert "remove_parametrizations" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parametrized_attention_is_refused_too():
+    network = torch.nn.Sequential(torch.nn.MultiheadAttention(4, 1))
+    prune.l1_unstructured(network[0], "in_proj_weight", amount=0.5)
+    with pytest.raises(UserError, match="layer 0: its weight is computed"):
+        masks.prunable(network)

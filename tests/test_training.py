@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
 from stages.lib import evaluation, masks, training
@@ -184,3 +185,106 @@ def test_a_network_without_finite_outputs_is_reported(poison):
     model.classifier.weight.data[0, 0] = poison
     with pytest.raises(UserError, match="broken: the loss is no longer a number after epoch 1"):
         fit(model, label="broken")
+
+
+BFLOAT16 = {"precision": torch.bfloat16}
+
+
+def test_in_bfloat16_the_weights_stay_float32_and_the_loss_falls():
+    data = toys.data(train=60)
+    trained, curve = fit(toys.convnet(), epochs=6, learning_rate=0.1, data=data, **BFLOAT16)
+    state = trained.state_dict()
+    assert {one.dtype for one in state.values() if one.is_floating_point()} == {torch.float32}
+    assert curve[-1].train_loss < curve[0].train_loss / 2
+    assert evaluation.accuracy(trained, data.test) > 0.9
+    # More than bfloat16's eight bits of mantissa are in use.
+    assert not torch.equal(trained.conv2.weight, trained.conv2.weight.bfloat16().float())
+
+
+def test_bfloat16_comes_close_to_float32_and_is_not_the_same():
+    model = toys.lived_in(toys.convnet())
+    (full, full_curve), (half, half_curve) = (
+        fit(model, epochs=1, learning_rate=0.01, precision=precision)
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    assert not toys.same_state(full, half)
+    assert half_curve[0].train_loss == pytest.approx(full_curve[0].train_loss, rel=0.05)
+    # Beside what training moved, what bfloat16 moved otherwise is small.
+    start, end, other = (
+        nn.utils.parameters_to_vector(network.parameters()) for network in (model, full, half)
+    )
+    assert (end - other).norm() < 0.2 * (end - start).norm()
+
+
+def test_in_bfloat16_the_same_seed_gives_the_same_bits_and_masks_are_held():
+    model = toys.lived_in(toys.convnet())
+    held = masks.global_magnitude(masks.prunable(model), 0.7)
+    first, curve = fit(model, held=held, **BFLOAT16)
+    again, same_curve = fit(model, held=held, **BFLOAT16)
+    assert toys.same_state(first, again)
+    assert curve == same_curve
+    assert all(not first.get_parameter(name)[~mask].any() for name, mask in held.items())
+
+
+class Dropping(nn.Module):
+    """Half of the hidden units are dropped at random; some parameters are never used."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(64, 16)
+        self.drop = nn.Dropout(0.5)
+        self.unused = nn.Linear(4, 4)
+        self.classifier = nn.Linear(16, 3)
+        self.register_parameter("scale", nn.Parameter(torch.ones(3)))
+
+    def forward(self, images):
+        return self.classifier(self.drop(self.hidden(images.flatten(1)).relu()))
+
+
+def dropping():
+    torch.manual_seed(0)
+    return Dropping()
+
+
+def test_dropout_follows_the_generators_seed_and_not_the_global_stream():
+    model = dropping()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, curve = fit(model, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, same_curve = fit(model, seed=3)
+    assert toys.same_state(first, again)
+    assert curve == same_curve
+    other, _ = fit(model, seed=4)
+    assert not toys.same_state(first, other)
+    plain = copy.deepcopy(model)
+    plain.drop.p = 0.0
+    undropped, _ = fit(plain, seed=3)
+    assert not toys.same_state(first, undropped)
+
+
+def test_parameters_that_the_loss_does_not_depend_on_stay_as_they_are():
+    model = dropping()
+    trained, _ = fit(model, toys.recipe(weight_decay=0.5))
+    assert torch.equal(trained.unused.weight, model.unused.weight)
+    assert torch.equal(trained.scale, model.scale)
+    assert not torch.equal(trained.hidden.weight, model.hidden.weight)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_frozen_parameters_stay_as_they_are_and_frozen(precision):
+    model = toys.lived_in(toys.convnet())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("conv"))
+    trained, _ = fit(model, toys.recipe(weight_decay=0.5), precision=precision)
+    for name, parameter in model.named_parameters():
+        found = trained.get_parameter(name)
+        assert found.requires_grad is parameter.requires_grad
+        assert torch.equal(found, parameter) is name.startswith("conv"), name
+
+
+def test_a_network_that_is_frozen_whole_is_reported():
+    model = toys.convnet().requires_grad_(False)
+    with pytest.raises(UserError, match="head only: the network has no parameter that requires"):
+        fit(model, label="head only")

@@ -69,7 +69,9 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """The network on the device, its convolutions channels-last: the layout of the fast kernels."""
-    return model.to(device=device, memory_format=torch.channels_last)
+    return model.to(device)._apply(
+        lambda tensor: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+    )
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:

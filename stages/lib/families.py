@@ -59,8 +59,9 @@ def build(name: str, in_channels: int, image_size: Sequence[int], classes: int) 
     try:
         model = models.get_model(name, **_options(name, image_size, classes))
     except (ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"model.name: {name} cannot be built for images of {image_size[0]} pixels ({error});"
+            f"model.name: {name} cannot be built for images of {image_size[0]} pixels ({reason});"
             " set data.image_size"
         ) from None
     if in_channels != 3:

@@ -140,13 +140,13 @@ def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
     """
     name = model._unpruned.architecture["name"]
     shape = "×".join(map(str, image_shape))
+    first = next(model.parameters(), None)
+    if first is None:
+        raise UserError(f"model.name: {name} has no parameters; keep its layers as attributes")
     training = model.training
     try:
         with torch.inference_mode():
-            first = next(model.parameters())
             given = model.eval()(torch.zeros(2, *image_shape, device=first.device))
-    except StopIteration:
-        raise UserError(f"model.name: {name} has no parameters") from None
     except Exception as error:  # noqa: BLE001 - any network may be named
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

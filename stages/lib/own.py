@@ -6,7 +6,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,22 @@ def split(name: str) -> tuple[Path, str]:
     return Path(file), factory
 
 
-def _imported(file: Path, tree: ast.Module) -> set[Path]:
-    """Modules and packages beside `file` that it imports, as files."""
-    names = set()
+def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
+    """Modules and packages within `folder` that `file`, somewhere in it, imports, as files."""
+    names: set[tuple[str, ...]] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = file.relative_to(folder).parts[: -node.level] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            names |= {base, *((*base, alias.name) for alias in node.names)}
     candidates = set()
-    for name in names:
-        parts = name.split(".")
+    for parts in names:
         # Importing a.b.c runs a/__init__.py and a/b/__init__.py as well.
         for end in range(1, len(parts) + 1):
-            stem = file.parent.joinpath(*parts[:end])
-            candidates |= {stem.with_suffix(".py"), stem / "__init__.py"}
+            stem = folder.joinpath(*parts[:end])
+            candidates |= {stem.with_name(f"{stem.name}.py"), stem / "__init__.py"}
     return {candidate for candidate in candidates if candidate.is_file()}
 
 
@@ -60,7 +62,7 @@ def fingerprint(name: str) -> str | None:
             continue
         reached[key] = file.read_bytes()
         try:
-            waiting += _imported(file, ast.parse(reached[key]))
+            waiting += _imported(file, ast.parse(reached[key]), start.parent)
         except (SyntaxError, ValueError):  # loading it will say so, with the line
             continue
     digest = hashlib.sha256()
@@ -82,25 +84,42 @@ def _blame(file: Path, error: BaseException) -> str:
     return f"{lines[-1] if lines else f'{file}: '}{type(error).__name__}: {text}"
 
 
-def load(name: str) -> Any:
-    """The factory, from its file. The file's folder is importable while the file runs.
+# The names of the modules that each folder of the user's has brought in.
+_brought: dict[Path, set[str]] = {}
 
-    UserError where the file or the factory is missing, or the file cannot be imported.
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The modules in `folder` can be imported; those of another folder, which may bear the same
+    names, are forgotten.
     """
+    for other in _brought.keys() - {folder}:
+        for name in _brought.pop(other):
+            sys.modules.pop(name, None)
+    before, path = set(sys.modules), list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).is_relative_to(folder):
+                _brought.setdefault(folder, set()).add(name)
+
+
+def _load(name: str) -> Any:
     file, factory = split(name)
-    if not file.is_file():
-        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
-    folder = str(file.resolve().parent)
-    spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file.resolve())
+    # Dataclasses look their module up by its name, and files of two folders may share a stem.
+    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"own_{file.stem}_{digest}", file.resolve())
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+        del sys.modules[spec.name]
         raise UserError(f"model.name: {_blame(file, error)}") from None
-    finally:
-        sys.path.remove(folder)
     found = getattr(module, factory, None)
     if not callable(found):
         known = [
@@ -116,20 +135,28 @@ def load(name: str) -> Any:
 
 
 def call(name: str, offered: Mapping[str, Any]) -> Any:
-    """What the factory returns, given those of the `offered` keywords that it takes.
+    """What the factory returns, given those of the `offered` keywords that it takes. The file's
+    folder is importable while the file and the factory run.
 
-    UserError, with the line of the user's file, where it raises.
+    UserError where the file or the factory is missing, or, with the line of the user's file, where
+    either raises.
     """
-    factory = load(name)
-    try:
-        takes = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):
-        takes = ()
-    everything = any(one.kind is one.VAR_KEYWORD for one in takes)
-    named = {one.name for one in takes if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    wanted = {key: value for key, value in offered.items() if everything or key in named}
-    try:
-        return factory(**wanted)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-        given = ", ".join(f"{key}={value}" for key, value in wanted.items())
-        raise UserError(f"model.name: {name}({given}): {_blame(split(name)[0], error)}") from None
+    file, _ = split(name)
+    if not file.is_file():
+        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
+    with _importable(file.resolve().parent):
+        factory = _load(name)
+        try:
+            takes = inspect.signature(factory).parameters.values()
+        except (TypeError, ValueError):
+            takes = ()
+        everything = any(one.kind is one.VAR_KEYWORD for one in takes)
+        named = {
+            one.name for one in takes if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        }
+        wanted = {key: value for key, value in offered.items() if everything or key in named}
+        try:
+            return factory(**wanted)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+            given = ", ".join(f"{key}={value}" for key, value in wanted.items())
+            raise UserError(f"model.name: {name}({given}): {_blame(file, error)}") from None

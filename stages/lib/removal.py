@@ -109,6 +109,9 @@ def remove(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn
         indices = np.flatnonzero(gone[member.slots]).tolist()
         if indices:
             member.prune(small.get_submodule(member.layer), indices)
+    # The smaller parameters are new ones: those that the user froze stay frozen.
+    for name, parameter in model.named_parameters():
+        small.get_parameter(name).requires_grad_(parameter.requires_grad)
     return small.eval()
 
 

@@ -33,6 +33,12 @@ def _copied(value: Any) -> Any:
     return tuple(one if one is None else one.clone() for one in value)
 
 
+def _masked(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    # In the layout of the weight, which decides what kernel computes: a product of the two may
+    # come in the mask's.
+    return weight.clone().mul_(mask)
+
+
 @dataclass
 class _Call:
     """One call of a module in the recorded pass: when it started and ended (places in the log of
@@ -53,6 +59,8 @@ class Replay:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.modules = {name: module for name, module in model.named_modules() if name}
+        # A network may have set a module's forward itself.
+        self.before: dict[str, Any] = {}
         self.recorded: dict[tuple[str, int], _Call] = {}
         self.log: list[str] = []
         # Outputs that a later operation writes into (`out += shortcut`): copies are handed out.
@@ -62,12 +70,16 @@ class Replay:
 
     def __enter__(self) -> "Replay":
         for name, module in self.modules.items():
+            if "forward" in vars(module):
+                self.before[name] = module.forward
             module.forward = self._wrapped(name, module.forward)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module in self.modules.values():
+        for name, module in self.modules.items():
             del module.forward
+            if name in self.before:
+                module.forward = self.before[name]
 
     def _wrapped(self, name: str, forward):
         def call(*arguments: Any, **keywords: Any) -> Any:
@@ -142,7 +154,10 @@ def predict_masked(
 ) -> dict[str, list[torch.Tensor]]:
     """What the network predicts with one weight masked at a time: for each weight (by parameter
     name) and each of its masks, the class of the largest logit per sample, int64 [n] on the CPU.
+
+    Evaluation mode while it runs; the mode before is put back.
     """
+    training = model.training
     model.eval()
     found = {name: [[] for _ in variants] for name, variants in masks.items()}
     whole: set[str] = set()
@@ -156,14 +171,19 @@ def predict_masked(
                 parameter = model.get_parameter(name)
                 dense = parameter.data
                 start = 0 if name in whole else replay.first_use(name)
-                for index, mask in enumerate(variants):
-                    parameter.data = dense * mask
-                    logits = replay.replay(batch, start)
-                    if number == index == 0 and not torch.equal(logits, replay.replay(batch, 0)):
-                        # The network computes otherwise than its calls tell: whole passes, then.
-                        whole.add(name)
-                        start = 0
-                        logits = replay.replay(batch, 0)
-                    found[name][index].append(logits.argmax(1).cpu())
-                parameter.data = dense
+                try:
+                    if number == 0 and start > 0 and variants:
+                        # By the mask that removes most: one that removes nothing tells nothing.
+                        parameter.data = _masked(dense, min(variants, key=torch.count_nonzero))
+                        if not torch.equal(replay.replay(batch, start), replay.replay(batch, 0)):
+                            # The network computes otherwise than its calls tell: whole passes.
+                            whole.add(name)
+                            start = 0
+                    for index, mask in enumerate(variants):
+                        parameter.data = _masked(dense, mask)
+                        logits = replay.replay(batch, start)
+                        found[name][index].append(logits.argmax(1).cpu())
+                finally:
+                    parameter.data = dense
+    model.train(training)
     return {name: [torch.cat(parts) for parts in variants] for name, variants in found.items()}

@@ -30,10 +30,25 @@ def sizes(model: nn.Module) -> Sizes:
     }
 
 
+def _shrank(old: Any, new: Any) -> bool:
+    """Whether a size, or some of a list's sizes, became smaller and none larger, or none at all."""
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = list(zip(old, new, strict=False))
+        return len(old) == len(new) and old != new and all(0 < n <= o or n == o for o, n in pairs)
+    return type(old) is not list and type(new) is not list and 0 < new < old
+
+
 def changes(dense: Sizes, small: Sizes) -> Sizes:
-    """The sizes of `small` that differ from those of `dense`, a network of the same modules."""
+    """The sizes of `small` that are smaller than those of `dense`, a network of the same modules.
+
+    Pruning only ever shrinks; a number that grew is a counter or the like of the network's own.
+    """
     differing = {
-        name: {key: value for key, value in found.items() if dense[name].get(key) != value}
+        name: {
+            key: value
+            for key, value in found.items()
+            if key in dense[name] and _shrank(dense[name][key], value)
+        }
         for name, found in small.items()
     }
     return {name: found for name, found in differing.items() if found}
@@ -50,15 +65,16 @@ def apply_(model: nn.Module, changed: Sizes, tensors: dict[str, torch.Tensor]) -
     """Gives a fresh dense network the sizes of the small one that `tensors` belong to, in place;
     loading them is the caller's.
 
-    Raises KeyError or ValueError where `changed` or `tensors` do not fit the network.
+    Raises AttributeError, KeyError or ValueError where `changed` or `tensors` do not fit the
+    network.
     """
     modules = dict(model.named_modules())
     known = sizes(model)
     for name, found in changed.items():
         for key, value in found.items():
             old = known[name][key]
-            if not _is_size(value) or isinstance(value, list) != isinstance(old, list):
-                raise ValueError(f"{name}.{key}: not a size")
+            if not _is_size(value) or not _shrank(old, value):
+                raise ValueError(f"{name}.{key}: not a size that pruning leaves")
             kind = type(getattr(modules[name], key))
             setattr(modules[name], key, kind(value))
     for name, tensor in tensors.items():
@@ -66,6 +82,9 @@ def apply_(model: nn.Module, changed: Sizes, tensors: dict[str, torch.Tensor]) -
         module = modules[owner]
         for holder in (module._parameters, module._buffers):
             old = holder.get(leaf)
-            if old is not None and old.shape != tensor.shape:
-                new = _resized(old, tensor)
-                holder[leaf] = nn.Parameter(new) if holder is module._parameters else new
+            if old is None or old.shape == tensor.shape:
+                continue
+            new = _resized(old, tensor)
+            if holder is module._parameters:
+                new = nn.Parameter(new, old.requires_grad)
+            holder[leaf] = new

@@ -121,6 +121,8 @@ def fit(
     held = held or {}
     masks.apply_(model, held)
     descent = _Descent(model, recipe)
+    if not descent.parameters:
+        raise UserError(f"{label}: the network has no parameter that requires a gradient")
     device = descent.parameters[0].device
     train = data.train
     count = len(train.labels)

@@ -2,6 +2,7 @@
 running code, and fitted to the network.
 """
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,14 @@ from torch import nn
 from stages.lib import families, paths
 from stages.lib.errors import UserError
 
-# What training scripts wrap a state dict in, and what DataParallel puts before each name.
+# What training scripts wrap a state dict in, and what wrapping a network puts before each name.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+# Batch norm's count of steps, which older files lack and nothing here reads.
+OPTIONAL = "num_batches_tracked"
+# Names in torchvision's DenseNet files, from before module names could hold no dot.
+OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)")
 
 
 class Fitted(NamedTuple):
@@ -41,9 +46,8 @@ def _unwrapped(stored: Any, path: Path) -> dict[str, torch.Tensor]:
             f"model.weights: {path} holds no state dict; save it with"
             " torch.save of model.state_dict() or safetensors' save_file"
         )
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in stored):
-            stored = {name.removeprefix(prefix): value for name, value in stored.items()}
+    while prefix := next((one for one in PREFIXES if all(n.startswith(one) for n in stored)), None):
+        stored = {name.removeprefix(prefix): value for name, value in stored.items()}
     return dict(stored)
 
 
@@ -73,7 +77,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
             else f"model.weights: {path}: not a state dict of torch.save, or one that wants to run"
             " code; not loaded"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError):
+    except Exception:  # noqa: BLE001 - a damaged pickle may raise anything
         raise UserError(f"model.weights: {path}: not a whole file of torch.save") from None
     return _unwrapped(stored, path)
 
@@ -91,6 +95,12 @@ def _is_head(wanted: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
     )
 
 
+def _is_plain(given: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether a tensor holds its values one by one, and real numbers where these are wanted."""
+    real = given.is_floating_point() or not wanted.is_floating_point()
+    return real and given.layout is torch.strided and not given.is_meta
+
+
 def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path: Path) -> Fitted:
     """Loads the weights into the network, in place.
 
@@ -99,14 +109,22 @@ def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path
     left over or of another shape is a UserError with the names.
     """
     wanted = model.state_dict()
+    stored = {
+        name if name in wanted else OLD_DENSENET.sub(r"\1\2", name): value
+        for name, value in stored.items()
+    }
     stem = f"{families.first_convolution(model)[0]}.weight" if _has_convolution(model) else ""
     left_over = [name for name in stored if name not in wanted and not name.startswith(AUXILIARY)]
-    missing = [name for name in wanted if name not in stored]
+    missing = [name for name in wanted if name not in stored and not name.endswith(OPTIONAL)]
     loaded, fresh, misfit = {}, [], []
     for name, target in wanted.items():
         if name not in stored:
             continue
         given = stored[name]
+        if not _is_plain(given, target):
+            kind = f"{given.dtype}, {given.device.type}, {given.layout}"
+            misfit.append(f"{name} of {kind} for {target.dtype}")
+            continue
         if name == stem and given.dim() == 4 and given.shape[1] == 3 and target.shape[1] == 1:
             given = given.sum(1, keepdim=True)
         if given.shape == target.shape:
