@@ -10,6 +10,7 @@ from stages.lib import (
     counting,
     device,
     evaluation,
+    masks,
     models,
     outputs,
     paths,
@@ -31,6 +32,8 @@ def network(at: Setting, seed: int, file: str, epochs: int) -> nn.Module:
     """The network to train: fresh, or with the weights of `file` as far as they fit."""
     model = models.build_seeded(at.architecture, seed)
     models.check(model, at.data.image_shape, len(at.data.classes))
+    if not masks.prunable(model):
+        raise UserError("model.name: no convolution or linear layer, hence nothing to prune")
     idle = counting.unused(model, at.data.image_shape)
     if idle:
         raise UserError(

@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from stages.lib import masks
+from stages.lib.errors import UserError
 
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
@@ -83,7 +84,7 @@ def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
 def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     """The prunable weights that no logit depends on: pruning them would look as if it cost nothing.
 
-    image_shape: (channels, height, width).
+    image_shape: (channels, height, width). Raises UserError where no gradient reaches any.
     """
     names = list(masks.prunable(model))
     training = model.training
@@ -95,6 +96,11 @@ def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
             weight.requires_grad_(True)
         images = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
         gradients = torch.autograd.grad(model.eval()(images).sum(), weights, allow_unused=True)
+    except RuntimeError:
+        raise UserError(
+            "model.name: the network's logits have no gradient, so it cannot be trained; take"
+            " torch.no_grad, inference_mode and detach out of its forward"
+        ) from None
     finally:
         for weight in frozen:
             weight.requires_grad_(False)

@@ -143,6 +143,12 @@ def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
     first = next(model.parameters(), None)
     if first is None:
         raise UserError(f"model.name: {name} has no parameters; keep its layers as attributes")
+    odd = [key for key, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if odd:
+        raise UserError(
+            f"model.name: {name} keeps state that is no tensor ({odd[0]}), which no model file"
+            " takes; do without get_extra_state"
+        )
     training = model.training
     try:
         with torch.inference_mode():

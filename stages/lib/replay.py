@@ -21,10 +21,15 @@ from stages.lib.evaluation import Samples
 def _parts(value: Any) -> list[torch.Tensor] | None:
     """The tensors of what a module returned; None where it is nothing that can be kept."""
     if isinstance(value, torch.Tensor):
-        return [value]
-    if type(value) is tuple and all(one is None or isinstance(one, torch.Tensor) for one in value):
-        return [one for one in value if one is not None]
-    return None
+        parts = [value]
+    elif type(value) is tuple and all(
+        one is None or isinstance(one, torch.Tensor) for one in value
+    ):
+        parts = [one for one in value if one is not None]
+    else:
+        return None
+    # Inference tensors do not tell whether they were written to.
+    return None if any(one.is_inference() for one in parts) else parts
 
 
 def _copied(value: Any) -> Any:

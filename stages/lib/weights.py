@@ -35,9 +35,12 @@ class Fitted(NamedTuple):
 
 
 def _unwrapped(stored: Any, path: Path) -> dict[str, torch.Tensor]:
-    for key in WRAPPERS:
-        if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
-            stored = stored[key]
+    while isinstance(stored, Mapping):
+        inner = (stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping))
+        wrapped = next(inner, None)
+        if wrapped is None:
+            break
+        stored = wrapped
     tensors = isinstance(stored, Mapping) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in stored.items()
     )
