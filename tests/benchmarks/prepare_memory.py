@@ -4,6 +4,9 @@
 
 Half JPEG, half PNG, in ten classes, in a temporary folder, prepared in a temporary copy of the
 repository. The memory is the resident set at its highest (ru_maxrss), of the stage alone.
+
+Measured (2 cores of a busy AMD EPYC, Python 3.11, Pillow 13.0, n = 1): 302 MiB for 100,000 images
+at 64 px, whose arrays take 1173 MiB, at 2208 files/s; 289 MiB for 10,000.
 """
 
 import argparse
