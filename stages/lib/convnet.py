@@ -28,14 +28,14 @@ class ConvNet(nn.Module):
         for index, width in enumerate(channels, start=1):
             layers[f"conv{index}"] = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
             layers[f"norm{index}"] = nn.BatchNorm2d(width)
-            layers[f"relu{index}"] = nn.ReLU()
+            layers[f"relu{index}"] = nn.ReLU(inplace=True)
             if index in (2, 4):
                 layers[f"pool{index}"] = nn.MaxPool2d(2)
             in_channels = width
         layers["mean"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten()
         layers["hidden"] = nn.Linear(in_channels, hidden)
-        layers["relu7"] = nn.ReLU()
+        layers["relu7"] = nn.ReLU(inplace=True)
         layers["classifier"] = nn.Linear(hidden, classes)
         for name, layer in layers.items():
             self.add_module(name, layer)

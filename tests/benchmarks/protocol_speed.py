@@ -108,7 +108,7 @@ def main() -> None:
         repository = Repository(Path(temporary), params)
         folder = repository.path / "data/prepared"
         folder.mkdir(parents=True)
-        prepared.write(folder, parts, classes)
+        prepared.write(folder, parts, classes, "cifar10")
         file = repository.path / "settings.json"
         file.write_text(json.dumps(settings))
 
