@@ -1,6 +1,9 @@
 import copy
 import math
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,8 @@ from torch.nn import functional
 from stages.lib import evaluation, masks, training
 from stages.lib.errors import UserError
 from tests import toys
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def generator(seed=0):
@@ -288,3 +293,36 @@ def test_a_network_that_is_frozen_whole_is_reported():
     model = toys.convnet().requires_grad_(False)
     with pytest.raises(UserError, match="head only: the network has no parameter that requires"):
         fit(model, label="head only")
+
+
+def test_a_strided_shortcut_of_few_channels_does_not_write_past_its_gradient():
+    """torch 2.15 does on a CPU, with two threads and an odd batch, and the process dies of it."""
+    program = (
+        "import torch\n"
+        "from torch import nn\n"
+        "from stages.lib import device, training\n"
+        "from tests import toys\n"
+        "torch.set_num_threads(2)\n"
+        "net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Upsample(size=(32, 32)),\n"
+        "    nn.Conv2d(8, 16, 1, 2, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "    nn.Linear(16, 3))\n"
+        "net = device.place(net, torch.device('cpu'))\n"
+        "generator = device.generator(0, 'test')\n"
+        "training.fit(net, toys.data(33), toys.recipe(batch_size=33), epochs=12,\n"
+        "    learning_rate=0.01, generator=generator)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_skipping_pixels_first_gives_the_same_gradients():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 5, 1, stride=(2, 3))
+    images = torch.randn(4, 3, 7, 11)
+    plain = torch.autograd.grad(layer(images).square().sum(), layer.weight)[0]
+    with training._skipping_first(layer):
+        assert layer.stride == (1, 1)
+        inside = torch.autograd.grad(layer(images).square().sum(), layer.weight)[0]
+    assert layer.stride == (2, 3)
+    assert not layer._forward_pre_hooks
+    torch.testing.assert_close(inside, plain)

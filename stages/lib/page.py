@@ -87,15 +87,15 @@ def _headline_table(run: Run, summary: pd.DataFrame) -> str:
     for method, name in tables.METHODS.items():
         sparsity = 0.0 if method == "baseline" else run.sparsity
         values = tables.at(run.rows, method, sparsity)
-        if not len(values):
+        if method not in set(run.rows.method) or method == "best_per_layer":
             continue
         kept = tables.sparsest(run.rows, method, run.max_drop)
         line = summary[(summary.method == method) & (summary.target_sparsity == kept)]
         epochs = tables.count(line.extra_epochs.iloc[0]) if kept else "0"
         reached = tables.percent(kept) if kept else "" if method == "baseline" else "none"
-        drop = 100 * (values.mean() - dense.test_accuracy)
-        spread = tables.spread(values.mean(), values.std())
-        rows.append((name, spread, f"{drop:+.1f}", reached, epochs))
+        drop = f"{100 * (values.mean() - dense.test_accuracy):+.1f}" if len(values) else ""
+        spread = tables.spread(values.mean(), values.std()) if len(values) else "not measured"
+        rows.append((name, spread, drop, reached, epochs))
     return tables.markdown(headers, rows)
 
 
