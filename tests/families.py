@@ -39,7 +39,7 @@ FAMILIES = {
     "shufflenet_v2_x0_5": Family(refused={"rearranged": 21}, largest=0.9557),
     "convnext_tiny": Family(refused={"layer norm": 40}, largest=0.9318),
     "vit_b_16": Family(
-        options={"image_size": 32}, refused={"layer norm": 13, "heads": 12}, largest=0.8804
+        options={"image_size": 32}, refused={"layer norm": 13, "heads": 12}, largest=0.6618
     ),
     "swin_t": Family(refused={"layer norm": 16, "without calling": 24}, largest=0.6286),
 }
