@@ -179,6 +179,7 @@ def test_a_process_on_impossible_values_ends_with_2_and_writes_nothing(checkout)
     path = checkout / "params.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("test_images: ", "test_images: 9000"), encoding="utf-8")
+    (checkout / "data").mkdir()  # as in a clone
     before = files(checkout)
     done = run(checkout, "prepare_data")
     assert (done.returncode, done.stdout) == (2, "")
