@@ -55,7 +55,9 @@ def main(params, seed: int) -> None:
             for sparsity in options.sparsities
         ]
     except UserError as error:
-        raise UserError(f"structured_prune: seed {seed}: {error}") from None
+        raise UserError(
+            f"structured_prune: seed {seed}: {error} (structured_prune.sparsities, .scopes)"
+        ) from None
     with results.collect(paths.stage_directory("structured_prune", seed), ruler) as kept:
         outputs.write_csv(
             kept.directory / paths.FILTERS, records.PRUNED_LAYER, table_of(baseline, plan)

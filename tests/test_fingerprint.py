@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from stages.lib import listing
+from stages.lib.errors import UserError
 from stages.lib.fingerprint import of_images as fingerprint
+from stages.lib.fingerprint import of_network
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,6 +114,31 @@ def test_walking_is_sorted_by_name(folder):
 def test_home_is_understood(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert listing.folder("~/images") == Path("/home/somebody/images")
+
+
+def test_a_network_of_the_catalogue_without_weights_needs_no_file():
+    model = SimpleNamespace(name="convnet", weights="none")
+    assert of_network(model) == {"code": None, "weights": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "missing"),
+    [("nets/mine.py:build", "none", "nets/mine.py"), ("convnet", "w.pt", "w.pt")],
+)
+def test_a_missing_network_or_weights_is_said_before_any_work(
+    tmp_path, monkeypatch, name, weights, missing
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"{missing}: not found"):
+        of_network(SimpleNamespace(name=name, weights=weights))
+    for file in (Path("nets/mine.py"), Path("w.pt")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x = 1
+")
+    first = of_network(SimpleNamespace(name=name, weights=weights))
+    Path(missing).write_text("x = 2
+")
+    assert of_network(SimpleNamespace(name=name, weights=weights)) != first
 
 
 def test_no_heavy_library_is_imported():

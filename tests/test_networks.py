@@ -153,21 +153,21 @@ def complaint(model, image_shape=(1, 8, 8), classes=3):
 
 
 @pytest.mark.parametrize(
-    ("answer", "got"),
+    ("answer", "got", "remedy"),
     [
-        (lambda logits: logits[:, :2], "[2, 2]"),
-        (lambda logits: logits[:1], "[1, 3]"),
-        (lambda logits: logits[..., None], "[2, 3, 1]"),
-        (lambda logits: logits.sum(), "[]"),
-        (lambda logits: (logits, logits), "tuple"),
-        (lambda logits: {"logits": logits}, "dict"),
-        (lambda logits: None, "NoneType"),
+        (lambda logits: logits[:, :2], "[2, 2]", "let the factory take num_classes"),
+        (lambda logits: logits[:1], "[1, 3]", "let the factory take num_classes"),
+        (lambda logits: logits[..., None], "[2, 3, 1]", "let the factory take num_classes"),
+        (lambda logits: logits.sum(), "[]", "let the factory take num_classes"),
+        (lambda logits: (logits, logits), "a tuple", "return the logits alone"),
+        (lambda logits: {"logits": logits}, "a dict", "return the logits alone"),
+        (lambda logits: None, "a NoneType", "return the logits alone"),
     ],
 )
-def test_an_answer_that_is_no_logit_per_class_is_refused(answer, got):
+def test_an_answer_that_is_no_logit_per_class_is_refused(answer, got, remedy):
     text = complaint(Answering(answer))
-    assert f"answers two images with {got} where [2, 3] is wanted" in text
-    assert "let the factory take num_classes" in text
+    assert f"answers two images with {got} where a tensor [2, 3] is wanted" in text
+    assert text.endswith(remedy)
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 9), (3, 8, 8)])

@@ -284,6 +284,7 @@ def test_a_missing_factory_names_what_there_is(folder):
         ("\n1 / 0\n", 2, "ZeroDivisionError: division by zero"),
         ("x = 1\n\ndef make(:\n", 3, "invalid syntax"),
         ("import no_such_module_anywhere\n", 1, "ModuleNotFoundError: No module named"),
+        ("import no_such_module_anywhere\n", 1, "install it in this environment"),
         ("def make():\n    x = {}\n    return x['key']\n", 3, "KeyError: 'key'"),
         ("def make():\n    raise RuntimeError\n", 2, "RuntimeError: no message"),
         ("def make():\n    raise ValueError('one\\ntwo')\n", 2, "ValueError: one"),
@@ -313,3 +314,5 @@ def test_a_factory_that_wants_more_than_is_offered_says_what(folder):
     message = refused(name)
     assert f"{name}(num_classes=3)" in message
     assert "missing 1 required positional argument: 'depth'" in message
+    assert "is given those of " in message
+    assert "num_classes" in message.rpartition(";")[2]

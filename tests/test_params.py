@@ -191,6 +191,7 @@ def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
         ("structured_prune__sparsities", [0, 0.5], "structured_prune.sparsities[0]", "above 0"),
         ("structured_prune__scopes", ["locale"], "structured_prune.scopes[0]", "layer, global"),
         ("dtype_bench__dtypes", ["float8"], "dtype_bench.dtypes[0]", "did you mean float"),
+        ("model__name", "nets/mine.py", "model.name", "nets/mine.py:FUNCTION"),
         ("dtype_bench__networks", ["resnet"], "dtype_bench.networks[0]", "resnet152"),
         ("dtype_bench__devices", ["auto"], "dtype_bench.devices[0]", "one of cpu, cuda"),
         ("dtype_bench__seconds", 0, "dtype_bench.seconds", "above 0"),

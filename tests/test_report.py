@@ -83,7 +83,8 @@ def formats(latency=(1.0, 9.0, 2.0), gpu=None, sizes=(4000, 2000, 2000), drop=0.
                     {
                         "network": network, "image_shape": "1×8×8", "device": device,
                         "dtype": name, "batch_size": 1, "parameters": 1000,
-                        "bytes_on_disk": sizes[index], "threads": 2,
+                        "bytes_on_disk": 700 + sizes[index], "tensor_bytes": sizes[index],
+                        "threads": 2,
                         "accuracy": 0.9 - drop * (index > 0)
                         if network == "baseline" and times else math.nan,
                         "agreement": math.nan, "agreement_images": math.nan,
@@ -344,3 +345,56 @@ def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
     text = page.render(dataclasses.replace(run, filters=filters), [], pictures)
     assert "2 of the network's 2 layers keep all their filters" in text
     assert "| a layer norm runs over its channels |" in text
+
+
+def busy(factor):
+    run = a_run()
+    control = run.latencies.method == "global"
+    latencies = run.latencies.assign(
+        relative_to_baseline=run.latencies.relative_to_baseline.where(~control, factor)
+    )
+    return dataclasses.replace(run, latencies=latencies)
+
+
+def rendered(run):
+    evidence = findings.Evidence(run.rows, run.layers, run.formats, run.sparsity)
+    return page.render(run, findings.judge(evidence), {name: f"{name}.svg" for name in PICTURES})
+
+
+@pytest.mark.parametrize(
+    ("factor", "trusted"), [(0.7, False), (0.9, True), (1.2, True), (1.6, False)]
+)
+def test_a_masked_network_that_takes_other_time_than_the_dense_one_is_a_warning(factor, trusted):
+    text = rendered(busy(factor))
+    assert f"{factor:.2f} to {factor:.2f} times" in text
+    assert ("do not trust these ratios" not in text) == trusted
+
+
+def of_images(test, accuracy, classes=2):
+    run = a_run(seeds=(0,))
+    rows = run.rows.copy()
+    rows.loc[rows.method == "baseline", "test_accuracy"] = accuracy
+    meta = run.meta | {
+        "images": {"train": 9, "validation": 9, "test": test},
+        "classes": [f"class {index}" for index in range(classes)],
+    }
+    return rendered(dataclasses.replace(run, rows=rows, meta=meta))
+
+
+@pytest.mark.parametrize(
+    ("test", "accuracy", "classes", "chance", "few"),
+    [
+        (1000, 0.9, 2, False, False),
+        (1000, 0.52, 2, True, False),
+        (1000, 0.55, 2, False, False),
+        (1000, 0.11, 10, True, False),
+        (1000, 0.15, 10, False, False),
+        (50, 0.6, 2, True, True),
+        (199, 0.9, 2, False, True),
+        (200, 0.9, 2, False, False),
+    ],
+)
+def test_a_baseline_at_chance_and_few_images_are_warnings(test, accuracy, classes, chance, few):
+    text = of_images(test, accuracy, classes)
+    assert ("no better than chance" in text) == chance
+    assert (f"Only {test} test images" in text) == few

@@ -57,6 +57,7 @@ def _whole_network_lines(summary: pd.DataFrame) -> pd.DataFrame:
 
 def _accuracy_lines(lines: pd.DataFrame, dense: float, domain: list[float]) -> alt.LayerChart:
     present = [method for method in METHOD_CHART if method in set(lines.method)]
+    names = [tables.METHODS[method] for method in present]
     base = alt.Chart(lines, width=WIDTH, height=HEIGHT).encode(
         x=alt.X(
             "target_sparsity:Q",
@@ -67,7 +68,7 @@ def _accuracy_lines(lines: pd.DataFrame, dense: float, domain: list[float]) -> a
             "name:N",
             title=None,
             scale=alt.Scale(
-                domain=[tables.METHODS[method] for method in present],
+                domain=names,
                 range=[COLOURS[METHOD_CHART.index(method)] for method in present],
             ),
         ),
@@ -79,7 +80,12 @@ def _accuracy_lines(lines: pd.DataFrame, dense: float, domain: list[float]) -> a
     ).encode(
         y=accuracy,
         strokeDash=alt.StrokeDash(
-            "trained:N", scale=alt.Scale(domain=[True, False], range=[[1, 0], [5, 4]]), legend=None
+            "name:N",
+            title=None,
+            scale=alt.Scale(
+                domain=names,
+                range=[[5, 4] if method in UNTRAINED else [1, 0] for method in present],
+            ),
         ),
     )
     bars = base.mark_rule(opacity=0.55, clip=True).encode(
@@ -119,7 +125,8 @@ def accuracy_close_up(summary: pd.DataFrame) -> alt.LayerChart:
     top = min(1, max(dense, lines.high.max()) + 0.005)
     return _accuracy_lines(lines[lines.trained], dense, [max(0, dense - CLOSE_UP), top]).properties(
         title=alt.TitleParams(
-            "The last ten points", subtitle="methods that train after pruning; black: the baseline"
+            "Close up: the ten points below the baseline",
+            subtitle="methods that train after pruning; black: the dense baseline",
         )
     )
 
@@ -171,6 +178,12 @@ def sensitivity(summary: pd.DataFrame) -> alt.LayerChart:
     )
 
 
+def _whole_ticks(most: int) -> list[int]:
+    """Round whole numbers from 1 or a step up to `most`, a dozen at most."""
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if most <= 12 * step)
+    return [1, *range(step, most + 1, step)] if step > 1 else list(range(1, most + 1))
+
+
 def learning_curves(curves: pd.DataFrame) -> alt.FacetChart:
     """Training and validation accuracy by epoch, one line a seed. curves: the learning curves of
     all seeds with a column `seed`.
@@ -186,7 +199,11 @@ def learning_curves(curves: pd.DataFrame) -> alt.FacetChart:
         alt.Chart(long, width=WIDTH, height=220)
         .mark_line(strokeWidth=1.5, opacity=0.9, point=alt.OverlayMarkDef(size=16))
         .encode(
-            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X(
+                "epoch:Q",
+                axis=alt.Axis(format="d", values=_whole_ticks(curves.epoch.max())),
+                scale=alt.Scale(zero=False),
+            ),
             y=alt.Y(
                 "accuracy:Q",
                 axis=_percent_axis("accuracy"),
@@ -252,7 +269,11 @@ def accuracy_by_bits(summary: pd.DataFrame) -> alt.Chart:
                 "weight_bits:Q",
                 axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"),
             ),
-            y=alt.Y("test_accuracy:Q", axis=_percent_axis("test accuracy")),
+            y=alt.Y(
+                "test_accuracy:Q",
+                axis=_percent_axis("test accuracy"),
+                scale=alt.Scale(domain=[0, 1]),
+            ),
             color=alt.Color(
                 "setting:N",
                 title=None,

@@ -118,7 +118,8 @@ def recovery(evidence: Evidence) -> Finding:
         f" → {tables.accuracy(tables.at(rows, 'finetune', p))}"
         for p in damaged
     ]
-    here = f"{epochs} epochs; " + ("; ".join(parts) or "no sparsity had lost accuracy")
+    told = "; ".join(parts) or "no sparsity had lost accuracy"
+    here = f"{tables.times(epochs, 'epoch')}; {told}"
     if harmed:
         here += f"; fine-tuning cost accuracy at {', '.join(map(tables.percent, harmed))}"
     agrees = "yes" if len(gained) == len(damaged) and not harmed else "partly"
@@ -155,7 +156,7 @@ def iterative_best(evidence: Evidence) -> Finding:
         f" of {len(points)} sparsities; at {tables.percent(last)}"
         f" {tables.accuracy(tables.at(rows, 'iterative', last))}, one-shot + fine-tuning"
         f" {tables.accuracy(tables.at(rows, 'finetune', last))}. Not at equal cost: by then it has"
-        f" trained {spent} epochs, fine-tuning"
+        f" trained {tables.times(spent, 'epoch')}, fine-tuning"
         f" {_epochs(rows, 'finetune')}"
     )
     return Finding(
@@ -204,13 +205,15 @@ def _latencies(table: pd.DataFrame) -> str:
 
 
 def half_size(evidence: Evidence) -> Finding:
-    """Agrees if every half format's file is within 5 % of half of float32's, for every network."""
+    """Agrees if in every half format the weights take within 5 % of half of float32's bytes, for
+    every network; a file's header, which does not shrink, is left out."""
     parts, ratios = [], []
     for network, table in evidence.formats.groupby("network", sort=False):
         sizes = table.groupby("dtype", sort=False).bytes_on_disk.first()
         if "float32" not in sizes or len(sizes) < 2:
             continue
-        ratios += [value / sizes["float32"] for name, value in sizes.items() if name != "float32"]
+        weights = table.groupby("dtype", sort=False).tensor_bytes.first()
+        ratios += [bytes_ / weights["float32"] for bytes_ in weights.drop("float32")]
         listed = ", ".join(f"{name} {tables.size(value)}" for name, value in sizes.items())
         parts.append(f"{network}: {listed}")
     agrees = "yes" if all(abs(ratio - 0.5) < 0.025 for ratio in ratios) else "no"

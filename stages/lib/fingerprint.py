@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib import listing, own
+from stages.lib.errors import UserError
+from stages.lib.params import NO_WEIGHTS
 
 
 def of_images(data: Any) -> dict[str, Any]:
@@ -46,14 +48,25 @@ def of_images(data: Any) -> dict[str, Any]:
 
 def of_network(model: Any) -> dict[str, Any]:
     """The SHA-256 of the person's own network file, with what it imports from beside it, and of
-    their weights; None where there is none, or where it is missing, which the training will say.
+    their weights; None where the params name none.
 
-    model: the params section.
+    model: the params section. UserError where a file is missing: said here, before any image is
+    prepared.
     """
-    code = own.fingerprint(model.name) if own.is_own(model.name) else None
-    try:
-        with Path(model.weights).open("rb") as file:
-            weights = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        weights = None
-    return {"code": code, "weights": weights}
+    found: dict[str, Any] = {"code": None, "weights": None}
+    if own.is_own(model.name):
+        own.must_exist(model.name)
+        found["code"] = own.fingerprint(model.name)
+    if model.weights != NO_WEIGHTS:
+        try:
+            with Path(model.weights).open("rb") as file:
+                found["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise UserError(
+                f"model.weights: {model.weights}: not found; give a file's path, or none"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"model.weights: {model.weights}: cannot be read ({error.strerror})"
+            ) from None
+    return found

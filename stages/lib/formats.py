@@ -46,6 +46,7 @@ class FormatRow:
     batch_size: int
     parameters: int
     bytes_on_disk: int
+    tensor_bytes: int
     threads: int
     accuracy: float | None = None
     agreement: float | None = None
@@ -64,6 +65,11 @@ def cast(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Modul
         .to(device=device, dtype=dtype, memory_format=torch.channels_last)
         .eval()
     )
+
+
+def tensor_bytes(model: nn.Module) -> int:
+    """Bytes of all weights and buffers, without a file's header."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def bytes_on_disk(model: nn.Module) -> int:
@@ -240,6 +246,7 @@ def bench(
                 batch_size=0,
                 parameters=counting.parameters(on_cpu),
                 bytes_on_disk=size_on_disk,
+                tensor_bytes=tensor_bytes(on_cpu),
                 threads=threads,
             )
             if device_name == "cuda" and not torch.cuda.is_available():

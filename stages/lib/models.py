@@ -50,11 +50,8 @@ def architecture(
     common |= {"image_size": list(image_size), "classes": classes}
     if not own.is_own(name):
         return common
-    code = own.fingerprint(name)
-    if code is None:
-        file, _ = own.split(name)
-        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
-    return {**common, "code": code}
+    own.must_exist(name)
+    return {**common, "code": own.fingerprint(name)}
 
 
 def dense_architecture(description: Architecture) -> Architecture:
@@ -65,8 +62,8 @@ def dense_architecture(description: Architecture) -> Architecture:
 def _build_own(name: str, code: str, in_channels: int, image_size: list[int], classes: int):
     if own.fingerprint(name) != code:
         raise UserError(
-            f"{own.split(name)[0]}: changed or gone since the network was made from it;"
-            " bring that version back, or run `dvc repro`"
+            f"{own.split(name)[0]} has changed, or is gone, since the network was made from it;"
+            " run `dvc repro`, or bring that version back"
         )
     size = image_size[0] if len(set(image_size)) == 1 else tuple(image_size)
     offered = {"num_classes": classes, "in_channels": in_channels, "image_size": size}
@@ -162,8 +159,9 @@ def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
     finally:
         model.train(training)
     if not isinstance(given, torch.Tensor) or given.shape != (2, classes):
-        got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
-        raise UserError(
-            f"model.name: {name} answers two images with {got} where [2, {classes}] is wanted: a"
-            " logit per class; let the factory take num_classes"
-        )
+        wanted = f"where a tensor [2, {classes}] is wanted, a logit per class"
+        if isinstance(given, torch.Tensor):
+            got, remedy = list(given.shape), "let the factory take num_classes"
+        else:
+            got, remedy = f"a {type(given).__name__}", "return the logits alone"
+        raise UserError(f"model.name: {name} answers two images with {got} {wanted}; {remedy}")

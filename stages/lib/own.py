@@ -26,6 +26,14 @@ def split(name: str) -> tuple[Path, str]:
     return Path(file), factory
 
 
+def must_exist(name: str) -> Path:
+    """The file of `path/to/file.py:factory`; UserError where it is missing."""
+    file, _ = split(name)
+    if not file.is_file():
+        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
+    return file
+
+
 def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
     """Modules and packages within `folder` that `file`, somewhere in it, imports, as files."""
     names: set[tuple[str, ...]] = set()
@@ -74,14 +82,20 @@ def fingerprint(name: str) -> str | None:
 def _blame(file: Path, error: BaseException) -> str:
     """The last line of the user's own code in a traceback, and what was raised there."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}: {error.msg}"
+        place = Path(error.filename)
+        if place.is_relative_to(Path.cwd()):
+            place = place.relative_to(Path.cwd())
+        return f"{place}, line {error.lineno}: {error.msg}"
     lines = [
         f"{file}, line {frame.lineno}: "
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename) == file.resolve()
     ]
     text = str(error).splitlines()[0] if str(error) else "no message"
-    return f"{lines[-1] if lines else f'{file}: '}{type(error).__name__}: {text}"
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = "; install it in this environment, or put it beside the file"
+    return f"{lines[-1] if lines else f'{file}: '}{type(error).__name__}: {text}{hint}"
 
 
 # The names of the modules that each folder of the user's has brought in.
@@ -141,13 +155,11 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
     UserError where the file or the factory is missing, or, with the line of the user's file, where
     either raises.
     """
-    file, _ = split(name)
-    if not file.is_file():
-        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
+    file = must_exist(name)
     with _importable(file.resolve().parent):
         factory = _load(name)
         try:
-            takes = inspect.signature(factory).parameters.values()
+            takes = tuple(inspect.signature(factory).parameters.values())
         except (TypeError, ValueError):
             takes = ()
         everything = any(one.kind is one.VAR_KEYWORD for one in takes)
@@ -159,4 +171,14 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
             return factory(**wanted)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             given = ", ".join(f"{key}={value}" for key, value in wanted.items())
-            raise UserError(f"model.name: {name}({given}): {_blame(file, error)}") from None
+            missing = [
+                one.name
+                for one in takes
+                if one.name in named and one.default is one.empty and one.name not in offered
+            ]
+            hint = (
+                f"; a factory is given those of {', '.join(offered)} that it names"
+                if missing
+                else ""
+            )
+            raise UserError(f"model.name: {name}({given}): {_blame(file, error)}{hint}") from None

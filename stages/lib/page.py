@@ -22,6 +22,10 @@ AGREES = {
 
 # Tables of more lines than this are folded.
 LONG = 24
+# Two networks of equal work may differ by this factor in time; more is the machine's load.
+LATENCY_TOLERANCE = 1.25
+# With fewer test images than this, one image is half a point or more.
+FEW_IMAGES = 200
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,50 @@ def _latency_table(latencies: pd.DataFrame) -> str:
     return tables.markdown(headers, rows)
 
 
+def _control_line(latencies: pd.DataFrame) -> str:
+    """What the masked network's time says of the machine: it does the dense one's work."""
+    control = latencies[latencies.method == "global"].relative_to_baseline
+    if control.empty:
+        return ""
+    least, most = control.min(), control.max()
+    line = (
+        "The masked network does exactly the work of the dense one, so it is the control: its time"
+        f" was {least:.2f} to {most:.2f} times the dense network's.\n"
+    )
+    if least >= 1 / LATENCY_TOLERANCE and most <= LATENCY_TOLERANCE:
+        return line
+    return line + (
+        "\n**The machine was busy: do not trust these ratios.** Run `dvc repro -f latency_bench`"
+        " when it is quiet, or raise `latency_bench.seconds`.\n"
+    )
+
+
+def _warnings(run: Run, dense: pd.Series) -> list[str]:
+    """What a reader must know before any number: a baseline that learned nothing, few images."""
+    images, classes = run.meta["images"]["test"], len(run.meta["classes"])
+    chance = 1 / classes
+    found = []
+    if dense.test_accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / images):
+        found.append(
+            f"**The baseline is no better than chance** ({100 * chance:.1f} % for {classes}"
+            " classes): what follows says nothing about pruning. Train it longer, or with another"
+            " learning rate (`train_baseline`).\n"
+        )
+    if images < FEW_IMAGES:
+        found.append(
+            f"**Only {images} test images**: one of them is {100 / images:.1f} points, and"
+            " differences of a few images are chance.\n"
+        )
+    return found
+
+
+def _protocol(run: Run) -> str:
+    seeds = ", ".join(map(str, run.seeds))
+    if len(run.seeds) == 1:
+        return f"One seed ({seeds}): no spread over seeds is known"
+    return f"Mean ± sample standard deviation over {len(run.seeds)} seeds ({seeds})"
+
+
 def _folded(summary: str, table: str, lines: int) -> str:
     """A table as it is, or to be opened by a click where it is long."""
     if lines <= LONG:
@@ -307,7 +355,6 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
     """The whole page. figures: paths relative to the page, by the names used below."""
     summary = tables.summary(run.rows)
     dense = summary[summary.method == "baseline"].iloc[0]
-    seeds = ", ".join(map(str, run.seeds))
 
     def picture(name: str, text: str) -> str:
         return f"![{text}]({figures[name]})\n"
@@ -317,8 +364,9 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         f"A network of {tables.count(dense.parameters)} parameters"
         f" ({tables.size(dense.bytes_on_disk)} in float32, {tables.count(dense.multiply_adds)}"
         f" multiply-adds an image), {tables.spread(dense.test_accuracy, dense.test_accuracy_std)} %"
-        f" on the test images. Mean ± sample standard deviation over {len(run.seeds)} seed(s)"
-        f" ({seeds}); test accuracy is reported, never chosen on.\n",
+        f" on the test images. {_protocol(run)}; test accuracy is reported, never chosen"
+        " on.\n",
+        *_warnings(run, dense),
         _headline_table(run, summary) + "\n",
         "The sparsest point is chosen on validation: the largest sparsity measured at which mean"
         f" validation accuracy is within {_points(run.max_drop)} of the baseline's.\n",
@@ -349,6 +397,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         "Medians over seeds; all networks of a seed are timed in turns, so that their ratios stand"
         " on the same machine load. Spread: interquartile range of blocks of calls.\n",
         _latency_table(run.latencies) + "\n",
+        *filter(None, [_control_line(run.latencies)]),
         *filter(None, [_refused_section(run.filters)]),
         "## Number formats\n",
         picture("formats", "Latency by number format"),

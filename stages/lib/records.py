@@ -61,8 +61,8 @@ LAYER = ("parameter", "kind", "shape", "count", "multiply_adds", "prunable")
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 FORMAT = (
     "network", "image_shape", "device", "dtype", "batch_size", "parameters", "bytes_on_disk",
-    "threads", "accuracy", "agreement", "agreement_images", "latency_ms", "latency_iqr_ms", "runs",
-    "peak_memory_bytes", "note",
+    "tensor_bytes", "threads", "accuracy", "agreement", "agreement_images", "latency_ms",
+    "latency_iqr_ms", "runs", "peak_memory_bytes", "note",
 )  # fmt: skip
 LATENCY = (
     "seed", "method", "target_sparsity", "device", "batch_size", "threads", "latency_ms",

@@ -175,13 +175,26 @@ def file(*suffixes: str) -> Rule:
 
 
 def network(names: Sequence[str], is_own: Callable[[str], bool]) -> Rule:
-    """The name of a network: one of `names`, or what `is_own` accepts."""
+    """The name of a network: one of `names`, or what `is_own` accepts; a file without its factory
+    is told what to add."""
     allowed = (
         "convnet, resnet20, resnet56, a classification model of torchvision (resnet18,"
         " mobilenet_v3_small, …) or path/to/file.py:factory"
     )
 
-    return _named(names, allowed, lambda value: value in names or is_own(value))
+    named = _named(names, allowed, lambda value: value in names or is_own(value))
+
+    def problems(value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, str) and value.endswith(".py"):
+            yield (
+                "",
+                f"{shown(value)} names no factory (did you mean {value}:FUNCTION, with the"
+                f" function that returns the network?); allowed: {allowed}",
+            )
+        else:
+            yield from named.problems(value)
+
+    return Rule(allowed, problems)
 
 
 def listing(item: Rule, *, ascending: bool = False) -> Rule:

@@ -79,6 +79,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def times(number: int, what: str) -> str:
+    """A count and its noun: 1 epoch, 5 epochs."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
 def milliseconds(value: float) -> str:
     """A latency to three significant digits, whatever its size; empty where it is not known."""
     if pd.isna(value):
