@@ -133,11 +133,9 @@ def test_a_missing_network_or_weights_is_said_before_any_work(
         of_network(SimpleNamespace(name=name, weights=weights))
     for file in (Path("nets/mine.py"), Path("w.pt")):
         file.parent.mkdir(exist_ok=True)
-        file.write_text("x = 1
-")
+        file.write_text("x = 1\n")
     first = of_network(SimpleNamespace(name=name, weights=weights))
-    Path(missing).write_text("x = 2
-")
+    Path(missing).write_text("x = 2\n")
     assert of_network(SimpleNamespace(name=name, weights=weights)) != first
 
 
