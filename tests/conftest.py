@@ -36,6 +36,8 @@ TINY = {
     "iterative_prune": {
         "target": 0.6, "step": 0.3, "epochs_per_step": 1, "learning_rate": 0.05,
     },
+    "controls": {"finetuned": ["baseline", "uniform", "random_global"]},
+    "equal_budget": {"sparsities": [0.6]},
     "structured_prune": {
         "sparsities": [0.6], "scopes": ["layer"], "epochs": 1, "learning_rate": 0.05,
     },
@@ -48,7 +50,7 @@ TINY = {
         "bits": [4, 8], "schemes": ["affine", "symmetric"], "granularities": ["tensor"],
         "store_bits": [8],
     },
-    "report": {"sparsity": 0.6},
+    "report": {"sparsity": 0.6, "confidence": 0.95, "tolerance": 0.01},
 }  # fmt: skip
 
 

@@ -45,6 +45,8 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float16", "bfloat16")
 NETWORKS = ("baseline", "resnet152")
 SCOPES = ("layer", "global")
+# What can be fine-tuned beside the globally pruned networks, to compare them with.
+CONTROLS = ("baseline", "uniform", "random_global")
 SCHEMES = ("affine", "symmetric")
 GRANULARITIES = ("tensor", "channel")
 
@@ -122,6 +124,16 @@ class IterativePrune:
 
 
 @dataclass(frozen=True)
+class Controls:
+    finetuned: list[str] = _setting(listing(choice(*CONTROLS)))
+
+
+@dataclass(frozen=True)
+class EqualBudget:
+    sparsities: list[float] = _setting(listing(POSITIVE_SPARSITY, ascending=True))
+
+
+@dataclass(frozen=True)
 class StructuredPrune:
     sparsities: list[float] = _setting(listing(POSITIVE_SPARSITY, ascending=True))
     scopes: list[str] = _setting(listing(choice(*SCOPES)))
@@ -157,6 +169,8 @@ class IntQuantize:
 @dataclass(frozen=True)
 class Report:
     sparsity: float = _setting(SPARSITY)
+    confidence: float = _setting(number(least=0.5, below=1))
+    tolerance: float = _setting(FRACTION)
 
 
 # A section is a mapping of keys (a dataclass above) or one bare value (a rule).
@@ -171,6 +185,8 @@ SECTIONS: dict[str, type | Rule] = {
     "layerwise_sweep": LayerwiseSweep,
     "finetune": Finetune,
     "iterative_prune": IterativePrune,
+    "controls": Controls,
+    "equal_budget": EqualBudget,
     "structured_prune": StructuredPrune,
     "dtype_bench": DtypeBench,
     "latency_bench": LatencyBench,
@@ -256,6 +272,13 @@ def _cross_problems(sections: dict[str, Any]) -> Iterator[str]:
             f"iterative_prune.target: {iterative.target} is below iterative_prune.step"
             f" ({iterative.step}); allowed: at least one step"
         )
+    for sparsity in sections["equal_budget"].sparsities:
+        if sparsity not in sections["sparsities"] or sparsity > iterative.target:
+            reached = [point for point in sections["sparsities"] if 0 < point <= iterative.target]
+            yield (
+                f"equal_budget.sparsities: {sparsity} is not among the sparsities that iterative"
+                f" pruning reaches; allowed: {', '.join(map(str, reached))}"
+            )
     quantize = sections["int_quantize"]
     for bits in quantize.store_bits:
         if bits not in quantize.bits:

@@ -19,8 +19,9 @@ class Row:
     """seed; method; layer: a layer's name or "all"; weight_bits: 32 where nothing was quantized;
     target_sparsity asked for and sparsity reached, both shares of the baseline's prunable
     weights; parameters and nonzero_parameters, batch norm's and biases too; multiply_adds with a
-    nonzero weight, for one image; extra_epochs of training spent after the baseline; accuracies;
-    bytes_on_disk of the model's file; model: that file's path where it is kept, else empty.
+    nonzero weight, for one image; extra_epochs of training spent after the baseline; accuracies,
+    top-1; bytes_on_disk of the model's file; test_top5: top-5 accuracy where there are 20 classes
+    or more, else None; model: the file's path where it is kept, else empty.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class Row:
     validation_accuracy: float
     test_accuracy: float
     bytes_on_disk: int
+    test_top5: float | None = None
     model: str = ""
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class Row:
             "test_accuracy",
         ):
             object.__setattr__(self, name, round(float(getattr(self, name)), 6))
+        if self.test_top5 is not None:
+            object.__setattr__(self, "test_top5", round(float(self.test_top5), 6))
 
 
 # The other tables, by what a line of them is about.
@@ -71,6 +75,13 @@ LATENCY = (
 
 REMEDY = "delete it and run `dvc repro`"
 COLUMNS = {field.name: field.type for field in fields(Row)}
+
+
+def _share_or_none(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+PARSERS = {name: _share_or_none if kind == float | None else kind for name, kind in COLUMNS.items()}
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -107,7 +118,7 @@ def read(path: Path) -> list[Row]:
         try:
             if None in line or None in line.values():
                 raise ValueError("more or fewer cells than columns")
-            rows.append(Row(**{name: kind(line[name]) for name, kind in COLUMNS.items()}))
+            rows.append(Row(**{name: parse(line[name]) for name, parse in PARSERS.items()}))
         except (TypeError, ValueError):
             raise UserError(f"{path}: line {reader.line_num} is not a row; {REMEDY}") from None
     return rows

@@ -9,11 +9,18 @@ from tabulate import tabulate
 # Methods in the order in which the course takes them, with the names that people read.
 METHODS = {
     "baseline": "dense baseline",
+    "random_uniform": "random, every layer alike",
+    "random_global": "random, global",
     "uniform": "uniform (every layer alike)",
     "best_per_layer": "best trade-off per layer",
     "global": "global",
+    "baseline_finetune": "dense + fine-tuning",
+    "random_global_finetune": "random, global + fine-tuning",
+    "uniform_finetune": "uniform + fine-tuning",
     "finetune": "global + fine-tuning",
     "iterative": "iterative",
+    "baseline_long": "dense + iterative's epochs",
+    "finetune_long": "global + iterative's epochs",
     "structured_layer": "structured, per layer",
     "structured_global": "structured, global",
     "structured_layer_finetune": "structured, per layer + fine-tuning",
