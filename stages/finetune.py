@@ -2,8 +2,9 @@
 
 from tqdm import tqdm
 
-from stages.lib import device, masks, paths, results, setting, training
+from stages.lib import masks, paths, results, setting
 from stages.lib.cli import run_stage
+from stages.lib.recovery import recover
 
 
 def main(params, seed: int) -> None:
@@ -16,16 +17,16 @@ def main(params, seed: int) -> None:
             params.sparsities, "finetune", unit="model", leave=False, disable=None
         ):
             pruned = setting.load_network(at, pruned_models / paths.model_name("global", sparsity))
-            model, _ = training.fit(
+            model = recover(
+                at,
                 pruned,
-                at.data,
                 params.training,
+                seed,
+                "finetune",
+                f"{sparsity:g}",
                 epochs=options.epochs,
                 learning_rate=options.learning_rate,
-                precision=at.precision,
-                generator=device.generator(seed, f"finetune {sparsity:g}"),
                 held=masks.of_zeros(pruned),
-                label="finetune",
             )
             kept.keep(
                 model,

@@ -2,8 +2,9 @@
 
 from tqdm import tqdm
 
-from stages.lib import device, masks, paths, results, setting, training
+from stages.lib import masks, paths, results, setting
 from stages.lib.cli import run_stage
+from stages.lib.recovery import recover
 
 
 def main(params, seed: int) -> None:
@@ -16,16 +17,16 @@ def main(params, seed: int) -> None:
         steps = masks.schedule(options.step, options.target, params.sparsities)
         for sparsity in tqdm(steps, "iterative_prune", unit="step", leave=False, disable=None):
             held = masks.global_magnitude(masks.prunable(model), sparsity, within=held)
-            model, _ = training.fit(
+            model = recover(
+                at,
                 model,
-                at.data,
                 params.training,
+                seed,
+                "iterative_prune",
+                f"{sparsity:g}",
                 epochs=options.epochs_per_step,
                 learning_rate=options.learning_rate,
-                precision=at.precision,
-                generator=device.generator(seed, f"iterative_prune {sparsity:g}"),
                 held=held,
-                label="iterative_prune",
             )
             spent += options.epochs_per_step
             kept.keep(

@@ -24,7 +24,7 @@ from stages.lib.errors import UserError
 
 SEEDED = (
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
-    "structured_prune", "int_quantize",
+    "controls", "equal_budget", "structured_prune", "int_quantize",
 )  # fmt: skip
 
 

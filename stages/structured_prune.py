@@ -4,7 +4,6 @@ from tqdm import tqdm
 
 from stages.lib import (
     channels,
-    device,
     masks,
     outputs,
     paths,
@@ -13,10 +12,10 @@ from stages.lib import (
     results,
     setting,
     structured,
-    training,
 )
 from stages.lib.cli import run_stage
 from stages.lib.errors import UserError
+from stages.lib.recovery import recover
 
 # Sums over fewer filters run in another order; more than this is not rounding, in float32 either.
 TOLERANCE = 1e-4
@@ -80,15 +79,15 @@ def main(params, seed: int) -> None:
                 paths.model_name(method, sparsity),
                 target_sparsity=sparsity,
             )
-            model, _ = training.fit(
+            model = recover(
+                at,
                 small,
-                at.data,
                 params.training,
+                seed,
+                "structured_prune",
+                f"{scope} {sparsity:g}",
                 epochs=options.epochs,
                 learning_rate=options.learning_rate,
-                precision=at.precision,
-                generator=device.generator(seed, f"structured_prune {scope} {sparsity:g}"),
-                label="structured_prune",
             )
             kept.keep(
                 model,

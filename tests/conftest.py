@@ -56,7 +56,7 @@ TINY = {
 
 SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
-    "structured_prune", "int_quantize", "latency_bench",
+    "controls", "equal_budget", "structured_prune", "int_quantize", "latency_bench",
 }  # fmt: skip
 ALWAYS = {"probe_hardware", "probe_inputs"}
 

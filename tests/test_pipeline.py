@@ -32,14 +32,18 @@ CHANGES = [
                 "global_prune",
                 "finetune",
                 "iterative_prune",
+                "controls",
+                "equal_budget",
                 "latency_bench",
                 "report",
             }
         ),
     ),
     ("layerwise_sweep.max_accuracy_drop", 0.5, of_seed({"layerwise_sweep", "report"})),
-    ("finetune.epochs", 2, of_seed({"finetune", "report"})),
-    ("iterative_prune.step", 0.2, of_seed({"iterative_prune", "report"})),
+    ("finetune.epochs", 2, of_seed({"finetune", "controls", "report"})),
+    ("iterative_prune.step", 0.2, of_seed({"iterative_prune", "equal_budget", "report"})),
+    ("controls.finetuned", ["uniform"], of_seed({"controls", "report"})),
+    ("equal_budget.sparsities", [0.4, 0.6], of_seed({"equal_budget", "report"})),
     (
         "structured_prune.epochs",
         2,
@@ -117,21 +121,39 @@ def test_kept_models_are_as_sparse_as_their_rows_say(tiny):
             assert (tiny.path / row.model).stat().st_size == row.bytes_on_disk
 
 
-def test_predictions_of_every_kept_model_give_its_accuracy(tiny):
+def test_predictions_of_every_whole_network_give_its_accuracy(tiny):
     import numpy as np
     from safetensors.numpy import load_file
 
-    from stages.lib import records
+    from stages.lib import paths, records
 
     labels = np.load(tiny.path / "data/prepared/test_labels.npy")
-    for stage in SEEDED - {"layerwise_sweep", "latency_bench"}:
+    for stage in SEEDED - {"latency_bench"}:
         directory = tiny.path / f"artifacts/{stage}/seed-0"
         predictions = load_file(directory / "predictions.safetensors")
-        kept = [row for row in records.read(directory / "rows.csv") if row.model]
-        assert kept
-        for row in kept:
-            predicted = predictions[row.model.rpartition("/")[2]]
+        rows = [row for row in records.read(directory / "rows.csv") if row.layer == "all"]
+        assert len(predictions) == len(rows) > 0
+        for row in rows:
+            name = paths.prediction_name(row.method, row.target_sparsity, row.weight_bits)
+            predicted = predictions[name]
             assert (predicted == labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)
+
+
+def test_equal_budget_spends_what_iterative_pruning_had_spent(tiny):
+    from stages.lib import records
+
+    def spent(stage):
+        rows = records.read(tiny.path / f"artifacts/{stage}/seed-0/rows.csv")
+        return {(row.method, row.target_sparsity): row.extra_epochs for row in rows}
+
+    iterative, equal = spent("iterative_prune"), spent("equal_budget")
+    assert equal[("baseline_long", 0.0)] == max(iterative.values())
+    assert equal[("finetune_long", 0.6)] == iterative[("iterative", 0.6)]
+
+
+def test_every_stage_leaves_its_time(tiny):
+    times = {file.stem for file in (tiny.path / "artifacts/times").iterdir()}
+    assert {"prepare_data", "report", "finetune-0", "controls-0"} <= times
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,22 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 
+from stages.lib import outputs, paths
 from stages.lib import params as parameters
 from stages.lib.errors import UserError
+
+
+def _note_time(arguments: argparse.Namespace, seconds: float) -> None:
+    """What the report tells of the stages' times; beside their outputs, which repeat."""
+    stage = sys.modules["__main__"].__spec__
+    if stage is None or not stage.name.startswith("stages."):
+        return  # called by something else than `python -m stages.NAME`
+    file = paths.time_file(stage.name.rpartition(".")[2], getattr(arguments, "seed", None))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    outputs.write_json(file, {"seconds": round(seconds, 1)})
 
 
 def run_stage(
@@ -25,6 +37,7 @@ def run_stage(
     if per_seed:
         parser.add_argument("--seed", type=int, required=True, help="one of params.yaml's seeds")
     arguments = parser.parse_args(argv)
+    start = time.perf_counter()
     try:
         if per_seed:
             seeds = parameters.read("seeds").seeds
@@ -34,6 +47,7 @@ def run_stage(
             main(parameters.read(*reads), arguments.seed)
         else:
             main(parameters.read(*reads))
+        _note_time(arguments, time.perf_counter() - start)
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -15,6 +15,8 @@ from stages.lib.prepared import Dataset, Part
 # what a layer puts out keeps its size in memory.
 BATCH = 500
 PIXELS = 32 * 32
+# Top-5 accuracy says little where five are a large part of all classes.
+LEAST_CLASSES_FOR_TOP5 = 20
 # Of a GPU's free memory, what a data set may take before it stays in the host's.
 DEVICE_SHARE = 0.5
 
@@ -96,8 +98,8 @@ def on_device(dataset: Dataset, device: torch.device, normalize: Normalize | Non
     )
 
 
-def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
-    """The class of the largest logit for each sample: int64 [n], on the CPU.
+def _logits(model: nn.Module, samples: Samples) -> Iterator[torch.Tensor]:
+    """The logits of each batch, in order, on the network's device.
 
     Evaluation mode while it runs; the mode before is put back. The normalised images go to the
     device and the dtype of the network's weights.
@@ -106,9 +108,24 @@ def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
     first = next(model.parameters())
     model.eval()
     with torch.inference_mode():
-        parts = [model(batch.to(first)).argmax(1).cpu() for batch in samples.batches()]
+        for batch in samples.batches():
+            yield model(batch.to(first))
     model.train(training)
-    return torch.cat(parts)
+
+
+def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
+    """The class of the largest logit for each sample: int64 [n], on the CPU."""
+    return torch.cat([logits.argmax(1).cpu() for logits in _logits(model, samples)])
+
+
+def predict_with_top5(model: nn.Module, samples: Samples) -> tuple[torch.Tensor, float]:
+    """As `predict`, and the share of samples whose class is among the five largest logits."""
+    classes, found = [], []
+    for logits in _logits(model, samples):
+        classes.append(logits.argmax(1).cpu())
+        found.append(logits.topk(5).indices.cpu())
+    among = (torch.cat(found) == samples.labels.cpu()[:, None]).any(1)
+    return torch.cat(classes), float(among.double().mean())
 
 
 def share_correct(predictions: torch.Tensor, labels: torch.Tensor) -> float:

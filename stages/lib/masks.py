@@ -124,6 +124,21 @@ def global_magnitude(
     }
 
 
+def random_scores(
+    weights: Mapping[str, torch.Tensor], generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Uniform random numbers in place of magnitudes, for the control that every criterion must
+    beat: given to `global_magnitude` or `uniform_magnitude`, the weights go by chance. One set of
+    scores for all sparsities gives masks that only shrink.
+
+    generator: a CPU stream.
+    """
+    return {
+        name: torch.rand(weight.shape, generator=generator).to(weight.device)
+        for name, weight in weights.items()
+    }
+
+
 def of_zeros(model: nn.Module) -> Masks:
     """The masks that a pruned network carries in its weights: False where a weight is zero."""
     return {name: weight != 0 for name, weight in prunable(model).items()}

@@ -13,10 +13,21 @@ from stages.lib.records import Row
 
 
 class Predicted(NamedTuple):
-    """The class that a network gives each validation and each test image: int64 [n]."""
+    """The class that a network gives each validation and each test image, int64 [n]; and its top-5
+    accuracy on the test images, where there are classes enough for it.
+    """
 
     validation: torch.Tensor
     test: torch.Tensor
+    test_top5: float | None = None
+
+
+def predictions(model: nn.Module, data: Data) -> Predicted:
+    """What the network predicts for the images that choices are made on, and for those reported."""
+    validation = evaluation.predict(model, data.validation)
+    if len(data.classes) < evaluation.LEAST_CLASSES_FOR_TOP5:
+        return Predicted(validation, evaluation.predict(model, data.test))
+    return Predicted(validation, *evaluation.predict_with_top5(model, data.test))
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,7 @@ class Ruler:
         bytes_on_disk: of the file where it is another than the float32 model's; predicted: where
         it is known already.
         """
-        validation, test = predicted or Predicted(
-            evaluation.predict(model, self.data.validation),
-            evaluation.predict(model, self.data.test),
-        )
+        validation, test, top5 = predicted or predictions(model, self.data)
         row = Row(
             seed=self.seed,
             method=method,
@@ -67,6 +75,7 @@ class Ruler:
             validation_accuracy=evaluation.share_correct(validation, self.data.validation.labels),
             test_accuracy=evaluation.share_correct(test, self.data.test.labels),
             bytes_on_disk=bytes_on_disk or checkpoints.serialized_bytes(model),
+            test_top5=top5,
             model=kept_as.as_posix() if kept_as else "",
         )
         return row, test

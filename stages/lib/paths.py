@@ -65,6 +65,16 @@ def model_name(method: str, sparsity: float) -> str:
     return f"{method}-{sparsity:g}.safetensors"
 
 
+def prediction_name(method: str, target_sparsity: float, weight_bits: int = 32) -> str:
+    """Under what a network's test predictions are stored: `global-0.8`, `affine_tensor-8bit`."""
+    return f"{method}-{target_sparsity:g}" if weight_bits == 32 else f"{method}-{weight_bits}bit"
+
+
+def time_file(stage: str, seed: int | None = None) -> Path:
+    """Where a stage notes how long it took; no output of any stage, since it is never the same."""
+    return ARTIFACTS / "times" / f"{stage if seed is None else f'{stage}-{seed}'}.json"
+
+
 def quantized_name(method: str, bits: int) -> str:
     """File name of a network with integer weights: `affine_channel-8bit.safetensors`."""
     return f"{method}-{bits}bit.safetensors"

@@ -13,6 +13,9 @@ from pathlib import Path
 from stages.lib import outputs
 from stages.lib.errors import UserError
 
+# What a row's `layer` says where it is about the whole network.
+ALL_LAYERS = "all"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

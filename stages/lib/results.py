@@ -1,4 +1,4 @@
-"""What a pruning stage leaves for one seed: rows, kept models and their test predictions."""
+"""What a stage leaves for one seed: rows, kept models, test predictions of whole networks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +21,13 @@ class Results:
         self.predictions: dict[str, torch.Tensor] = {}
 
     def note(self, model: nn.Module, method: str, **about: Any) -> records.Row:
-        """Measures a network that is not kept: a row alone. `about`: as in Ruler.row."""
-        row, _ = self.ruler.row(model, method, **about)
+        """Measures a network whose file is not kept. `about`: as in Ruler.row."""
+        row, predictions = self.ruler.row(model, method, **about)
         self.rows.append(row)
+        # A sweep of single layers would be many predictions that nothing compares.
+        if row.layer == records.ALL_LAYERS:
+            name = paths.prediction_name(method, row.target_sparsity, row.weight_bits)
+            self.predictions[name] = predictions
         return row
 
     def keep(self, model: nn.Module, method: str, name: str, **about: Any) -> records.Row:
@@ -33,10 +37,7 @@ class Results:
 
     def keep_saved(self, model: nn.Module, method: str, name: str, **about: Any) -> records.Row:
         """As `keep`, for a network whose file `name` stands in the directory already."""
-        row, predictions = self.ruler.row(model, method, kept_as=self.final / name, **about)
-        self.rows.append(row)
-        self.predictions[name] = predictions
-        return row
+        return self.note(model, method, kept_as=self.final / name, **about)
 
     def _write(self) -> None:
         records.write(self.directory / paths.ROWS, self.rows)
