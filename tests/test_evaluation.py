@@ -52,6 +52,24 @@ def test_a_short_last_batch_weighs_what_it_is_worth(monkeypatch):
     assert accuracy == 0.8
 
 
+def test_top5_counts_what_is_among_the_five_largest_logits(monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", 4)
+    # The five classes nearest to 10 are 8 to 12; the last image's class is the sixth nearest.
+    values, labels = [10] * 6, [10, 8, 12, 9, 11, 13]
+    classes, share = evaluation.predict_with_top5(Reader(classes=21), pixels(values, labels))
+    assert classes.tolist() == values
+    assert share == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(("classes", "known"), [(19, False), (20, True)])
+def test_a_row_has_top5_from_twenty_classes_up(classes, known):
+    samples = pixels([10, 4, 7], [10, 5, 18])
+    data = evaluation.Data(samples, samples, samples, list(map(str, range(classes))), (1, 1, 1))
+    row, _ = Ruler(0, data, 1).row(Reader(classes), "baseline", bytes_on_disk=1)
+    assert row.test_accuracy == pytest.approx(1 / 3, abs=1e-6)
+    assert row.test_top5 == (pytest.approx(2 / 3, abs=1e-6) if known else None)
+
+
 @pytest.mark.parametrize("size", [1, 3, 10, 500])
 def test_the_batch_size_does_not_change_what_is_predicted(monkeypatch, size):
     model, samples = toys.lived_in(toys.convnet()), toys.halves(20)

@@ -149,6 +149,35 @@ def test_earlier_removals_go_first_even_where_they_are_large(smallest):
     assert keep["layer"].tolist() == [False, False, False, True]
 
 
+def by_chance(weights, seed=0):
+    return masks.random_scores(weights, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_chance_removes_as_many_weights_as_magnitude_does(weights, sparsity):
+    scores = by_chance(weights)
+    assert removed(masks.global_magnitude(scores, sparsity)) == round(sparsity * size(weights))
+    for name, mask in masks.uniform_magnitude(scores, sparsity).items():
+        assert int((~mask).sum()) == round(sparsity * weights[name].numel())
+
+
+def test_chance_is_repeatable_nested_and_blind_to_the_weights(weights):
+    scores = by_chance(weights)
+    chosen = [masks.global_magnitude(scores, sparsity) for sparsity in (0.3, 0.6)]
+    again = masks.global_magnitude(by_chance({n: -3 * w for n, w in weights.items()}), 0.6)
+    other = masks.global_magnitude(by_chance(weights, seed=1), 0.6)
+    for name in weights:
+        assert not (chosen[1][name] & ~chosen[0][name]).any()
+        assert torch.equal(chosen[1][name], again[name])
+    assert any(not torch.equal(chosen[1][name], other[name]) for name in weights)
+
+
+def test_chance_takes_about_the_same_share_of_every_layer(weights):
+    for mask in masks.global_magnitude(by_chance(weights), 0.5).values():
+        deviation = (0.25 / mask.numel()) ** 0.5
+        assert float((~mask).double().mean()) == pytest.approx(0.5, abs=5 * deviation)
+
+
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
 def test_sparsity_outside_its_range_raises(weights, sparsity):
     for method in (

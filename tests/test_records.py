@@ -44,6 +44,7 @@ ROWS = st.builds(
     validation_accuracy=SHARES,
     test_accuracy=SHARES,
     bytes_on_disk=COUNTS,
+    test_top5=st.none() | SHARES,
     model=NAMES,
 )
 
