@@ -1,6 +1,14 @@
-"""The report's pictures: Vega-Lite charts, drawn to SVG without a browser."""
+"""What all charts share: how each method looks, axes, the hover's text, and drawing to a file.
 
+A chart is a Vega-Lite specification. The page draws it in the reader's browser, as wide as there
+is room and in the page's colours; the pictures of the Markdown report are drawn here.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -8,373 +16,194 @@ import pandas as pd
 from stages.lib import tables
 
 WIDTH, HEIGHT = 560, 320
-METHOD_CHART = [
-    "uniform", "global", "finetune", "iterative", "structured_layer", "structured_global",
-    "structured_layer_finetune", "structured_global_finetune",
-]  # fmt: skip
-# Colour says what is removed and how (Okabe and Ito's palette, told apart by colour-blind readers);
-# a dashed line says that nothing was trained after pruning.
-COLOURS = [
-    "#999999",
-    "#0072B2",
-    "#0072B2",
-    "#009E73",
-    "#E69F00",
-    "#D55E00",
-    "#E69F00",
-    "#D55E00",
-]
-CLOSE_UP = 0.1
-UNTRAINED = {"uniform", "global", "structured_layer", "structured_global"}
+# The colour of text around a chart, whatever that is: black in a picture, light on a dark page.
+INK = "currentColor"
 
 
-def save(chart: alt.TopLevelMixin, path: Path) -> None:
-    """Draws a chart as SVG on white, so that it reads on a dark page too."""
-    themed = (
-        chart.properties(background="white", padding=10)
-        .configure_view(strokeOpacity=0.2)
-        .configure_axis(labelFontSize=12, titleFontSize=12, grid=True, gridOpacity=0.4)
-        .configure_legend(labelFontSize=12, titleFontSize=12, labelLimit=320)
-        .configure_title(fontSize=15, anchor="start", subtitleFontSize=12)
-    )
-    themed.save(path, format="svg")
+class Panel(NamedTuple):
+    """One chart of a figure. title: empty where the figure has no other; width: in a picture."""
+
+    title: str
+    chart: alt.TopLevelMixin
+    width: int = WIDTH
 
 
-def _percent_axis(title: str) -> alt.Axis:
-    return alt.Axis(title=title, format="%")
-
-
-def _whole_network_lines(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of METHOD_CHART with readable names and the ends of their error bars."""
-    lines = summary[(summary.layer == "all") & summary.method.isin(METHOD_CHART)].copy()
-    lines["name"] = lines.method.map(tables.METHODS)
-    lines["trained"] = ~lines.method.isin(UNTRAINED)
-    deviation = lines.test_accuracy_std.fillna(0)
-    lines["low"] = (lines.test_accuracy - deviation).clip(lower=0)
-    lines["high"] = (lines.test_accuracy + deviation).clip(upper=1)
-    return lines
-
-
-def _accuracy_lines(lines: pd.DataFrame, dense: float, domain: list[float]) -> alt.LayerChart:
-    present = [method for method in METHOD_CHART if method in set(lines.method)]
-    names = [tables.METHODS[method] for method in present]
-    base = alt.Chart(lines, width=WIDTH, height=HEIGHT).encode(
-        x=alt.X(
-            "target_sparsity:Q",
-            axis=_percent_axis("weights removed"),
-            scale=alt.Scale(domain=[0, 1]),
-        ),
-        color=alt.Color(
-            "name:N",
-            title=None,
-            scale=alt.Scale(
-                domain=names,
-                range=[COLOURS[METHOD_CHART.index(method)] for method in present],
-            ),
-        ),
-    )
-    scale = alt.Scale(domain=domain)
-    accuracy = alt.Y("test_accuracy:Q", axis=_percent_axis("test accuracy"), scale=scale)
-    mean = base.mark_line(
-        point=alt.OverlayMarkDef(size=36, clip=True), strokeWidth=2, clip=True
-    ).encode(
-        y=accuracy,
-        strokeDash=alt.StrokeDash(
-            "name:N",
-            title=None,
-            scale=alt.Scale(
-                domain=names,
-                range=[[5, 4] if method in UNTRAINED else [1, 0] for method in present],
-            ),
-        ),
-    )
-    bars = base.mark_rule(opacity=0.55, clip=True).encode(
-        y=alt.Y("low:Q", scale=scale, title="test accuracy"), y2="high:Q"
-    )
-    rule = (
-        alt.Chart(pd.DataFrame({"test_accuracy": [dense]}))
-        .mark_rule(color="black", opacity=0.6)
-        .encode(y=accuracy)
-    )
-    return rule + bars + mean
-
-
-def _dense_accuracy(summary: pd.DataFrame) -> float:
-    return summary[summary.method == "baseline"].test_accuracy.iloc[0]
-
-
-def accuracy_by_sparsity(summary: pd.DataFrame) -> alt.LayerChart:
-    """Test accuracy of every method against target sparsity, mean ± standard deviation over seeds.
-
-    summary: `tables.summary` of all rows.
+class Look(NamedTuple):
+    """Colour, shape of points, and whether nothing was trained after pruning: then lines are
+    dashed and points hollow.
     """
-    lines = _whole_network_lines(summary)
-    return _accuracy_lines(lines, _dense_accuracy(summary), [0, 1]).properties(
-        title=alt.TitleParams(
-            "Accuracy against sparsity",
-            subtitle="solid: trained after pruning, dashed: as pruned; black: the dense baseline;"
-            " bars: standard deviation over seeds",
-        )
+
+    colour: str
+    shape: str
+    untrained: bool = False
+
+
+# Colour says what is removed and by what rule (Okabe and Ito's palette, told apart by colour-blind
+# readers), a square "each layer alike".
+LOOKS = {
+    "baseline": Look(INK, "circle"),
+    "random_uniform": Look("#999999", "square", True),
+    "random_global": Look("#999999", "circle", True),
+    "uniform": Look("#56B4E9", "square", True),
+    "best_per_layer": Look("#56B4E9", "diamond", True),
+    "global": Look("#0072B2", "circle", True),
+    "baseline_finetune": Look(INK, "cross"),
+    "random_global_finetune": Look("#999999", "circle"),
+    "uniform_finetune": Look("#56B4E9", "square"),
+    "finetune": Look("#0072B2", "circle"),
+    "iterative": Look("#009E73", "diamond"),
+    "baseline_long": Look(INK, "triangle-up"),
+    "finetune_long": Look("#0072B2", "triangle-up"),
+    "structured_layer": Look("#E69F00", "square", True),
+    "structured_global": Look("#D55E00", "circle", True),
+    "structured_layer_finetune": Look("#E69F00", "square"),
+    "structured_global_finetune": Look("#D55E00", "circle"),
+}
+# The four ways to quantize, and the half formats.
+QUANTIZED = {
+    "affine_tensor": Look("#0072B2", "circle"),
+    "affine_channel": Look("#56B4E9", "square"),
+    "symmetric_tensor": Look("#D55E00", "diamond"),
+    "symmetric_channel": Look("#E69F00", "triangle-up"),
+}
+INTEGER = Look("#CC79A7", "square")
+CAST = Look("#CC79A7", "triangle-up")
+
+CONFIG: dict[str, Any] = {
+    "axis": {
+        "domainColor": INK, "domainOpacity": 0.35, "tickColor": INK, "tickOpacity": 0.35,
+        "gridColor": INK, "gridOpacity": 0.12, "labelColor": INK, "titleColor": INK,
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
+    },
+    "axisX": {"labelOverlap": True},
+    "axisY": {"titleAnchor": "end"},
+    "legend": {
+        "orient": "bottom", "direction": "vertical", "labelColor": INK, "titleColor": INK,
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 320,
+        "columnPadding": 24, "rowPadding": 4, "columns": 2, "symbolSize": 70,
+        "symbolStrokeWidth": 2, "symbolOpacity": 1,
+    },
+    "title": {
+        "color": INK, "subtitleColor": INK, "fontSize": 15, "subtitleFontSize": 12,
+        "anchor": "start", "subtitlePadding": 6, "offset": 12,
+    },
+    "view": {"stroke": None},
+    "text": {"color": INK},
+    "rule": {"color": INK},
+}  # fmt: skip
+# A network of a thousand layers is more rows than Altair lets pass unasked.
+alt.data_transformers.disable_max_rows()
+# Set by the page where it is narrow, to shorten what would leave no room for the chart.
+NARROW = alt.param("narrow", value=False)
+
+
+def percent_axis(title: str) -> alt.Axis:
+    """Shares, as the text writes them: 80 %."""
+    return alt.Axis(title=title, labelExpr="format(100 * datum.value, '.4~g') + ' %'")
+
+
+def bits(widths: pd.Series) -> alt.X:
+    """The horizontal axis of a chart by bit width."""
+    return alt.X(
+        "bits:Q",
+        axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"),
+        scale=alt.Scale(domain=[int(widths.min()) - 0.5, int(widths.max()) + 0.5], nice=False),
     )
 
 
-def accuracy_close_up(summary: pd.DataFrame) -> alt.LayerChart:
-    """The methods that train after pruning, in the ten points below the dense baseline."""
-    lines = _whole_network_lines(summary)
-    dense = _dense_accuracy(summary)
-    top = min(1, max(dense, lines.high.max()) + 0.005)
-    return _accuracy_lines(lines[lines.trained], dense, [max(0, dense - CLOSE_UP), top]).properties(
-        title=alt.TitleParams(
-            "Close up: the ten points below the baseline",
-            subtitle="methods that train after pruning; black: the dense baseline",
-        )
-    )
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two above 0, for a logarithmic axis: a few, but at least two."""
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for steps in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    ):
+        ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 4:
+            break
+    return ticks
 
 
-# A network of more layers than this gets a map of narrower rows.
-MANY_LAYERS = 24
-
-
-def sensitivity(summary: pd.DataFrame) -> alt.LayerChart:
-    """Each layer pruned alone: test accuracy by layer and sparsity, as a map with numbers."""
-    alone = summary[summary.method == "layer_alone"].copy()
-    alone["label"] = (100 * alone.test_accuracy).round(0).astype(int).astype(str)
-    alone["removed"] = alone.target_sparsity.map(tables.percent)
-    order = list(dict.fromkeys(alone.sort_values("target_sparsity").removed))
-    base = alt.Chart(alone).encode(
-        x=alt.X(
-            "removed:N",
-            sort=order,
-            title="weights removed from this layer alone",
-            axis=alt.Axis(labelAngle=0, grid=False),
-        ),
-        y=alt.Y(
-            "layer:N",
-            sort=list(dict.fromkeys(alone.layer)),
-            title=None,
-            axis=alt.Axis(grid=False, labelLimit=320),
-        ),
-    )
-    cells = base.mark_rect().encode(
-        color=alt.Color(
-            "test_accuracy:Q",
-            scale=alt.Scale(scheme="viridis", domain=[0, 1]),
-            legend=alt.Legend(title="test accuracy", format="%"),
-        )
-    )
-    layers, points = alone.layer.nunique(), len(order)
-    row = 28 if layers <= MANY_LAYERS else 15
-    text = base.mark_text(fontSize=min(12, row - 4)).encode(
-        text="label:N",
-        color=alt.condition("datum.test_accuracy > 0.6", alt.value("black"), alt.value("white")),
-    )
-    return (cells + text).properties(
-        width=max(60 * points, 240),
-        height=row * layers,
-        title=alt.TitleParams(
-            "Sensitivity of each layer",
-            subtitle="test accuracy in percent, mean over seeds",
-        ),
-    )
-
-
-def _whole_ticks(most: int) -> list[int]:
+def whole_ticks(most: int) -> list[int]:
     """Round whole numbers from 1 or a step up to `most`, a dozen at most."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if most <= 12 * step)
     return [1, *range(step, most + 1, step)] if step > 1 else list(range(1, most + 1))
 
 
-def learning_curves(curves: pd.DataFrame) -> alt.FacetChart:
-    """Training and validation accuracy by epoch, one line a seed. curves: the learning curves of
-    all seeds with a column `seed`.
-    """
-    long = curves.melt(
-        ["seed", "epoch"],
-        ["train_accuracy", "validation_accuracy"],
-        var_name="part",
-        value_name="accuracy",
-    )
-    long["part"] = long.part.str.removesuffix("_accuracy")
-    return (
-        alt.Chart(long, width=WIDTH, height=220)
-        .mark_line(strokeWidth=1.5, opacity=0.9, point=alt.OverlayMarkDef(size=16))
-        .encode(
-            x=alt.X(
-                "epoch:Q",
-                axis=alt.Axis(format="d", values=_whole_ticks(curves.epoch.max())),
-                scale=alt.Scale(zero=False),
-            ),
-            y=alt.Y(
-                "accuracy:Q",
-                axis=_percent_axis("accuracy"),
-                scale=alt.Scale(domain=[0, 1]),
-            ),
-            color=alt.Color("part:N", title=None, scale=alt.Scale(range=["#0072B2", "#D55E00"])),
-            detail="seed:N",
-        )
-        .properties(
-            title=alt.TitleParams("Training the baseline", subtitle="one line per seed and part")
-        )
+def layer_axis() -> alt.Axis:
+    """An axis of layers' names, of which the end tells more than the beginning."""
+    return alt.Axis(
+        grid=False,
+        title=None,
+        labelLimit=0,
+        labelExpr="truncate(datum.label, narrow ? 14 : 40, 'left')",
     )
 
 
-def quantization_error(layers: pd.DataFrame) -> alt.LayerChart:
-    """Error of every layer by bit width against S²/12, both axes as measured (per tensor and per
-    channel).
-    """
-    data = layers[(layers.mse > 0) & (layers.theory > 0)].copy()
-    data["setting"] = data.scheme + ", per " + data.granularity
-    mean = data.groupby(["setting", "bits"], as_index=False)[["mse", "theory"]].mean()
-    bits = alt.X("bits:Q", axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"))
-    log = alt.Scale(type="log")
-    theory = (
-        alt.Chart(mean, width=WIDTH, height=HEIGHT)
-        .mark_line(strokeDash=[5, 4], opacity=0.8)
-        .encode(x=bits, y=alt.Y("theory:Q", scale=log), color="setting:N")
-    )
-    measured = (
-        alt.Chart(mean)
-        .mark_point(filled=True, size=50)
-        .encode(
-            x=bits,
-            y=alt.Y(
-                "mse:Q",
-                scale=log,
-                axis=alt.Axis(title="mean squared error", format=".0e"),
-            ),
-            color=alt.Color(
-                "setting:N",
-                title=None,
-                scale=alt.Scale(range=["#0072B2", "#56B4E9", "#D55E00", "#E69F00"]),
-            ),
-        )
-    )
-    return (theory + measured).properties(
-        title=alt.TitleParams(
-            "Error of linear quantization",
-            subtitle="points: measured, mean over layers and seeds; dashed: S²/12",
-        )
-    )
-
-
-def accuracy_by_bits(summary: pd.DataFrame) -> alt.Chart:
-    """Test accuracy of the whole network by the width of its quantized weights."""
-    lines = summary[summary.weight_bits < 32].copy()
-    lines["setting"] = lines.method.str.replace("_", ", per ")
-    return (
-        alt.Chart(lines, width=WIDTH, height=HEIGHT)
-        .mark_line(point=True)
-        .encode(
-            x=alt.X(
-                "weight_bits:Q",
-                axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"),
-            ),
-            y=alt.Y(
-                "test_accuracy:Q",
-                axis=_percent_axis("test accuracy"),
-                scale=alt.Scale(domain=[0, 1]),
-            ),
-            color=alt.Color(
-                "setting:N",
-                title=None,
-                scale=alt.Scale(range=["#0072B2", "#56B4E9", "#D55E00", "#E69F00"]),
-            ),
-        )
-        .properties(
-            title=alt.TitleParams(
-                "Accuracy with quantized weights",
-                subtitle="mean over seeds, no retraining",
-            )
-        )
-    )
-
-
-def format_latency(formats: pd.DataFrame) -> alt.FacetChart:
-    """Latency by number format, for each network and device, on a logarithmic axis."""
-    known = formats[formats.latency_ms.notna()].copy()
-    if known.empty:
-        nothing = pd.DataFrame({"text": ["No latency was measured: the table says why."]})
-        return alt.Chart(nothing, width=WIDTH, height=60).mark_text(fontSize=14).encode(text="text")
-    known["panel"] = known.network + " on " + known.device
-    known["batch"] = "batch " + known.batch_size.astype(str)
-    known["label"] = known.latency_ms.map(tables.milliseconds) + " ms"
-    order = list(dict.fromkeys(formats.dtype))
-    batches = list(dict.fromkeys(known.sort_values("batch_size").batch))
-    base = alt.Chart().encode(
-        x=alt.X(
-            "latency_ms:Q",
-            scale=alt.Scale(type="log", domainMin=known.latency_ms.min() / 2, nice=True),
-            axis=alt.Axis(title="milliseconds per call (logarithmic)", tickCount=6),
-        ),
-        y=alt.Y("dtype:N", sort=order, title=None),
-        yOffset=alt.YOffset("batch:N", sort=batches),
-        color=alt.Color(
-            "batch:N",
-            title=None,
-            sort=batches,
-            scale=alt.Scale(range=["#0072B2", "#E69F00"]),
-        ),
-    )
-    points = base.mark_point(filled=True, size=80)
-    text = base.mark_text(align="left", dx=8, fontSize=11).encode(text="label:N")
-    return (
-        alt.layer(points, text, data=known)
-        .properties(width=WIDTH, height=120)
-        .facet(row=alt.Row("panel:N", title=None, header=alt.Header(labelFontSize=13)))
-        .properties(
-            title=alt.TitleParams(
-                "Latency by number format",
-                subtitle="median of repeated calls; what could not be measured is in the table",
-            )
-        )
-    )
-
-
-def structured_latency(latencies: pd.DataFrame, summary: pd.DataFrame) -> alt.Chart:
-    """Latency of the smaller networks against their multiply-adds, both relative to the dense
-    network.
-    """
-    macs = summary[summary.layer == "all"].set_index(["method", "target_sparsity"]).multiply_adds
-    dense = macs.loc["baseline"].iloc[0]
-    data = latencies.groupby(["method", "target_sparsity", "batch_size"], as_index=False)[
-        "relative_to_baseline"
-    ].median()
-    data["relative_multiply_adds"] = [
-        macs[key] / dense for key in zip(data.method, data.target_sparsity, strict=True)
+def hover(heading: str, *lines: tuple[str, str]) -> list[alt.Tooltip]:
+    """What is said of a point under the pointer: a column as heading, and (column, title) below."""
+    return [
+        alt.Tooltip(f"{heading}:N", title="title"),
+        *(alt.Tooltip(f"{column}:N", title=title) for column, title in lines),
     ]
-    data["name"] = data.method.map(tables.METHODS)
-    data["batch"] = "batch " + data.batch_size.astype(str)
-    batches = list(dict.fromkeys(data.sort_values("batch_size").batch))
-    methods = list(dict.fromkeys(data.method))
-    colours = {"baseline": "black", **dict(zip(METHOD_CHART, COLOURS, strict=True))}
+
+
+def by_name(looks: dict[str, Look]) -> dict[str, Any]:
+    """Encodings of a column `name` by the look of each name, in that order, with one legend."""
+    names = list(looks)
+
+    def scale(value: Callable[[Look], Any]) -> alt.Scale:
+        return alt.Scale(domain=names, range=[value(look) for look in looks.values()])
+
+    def inside(look: Look) -> str:
+        return "transparent" if look.untrained else look.colour
+
+    return {
+        "stroke": alt.Stroke("name:N", title=None, scale=scale(lambda look: look.colour)),
+        "fill": alt.Fill("name:N", title=None, scale=scale(inside)),
+        "shape": alt.Shape("name:N", title=None, scale=scale(lambda look: look.shape)),
+    }
+
+
+def picked(number: int = 0) -> alt.Parameter:
+    """A click on the legend makes the other names pale. number: of the panel in its figure."""
+    return alt.selection_point(f"picked{number}", fields=["name"], bind="legend")
+
+
+def nothing(text: str) -> alt.Chart:
+    """A line of text in place of a chart."""
     return (
-        alt.Chart(data, width=WIDTH / 2 - 20, height=260)
-        .mark_point(filled=True, size=80)
-        .encode(
-            x=alt.X(
-                "relative_multiply_adds:Q",
-                axis=_percent_axis("multiply-adds, of the dense network's"),
-                scale=alt.Scale(domain=[0, 1]),
-            ),
-            y=alt.Y(
-                "relative_to_baseline:Q",
-                axis=_percent_axis("latency, of the dense network's"),
-                scale=alt.Scale(domainMin=0),
-            ),
-            color=alt.Color(
-                "name:N",
-                title=None,
-                scale=alt.Scale(
-                    domain=[tables.METHODS[method] for method in methods],
-                    range=[colours[method] for method in methods],
-                ),
-            ),
-            column=alt.Column("batch:N", sort=batches, title=None),
-        )
-        .properties(
-            title=alt.TitleParams(
-                "Fewer multiply-adds, less time?",
-                subtitle="timed in turns; median over seeds",
-            )
-        )
+        alt.Chart(pd.DataFrame({"text": [text]}), height=60)
+        .mark_text(fontSize=14)
+        .encode(text="text:N")
     )
+
+
+def looks_of(methods: Iterable[str]) -> dict[str, Look]:
+    """The looks of methods by the names that people read, in the course's order."""
+    present = set(methods)
+    return {tables.METHODS[method]: LOOKS[method] for method in LOOKS if method in present}
+
+
+def picture(title: str, reading: str, panels: Sequence[Panel]) -> alt.TopLevelMixin:
+    """A figure's panels as one chart, for a file: on white, so that it reads on a dark page too.
+
+    reading: how to read it; stands below the title.
+    """
+    charts = [
+        panel.chart.properties(width=panel.width, **({"title": panel.title} if panel.title else {}))
+        for panel in panels
+    ]
+    whole = charts[0] if len(charts) == 1 else alt.concat(*charts, columns=2)
+    room = panels[0].width * min(2, len(panels)) + 60
+    heading = alt.TitleParams(title, subtitle=textwrap.wrap(reading, room // 6))
+    return whole.properties(title=heading, background="white", padding=12).configure(**CONFIG)
+
+
+def save(chart: alt.TopLevelMixin, path: Path) -> None:
+    """Draws a chart to an SVG file, without a browser."""
+    chart.save(path, format="svg")

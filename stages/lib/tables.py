@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
@@ -47,6 +48,27 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
+def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
+    """The summary with columns `low` and `high`: the ends of the test accuracy's error bars.
+
+    intervals: method, weight_bits, target_sparsity, low and high (shares) of whole networks. Where
+    it is None or says nothing of a network, the ends are one standard deviation away, and the mean
+    itself where there is one seed.
+    """
+    deviation = summary.test_accuracy_std.fillna(0)
+    low = (summary.test_accuracy - deviation).clip(lower=0)
+    high = (summary.test_accuracy + deviation).clip(upper=1)
+    if intervals is not None:
+        keys = ["method", "weight_bits", "target_sparsity"]
+        known = intervals[[*keys, "low", "high"]].assign(layer="all")
+        found = summary[[*keys, "layer"]].merge(known, "left", [*keys, "layer"])
+        low, high = (
+            pd.Series(found[name].to_numpy(), summary.index).fillna(fallback)
+            for name, fallback in (("low", low), ("high", high))
+        )
+    return summary.assign(low=low, high=high)
+
+
 def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
     """Test accuracy of a whole-network method at one target sparsity: one number per seed."""
     chosen = rows[
@@ -60,6 +82,20 @@ def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
 def spread(mean: float, std: float) -> str:
     """An accuracy (0…1) in percent, with its standard deviation where there is one."""
     return f"{100 * mean:.1f}" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def estimate(mean: float, low: float, high: float) -> str:
+    """An accuracy (0…1) in percent, with the ends of its error bar where they are apart."""
+    text = f"{100 * mean:.1f} %"
+    return text if low == high else f"{text} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def network(method: str, weight_bits: int, sparsity: float) -> str:
+    """A network in words: "iterative, 80 %", "int8, affine per tensor"."""
+    if weight_bits < 32:
+        return f"int{weight_bits}, {method.replace('_', ' per ')}"
+    name = METHODS[method]
+    return f"{name}, {percent(round(sparsity, 3))}" if sparsity > 0 else name
 
 
 def accuracy(values: pd.Series) -> str:
@@ -96,6 +132,18 @@ def milliseconds(value: float) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+class Table(NamedTuple):
+    """headers; rows of as many cells, as text; the first `left` columns are aligned left."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+
+    def markdown(self) -> str:
+        """As a GitHub table."""
+        return markdown(self.headers, self.rows, self.left)
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:

@@ -1,0 +1,96 @@
+"""The networks that can be had: every whole network of a run, with what it costs and what it is
+worth; and the cheapest of them at each loss of accuracy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from stages.lib import frontier, tables
+
+# Losses of accuracy (shares; 0.01 is one point) at which people ask what can be had.
+LOSSES = (0.0, 0.005, 0.01, 0.02)
+# What can be cheap, and the least share of it that a network must save to be worth naming: a
+# file's header, or the noise of a clock, is no saving.
+COSTS = {"bytes_on_disk": 0.01, "multiply_adds": 0.01, "relative_latency": 0.05}
+FINETUNED = "_finetune"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """loss: of validation accuracy, a share; choices: by cost, the row of `table` that is the
+    cheapest within it: the dense network's where no other saves anything, None where the cost
+    was not measured.
+    """
+
+    loss: float
+    choices: dict[str, pd.Series | None]
+
+
+def latency_setting(latencies: pd.DataFrame) -> tuple[str, int]:
+    """Device and batch size of the latencies that networks are compared by: the first device, the
+    smallest batch.
+    """
+    return latencies.device.iloc[0], int(latencies.batch_size.min())
+
+
+def _latencies(latencies: pd.DataFrame) -> pd.DataFrame:
+    """method, target_sparsity, latency_ms and relative_latency (to the dense network's): medians
+    over seeds. Fine-tuning changes no shape, so a network trained again has the same.
+    """
+    device, batch = latency_setting(latencies)
+    chosen = latencies[(latencies.device == device) & (latencies.batch_size == batch)]
+    found = chosen.groupby(["method", "target_sparsity"], as_index=False).agg(
+        latency_ms=("latency_ms", "median"), relative_latency=("relative_to_baseline", "median")
+    )
+    small = found[found.method.str.startswith("structured")]
+    return pd.concat([found, small.assign(method=small.method + FINETUNED)], ignore_index=True)
+
+
+def is_masked(method: str, weight_bits: int) -> bool:
+    """Whether a network's zeros stand in tensors of the dense shape, so that only sparse kernels
+    could skip them.
+    """
+    dense = method in ("baseline", f"baseline{FINETUNED}", "baseline_long")
+    return weight_bits == 32 and not dense and not method.startswith("structured")
+
+
+def table(summary: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFrame:
+    """One row per whole network: its columns of `summary` (with low and high), `network` (in
+    words), `masked`, and latency_ms and relative_latency, NaN where it was not timed.
+
+    Quantized weights of several widths share a container of 8 or 16 bits: of each file size the
+    widest alone is there, as the others are as large and no better.
+    """
+    whole = summary[summary.layer == "all"]
+    widest = whole.groupby(["method", "bytes_on_disk"]).weight_bits.transform("max")
+    whole = whole[(whole.weight_bits == 32) | (whole.weight_bits == widest)]
+    timed = _latencies(latencies).assign(weight_bits=32)
+    joined = whole.merge(timed, "left", ["method", "target_sparsity", "weight_bits"])
+    return joined.assign(
+        network=[
+            tables.network(line.method, line.weight_bits, line.target_sparsity or line.sparsity)
+            if line.weight_bits == 32
+            else tables.network(line.method, line.weight_bits, 0)
+            for line in joined.itertuples()
+        ],
+        masked=[is_masked(line.method, line.weight_bits) for line in joined.itertuples()],
+    )
+
+
+def answers(found: pd.DataFrame, losses: Sequence[float] = LOSSES) -> list[Answer]:
+    """The cheapest network of `table` at each loss, chosen on validation accuracy alone."""
+    dense = found[found.method == "baseline"].iloc[0]
+    result = []
+    for loss in losses:
+        choices = {}
+        for cost, saving in COSTS.items():
+            worth = found[
+                (found.method == "baseline") | (found[cost] <= dense[cost] * (1 - saving))
+            ]
+            choices[cost] = frontier.cheapest(
+                worth, cost, dense.validation_accuracy - loss, "validation_accuracy"
+            )
+        result.append(Answer(loss, choices))
+    return result
