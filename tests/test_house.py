@@ -31,7 +31,8 @@ LAYERS = (
     ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
-    ("tables",),
+    ("tables", "manifest"),
+    ("headlines",),
     ("findings", "charts", "exports", "page"),
 )
 
@@ -152,6 +153,7 @@ def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
         "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
         "REPORT_PAGE", "METRICS", "FIGURES", "PLOTS", "RUNS", "stage_directory", "baseline",
+        "reported",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
 
