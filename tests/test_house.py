@@ -32,6 +32,7 @@ LAYERS = (
     ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
+    ("recovery",),
     ("tables", "manifest", "unpaired"),
     ("headlines", "committed"),
     ("findings", "charts", "exports", "page", "comparing"),
