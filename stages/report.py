@@ -1,5 +1,6 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
+import dataclasses
 import io
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from stages.lib import (
     exports,
     findings,
     hardware,
+    manifest,
     outputs,
     page,
     paths,
@@ -99,6 +101,7 @@ def main(params) -> None:
         paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
     )
     latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
+    machine, meta = hardware.read(paths.HARDWARE), prepared.read_meta(paths.PREPARED)
     run = page.Run(
         seeds=seeds,
         rows=rows,
@@ -110,8 +113,8 @@ def main(params) -> None:
         network=params.model.name,
         weights=params.model.weights,
         inventory=layers_of_network,
-        meta=prepared.read_meta(paths.PREPARED),
-        hardware=hardware.read(paths.HARDWARE),
+        meta=meta,
+        hardware=machine,
         sparsity=sparsity,
         max_drop=max_drop,
     )
@@ -142,9 +145,11 @@ def main(params) -> None:
         exports.quantization_plot(rows, layers).to_csv(plots / paths.QUANTIZATION_PLOT, index=False)
         for stage, seed, file in tables_of(seeds):
             source = paths.stage_directory(stage, seed) / file
-            copied = runs / source.relative_to(paths.ARTIFACTS)
+            copied = runs / paths.reported(source).relative_to(paths.RUNS)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copied)
+        about = manifest.describe(seeds, dataclasses.asdict(params.model), meta, machine)
+        outputs.write_json(runs / paths.MANIFEST, dataclasses.asdict(about))
         text = page.render(
             run, found, {name: f"{paths.FIGURES.name}/{file}" for name, file in drawn.items()}
         )

@@ -15,7 +15,8 @@ from stages.lib import params
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.name != "__init__.py")
 LIBRARY = sorted(path for path in (ROOT / "stages/lib").glob("*.py") if path.name != "__init__.py")
-CODE = [*STAGES, *LIBRARY]
+TOOLS = sorted(path for path in (ROOT / "stages/tools").glob("*.py") if path.name != "__init__.py")
+CODE = [*STAGES, *LIBRARY, *TOOLS]
 
 # Downward only: a module imports from its own layer or from those above it in this list.
 LAYERS = (
@@ -31,8 +32,11 @@ LAYERS = (
     ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
-    ("tables",),
-    ("findings", "charts", "exports", "page"),
+    ("recovery",),
+    ("tables", "manifest", "unpaired"),
+    ("headlines", "committed"),
+    ("findings", "charts", "exports", "page", "comparing"),
+    ("comparison_text",),
 )
 
 
@@ -90,9 +94,12 @@ def keyword(stage: Path, name: str):
     return values.get(name)
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=names(STAGES))
-def test_a_stage_imports_the_library_and_no_other_stage(stage):
-    assert all(module.parent.name == "lib" for module in imports(stage))
+SCRIPTS = [*STAGES, *TOOLS]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=names(SCRIPTS))
+def test_a_stage_or_a_tool_imports_the_library_and_no_other(script):
+    assert all(module.parent.name == "lib" for module in imports(script))
 
 
 @pytest.mark.parametrize("module", LIBRARY, ids=names(LIBRARY))
@@ -104,7 +111,7 @@ def test_the_library_imports_downward(module):
 
 
 def test_no_module_of_the_library_is_left_over():
-    used = set().union(*(closure(stage) for stage in STAGES))
+    used = set().union(*(closure(script) for script in SCRIPTS))
     assert set(LIBRARY) <= used
 
 
@@ -152,6 +159,7 @@ def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
         "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
         "REPORT_PAGE", "METRICS", "FIGURES", "PLOTS", "RUNS", "stage_directory", "baseline",
+        "reported",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
 
@@ -202,7 +210,7 @@ def test_every_section_is_read_by_some_stage():
     assert read == set(params.SECTIONS)
 
 
-@pytest.mark.parametrize("name", ["report", "probe_hardware", "probe_inputs"])
+@pytest.mark.parametrize("name", ["report", "probe_hardware", "probe_inputs", "tools.compare"])
 def test_stages_without_networks_do_not_import_torch(name):
     program = (
         "import sys; sys.modules['torch'] = None\n"

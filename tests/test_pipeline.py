@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -79,6 +81,31 @@ def test_the_report_is_whole(tiny):
     assert 0 < metrics["test_accuracy"]["baseline"] <= 1
     runs = {path.parts[-3] for path in (tiny.path / "reports/runs").glob("*/seed-0/*.csv")}
     assert runs == SEEDED
+
+
+def test_the_report_can_be_compared_with_a_commit_of_it(tiny, tmp_path):
+    shutil.copytree(tiny.path / "reports", tmp_path / "reports")
+    shutil.copy(tiny.path / "params.yaml", tmp_path)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "a run")):
+        subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.tools.compare", "HEAD", "--json"],
+        cwd=tmp_path,
+        env=tiny.environment | {"PYTHONPATH": str(tiny.path)},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["metrics"]
+    assert {line["verdict"] for line in found} == {"equal"}
+    metrics = json.loads((tiny.path / "reports/metrics.json").read_text(encoding="utf-8"))
+    named = {
+        f"{group}.{name}": value for group in metrics for name, value in metrics[group].items()
+    }
+    compared = {line["metric"]: line["after"] for line in found}
+    assert {name: compared[name] for name in named} == pytest.approx(named, abs=1e-4)
+    assert any(name.startswith("latency_ms.") for name in compared)
 
 
 def test_what_cannot_be_measured_is_a_row_that_says_why(tiny):

@@ -287,7 +287,7 @@ def test_a_network_from_a_file_that_changed_since_is_refused(tmp_path, name, cha
         (tmp_path / name).unlink()
     else:
         (tmp_path / name).write_text((tmp_path / name).read_text() + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"net.py: changed or gone since") as caught:
+    with pytest.raises(UserError, match=r"net.py has changed, or is gone, since") as caught:
         checkpoints.load_model(path)
     assert "dvc repro" in str(caught.value)
 

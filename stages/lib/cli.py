@@ -1,9 +1,13 @@
-"""How every stage is run: `python -m stages.NAME [--seed N]`, errors for people, exit code 2."""
+"""How every stage is run: `python -m stages.NAME [--seed N]`, errors for people, exit code 2.
+
+The commands of stages/tools say their errors in the same way.
+"""
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from stages.lib import outputs, paths
 from stages.lib import params as parameters
@@ -20,6 +24,25 @@ def _note_time(arguments: argparse.Namespace, seconds: float) -> None:
     outputs.write_json(file, {"seconds": round(seconds, 1)})
 
 
+@contextmanager
+def errors_for_people(interrupted: str = "interrupted") -> Iterator[None]:
+    """A UserError becomes its lines on stderr and exit code 2, as does a file that cannot be read
+    or written; Ctrl-C the line `interrupted` and exit code 130.
+    """
+    try:
+        yield
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)
+
+
 def run_stage(
     main: Callable[..., None],
     *,
@@ -29,16 +52,15 @@ def run_stage(
 ) -> None:
     """Validates params.yaml whole, then calls `main(params)`, or `main(params, seed)` per seed.
 
-    `params` has the sections named in `reads` and no other. A UserError becomes its lines on
-    stderr and exit code 2, as does a file that cannot be read or written; Ctrl-C a line and exit
-    code 130.
+    `params` has the sections named in `reads` and no other. Errors are told by
+    `errors_for_people`.
     """
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     if per_seed:
         parser.add_argument("--seed", type=int, required=True, help="one of params.yaml's seeds")
     arguments = parser.parse_args(argv)
     start = time.perf_counter()
-    try:
+    with errors_for_people("interrupted: nothing of this stage was written"):
         if per_seed:
             seeds = parameters.read("seeds").seeds
             if arguments.seed not in seeds:
@@ -48,13 +70,3 @@ def run_stage(
         else:
             main(parameters.read(*reads))
         _note_time(arguments, time.perf_counter() - start)
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: nothing of this stage was written", file=sys.stderr)
-        sys.exit(130)

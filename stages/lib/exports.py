@@ -5,43 +5,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.lib import tables
+from stages.lib import headlines, tables
 
 COMPARED = [method for method in tables.METHODS if method not in ("baseline", "best_per_layer")]
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
 
 
 def metrics(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any]:
     """Named numbers for `dvc metrics diff`: means over seeds, no latency among them.
 
-    test_accuracy of the baseline and of each method at `sparsity`; sparsest_within: the sparsest
-    point of each method that keeps validation accuracy within `max_drop` of the baseline's;
-    bytes_on_disk of the baseline and of the smallest 8-bit file; what was not run is left out.
+    test_accuracy of the baseline, of the named methods (`headlines`) at `sparsity` and of 8-bit
+    weights; sparsest_within: the sparsest point of each method that keeps validation accuracy
+    within `max_drop` of the baseline's; bytes_on_disk of the baseline and of the smallest 8-bit
+    file; what was not run is left out.
     """
-    summary = tables.summary(rows)
-    dense = summary[summary.method == "baseline"].iloc[0]
-    accuracies = {"baseline": _rounded(dense.test_accuracy)}
-    sparsest = {}
-    for method in COMPARED:
-        values = tables.at(rows, method, sparsity)
-        if len(values):
-            accuracies[method] = _rounded(values.mean())
-        reached = tables.sparsest(rows, method, max_drop)
-        if reached is not None:
-            sparsest[method] = reached
-    sizes = {"baseline": int(dense.bytes_on_disk)}
-    eight = summary[summary.weight_bits == 8]
-    if len(eight):
-        best = eight.sort_values(["bytes_on_disk", "validation_accuracy"], ascending=[True, False])
-        accuracies["int8"] = _rounded(best.test_accuracy.iloc[0])
-        sizes["int8"] = int(best.bytes_on_disk.iloc[0])
+    chosen = headlines.accuracies(rows, sparsity)
     return {
-        "test_accuracy": accuracies,
-        "sparsest_within": sparsest,
-        "bytes_on_disk": sizes,
+        "test_accuracy": {
+            name: round(float(part.test_accuracy.mean()), 4) for name, part in chosen.items()
+        },
+        "sparsest_within": headlines.sparsest(rows, max_drop),
+        "bytes_on_disk": headlines.sizes(rows),
     }
 
 

@@ -21,7 +21,9 @@ from stages.lib.errors import UserError
 # kernels on one machine and would make the same machine look new.
 _X86_ISA = re.compile(r"avx\w*|amx\w*|fma\w*|f16c|sse4_[12]")
 _ARM_ISA = re.compile(r"asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?")
-KEYS = ("system", "machine", "cpu", "isa", "cores", "gpus", "python", "torch", "torchvision")
+MACHINE = ("system", "machine", "cpu", "isa", "cores", "gpus")
+SOFTWARE = ("python", "torch", "torchvision")
+KEYS = (*MACHINE, *SOFTWARE)
 _APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 

@@ -27,6 +27,7 @@ QUANTIZED_LAYERS = "layers.csv"
 FILTERS = "filters.csv"
 QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
+MANIFEST = "run.json"
 SAFETENSORS = ".safetensors"
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 STAGED_IMAGES = "images.staged"
@@ -38,6 +39,11 @@ def stage_directory(stage: str, seed: int | None = None) -> Path:
     """
     directory = ARTIFACTS / stage
     return directory if seed is None else directory / f"seed-{seed}"
+
+
+def reported(file: Path) -> Path:
+    """Where the report keeps its copy of a stage's table: `reports/runs/STAGE/seed-N/rows.csv`."""
+    return RUNS / file.relative_to(ARTIFACTS)
 
 
 def baseline(seed: int) -> Path:
