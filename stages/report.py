@@ -2,15 +2,18 @@
 
 import dataclasses
 import io
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from stages.lib import (
     charts,
     exports,
+    figures,
     findings,
     hardware,
     manifest,
@@ -19,7 +22,7 @@ from stages.lib import (
     paths,
     prepared,
     records,
-    tables,
+    website,
 )
 from stages.lib.cli import run_stage
 from stages.lib.errors import UserError
@@ -90,6 +93,31 @@ def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
     ]
 
 
+def settings_of(params) -> dict[str, Any]:
+    """The params that the run was made with, as plain values by section."""
+    return {
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        for name, value in vars(params).items()
+    }
+
+
+def seconds_of(seeds: list[int]) -> dict[str, dict[int | None, float]]:
+    """What each stage took, by seed; without those that left no note of it (DVC restored them)."""
+    asked = [
+        ("prepare_data", [None]),
+        *((stage, seeds) for stage in (*SEEDED, "latency_bench")),
+        ("dtype_bench", seeds[:1]),
+    ]
+    found: dict[str, dict[int | None, float]] = {}
+    for stage, names in asked:
+        for seed in names:
+            file = paths.time_file(stage, seed)
+            if file.exists():
+                seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+                found.setdefault(stage, {})[seed] = seconds
+    return found
+
+
 def main(params) -> None:
     seeds, sparsity = params.seeds, params.report.sparsity
     max_drop = params.layerwise_sweep.max_accuracy_drop
@@ -117,28 +145,24 @@ def main(params) -> None:
         hardware=machine,
         sparsity=sparsity,
         max_drop=max_drop,
+        curves=curves if curves.epoch.max() > 0 else None,
+        confidence=params.report.confidence,
+        settings=settings_of(params),
+        seconds=seconds_of(seeds),
     )
     found = findings.judge(findings.Evidence(rows, layers, formats, sparsity))
-    summary = tables.summary(rows)
-    pictures = {
-        "accuracy": charts.accuracy_by_sparsity(summary),
-        "close_up": charts.accuracy_close_up(summary),
-        "sensitivity": charts.sensitivity(summary),
-        **({"learning": charts.learning_curves(curves)} if curves.epoch.max() > 0 else {}),
-        "structured": charts.structured_latency(latencies, summary),
-        "formats": charts.format_latency(formats),
-        "bits": charts.accuracy_by_bits(summary),
-        "error": charts.quantization_error(layers),
-    }
+    drawn = figures.build(run)
+    places = {one.name: f"{paths.FIGURES.name}/{paths.picture_name(one.name)}" for one in drawn}
+    text, site = page.render(run, found, places), website.render(run, found, drawn)
 
     with (
-        outputs.whole_directory(paths.FIGURES) as figures,
+        outputs.whole_directory(paths.FIGURES) as directory,
         outputs.whole_directory(paths.PLOTS) as plots,
         outputs.whole_directory(paths.RUNS) as runs,
     ):
-        drawn = {name: paths.picture_name(name) for name in pictures}
-        for name, chart in pictures.items():
-            charts.save(chart, figures / drawn[name])
+        for one in drawn:
+            picture = charts.picture(one.title, one.reading, one.panels)
+            charts.save(picture, directory / paths.picture_name(one.name))
         for method, plot in exports.accuracy_plots(rows).items():
             plot.to_csv(plots / paths.table_name(method), index=False)
         exports.learning_curve_plot(curves).to_csv(plots / paths.LEARNING_CURVE, index=False)
@@ -150,12 +174,18 @@ def main(params) -> None:
             shutil.copyfile(source, copied)
         about = manifest.describe(seeds, dataclasses.asdict(params.model), meta, machine)
         outputs.write_json(runs / paths.MANIFEST, dataclasses.asdict(about))
-        text = page.render(
-            run, found, {name: f"{paths.FIGURES.name}/{file}" for name, file in drawn.items()}
-        )
     outputs.write_text(paths.REPORT_PAGE, text)
+    outputs.write_text(paths.REPORT_SITE, site)
     outputs.write_json(paths.METRICS, exports.metrics(rows, sparsity, max_drop))
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["seeds", "model", "layerwise_sweep", "report"])
+    # All of them: the page tells what was run.
+    run_stage(
+        main,
+        reads=[
+            "seeds", "sparsities", "compute", "data", "model", "training", "train_baseline",
+            "layerwise_sweep", "finetune", "iterative_prune", "controls", "equal_budget",
+            "structured_prune", "dtype_bench", "latency_bench", "int_quantize", "report",
+        ],
+    )  # fmt: skip

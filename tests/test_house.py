@@ -33,10 +33,13 @@ LAYERS = (
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
     ("setting", "results"),
     ("recovery",),
-    ("tables", "manifest", "unpaired"),
-    ("headlines", "committed"),
-    ("findings", "charts", "exports", "page", "comparing"),
-    ("comparison_text",),
+    ("tables", "manifest", "unpaired", "frontier"),
+    ("headlines", "committed", "candidates", "ladder", "charts"),
+    ("findings", "exports", "comparing", "accuracy_charts", "quantization_charts"),
+    ("comparison_text", "report_tables", "cost_charts"),
+    ("page",),
+    ("figures",),
+    ("website",),
 )
 
 
@@ -139,7 +142,8 @@ def docstrings(path: Path) -> set[int]:
 @pytest.mark.parametrize("path", CODE, ids=names(CODE))
 def test_path_literals_stand_in_one_module(path):
     ending = re.compile(
-        r"\.(csv|json|ya?ml|md|safetensors|npy|svg|txt)$|^(data|artifacts|reports)/"
+        r"\.(csv|json|ya?ml|md|safetensors|npy|svg|txt|html|css|js)$"
+        r"|^(data|artifacts|reports)/"
     )
     skip = docstrings(path)
     literals = [
@@ -158,8 +162,8 @@ def test_path_literals_stand_in_one_module(path):
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
         "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
-        "REPORT_PAGE", "METRICS", "FIGURES", "PLOTS", "RUNS", "stage_directory", "baseline",
-        "reported",
+        "REPORT_PAGE", "REPORT_SITE", "METRICS", "FIGURES", "PLOTS", "RUNS", "stage_directory",
+        "baseline", "reported",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
 
@@ -178,6 +182,12 @@ def test_the_pipeline_lists_every_file_that_a_stage_reads(name):
     code = {dep for dep in stage["deps"] if dep.endswith(".py")}
     assert code == set(names(closure(ROOT / f"stages/{name}.py")))
     assert "requirements.txt" in stage["deps"]
+
+
+def test_the_report_depends_on_what_the_page_is_made_of():
+    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "stages/lib").glob("website.*")}
+    assert beside <= set(pipeline()["report"]["deps"])
+    assert len(beside) == 4
 
 
 @pytest.mark.parametrize("name", [path.stem for path in STAGES])

@@ -138,10 +138,10 @@ def recoveries(summary: pd.DataFrame) -> pd.DataFrame:
     found = []
     for start, end in RECOVERIES.items():
         one, other = (
-            lines[lines.method == method].set_index("removed")[["test_accuracy", "extra_epochs"]]
+            lines[lines.method == method][["removed", "test_accuracy", "extra_epochs"]]
             for method in (start, end)
         )
-        both = one.join(other, how="inner", lsuffix="_before", rsuffix="_after").reset_index()
+        both = one.merge(other, on="removed", suffixes=("_before", "_after"))
         found.append(
             pd.DataFrame(
                 {
@@ -225,7 +225,11 @@ def sensitivity(summary: pd.DataFrame) -> Panel:
             title="weights removed from this layer alone",
             axis=alt.Axis(labelAngle=0, grid=False),
         ),
-        y=alt.Y("layer:N", sort=list(dict.fromkeys(alone.layer)), axis=charts.layer_axis()),
+        # In the order of the rows: a list of names would become part of a program, as one.
+        y=alt.Y("layer:N", sort=None, axis=charts.layer_axis()),
+        tooltip=charts.hover(
+            "layer", ("removed", "removed from it"), ("accuracy_text", "test accuracy")
+        ),
     )
     cells = base.mark_rect().encode(
         color=alt.Color(
@@ -238,9 +242,6 @@ def sensitivity(summary: pd.DataFrame) -> Panel:
                 direction="horizontal",
                 gradientLength=200,
             ),
-        ),
-        tooltip=charts.hover(
-            "layer", ("removed", "removed from it"), ("accuracy_text", "test accuracy")
         ),
     )
     layers = alone.layer.nunique()

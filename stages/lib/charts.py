@@ -78,7 +78,7 @@ CONFIG: dict[str, Any] = {
     "axisX": {"labelOverlap": True},
     "axisY": {"titleAnchor": "end"},
     "legend": {
-        "orient": "bottom", "direction": "vertical", "labelColor": INK, "titleColor": INK,
+        "orient": "bottom", "direction": "horizontal", "labelColor": INK, "titleColor": INK,
         "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 320,
         "columnPadding": 24, "rowPadding": 4, "columns": 2, "symbolSize": 70,
         "symbolStrokeWidth": 2, "symbolOpacity": 1,

@@ -156,9 +156,11 @@ def against_size(networks: pd.DataFrame) -> Panel:
     return _against_cost(networks, "bytes_on_disk", alt.X("bytes_on_disk:Q", **axis))
 
 
-def _log_axis(values: pd.Series, title: str, unit: str, above: float) -> dict:
-    """Axis and scale of positive numbers over their range, and `above` times as far."""
-    low, high = 0.92 * float(values.min()), above * float(values.max())
+def _log_axis(values: pd.Series, title: str, unit: str, margins: tuple[float, float]) -> dict:
+    """Axis and scale of positive numbers; margins: factors of room below the least and above the
+    most.
+    """
+    low, high = float(values.min()) / margins[0], float(values.max()) * margins[1]
     return {
         "axis": alt.Axis(
             title=f"{title} (logarithmic)",
@@ -173,8 +175,8 @@ def against_latency(networks: pd.DataFrame, device: str, batch: int) -> Panel:
     """Test accuracy against latency, relative to the dense float32 network's. networks: as for
     `against_size`.
     """
-    title = f"latency, × the dense network's, batch {batch} on {device}"
-    axis = _log_axis(networks.relative_latency.dropna(), title, " ×", 1.08)
+    title = f"× dense latency, batch {batch}, {device}"
+    axis = _log_axis(networks.relative_latency.dropna(), title, " ×", (1.08, 1.08))
     return _against_cost(networks, "relative_latency", alt.X("relative_latency:Q", **axis))
 
 
@@ -191,11 +193,11 @@ def ladder_of_sizes(rungs: pd.DataFrame) -> Panel:
         x=alt.X(
             "bytes:Q",
             axis=None,
-            scale=alt.Scale(domain=[0, 1.25 * float(rungs.bytes.max())], nice=False),
+            scale=alt.Scale(domain=[0, 1.4 * float(rungs.bytes.max())], nice=False),
         ),
         y=alt.Y(
             "name:N",
-            sort=list(rungs.name),
+            sort=None,
             title=None,
             axis=alt.Axis(
                 grid=False, ticks=False, domain=False, labelLimit=0,
@@ -298,7 +300,7 @@ def format_latency(formats: pd.DataFrame) -> list[Panel]:
         base = alt.Chart(
             lines[["dtype", "name", "heading", "latency_ms", "label", "spread_text"]]
         ).encode(
-            x=alt.X("latency_ms:Q", **_log_axis(lines.latency_ms, "milliseconds a call", "", 4)),
+            x=alt.X("latency_ms:Q", **_log_axis(lines.latency_ms, "ms a call", "", (1.3, 4))),
             y=alt.Y("dtype:N", sort=order, title=None, axis=alt.Axis(grid=True)),
             yOffset=alt.YOffset("name:N", sort=names),
             color=alt.Color(

@@ -68,6 +68,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def _sentence(parts: Sequence[str], otherwise: str) -> str:
+    """Parts joined to one sentence with a capital letter."""
+    text = "; ".join(parts) or otherwise
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _bars(run: Run) -> str:
     bars = run.error_bars()
     return f"Bars: {bars}. " if bars else ""
@@ -168,10 +174,10 @@ def _front_told(seen: View, cost: str) -> str:
     front = cost_charts.front(seen.with_casts, cost)
     shown = front[front.test_accuracy >= floor]
     told = "; ".join(
-        f"{report_tables.cost_text(line, cost)} {_percent(line.test_accuracy)} ({line.network})"
-        for _, line in shown.head(5).iterrows()
+        f"{report_tables.cost_text(line, cost)}: {_percent(line.test_accuracy)} ({line.network})"
+        for _, line in shown.head(4).iterrows()
     )
-    more = f"; and {len(shown) - 5} more" if len(shown) > 5 else ""
+    more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
     known = seen.with_casts[seen.with_casts[cost].notna()]
     below = int((known.test_accuracy < floor).sum())
     outside = (
@@ -260,9 +266,7 @@ def structured(seen: View) -> Figure:
     return Figure(
         "structured",
         "Fewer multiply-adds, less time?",
-        " ".join(
-            filter(None, [f"{'; '.join(told) or 'No small network was timed'}.", control(timed)])
-        ),
+        f"{_sentence(told, 'no small network was timed')} {control(timed)}".strip(),
         "Each point is a network, relative to the dense one; timed in turns, medians over seeds.",
         cost_charts.structured_latency(timed, seen.summary),
         [("Latencies", report_tables.latencies(timed))],
@@ -287,7 +291,7 @@ def formats(seen: View) -> Figure:
     return Figure(
         "formats",
         "Latency by number format and device",
-        f"{'; '.join(told) or 'No latency was measured'}.{missing}",
+        _sentence(told, "no latency was measured") + missing,
         f"Median of repeated calls; the trained network is that of seed {seen.run.seeds[0]}."
         " Logarithmic axes, one for each panel.",
         cost_charts.format_latency(bench),

@@ -34,7 +34,7 @@ def _structured(whole: pd.DataFrame, least: float) -> list[tuple]:
     if lines.empty:
         return []
     line = lines.sort_values("bytes_on_disk", kind="stable").iloc[0]
-    name = f"float32, filters removed, {tables.percent(line.target_sparsity)}"
+    name = f"float32, filters cut by {tables.percent(line.target_sparsity)}"
     note = f"{tables.METHODS[line.method]}, {100 * line.test_accuracy:.1f} % on test"
     return [(name, line.bytes_on_disk, FILE, note)]
 

@@ -12,6 +12,7 @@ INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 
 REPORTS = Path("reports")
 REPORT_PAGE = REPORTS / "report.md"
+REPORT_SITE = REPORTS / "index.html"
 METRICS = REPORTS / "metrics.json"
 FIGURES = REPORTS / "figures"
 PLOTS = REPORTS / "plots"
@@ -30,6 +31,10 @@ META = "meta.json"
 MANIFEST = "run.json"
 SAFETENSORS = ".safetensors"
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
+# Beside the module that renders them.
+SITE_TEMPLATE = "website.html"
+SITE_STYLE = "website.css"
+SITE_SCRIPT = "website.js"
 STAGED_IMAGES = "images.staged"
 
 
