@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stages.lib import (
@@ -17,6 +18,7 @@ from stages.lib import (
     outputs,
     page,
     paths,
+    predictions,
     prepared,
     records,
     tables,
@@ -73,6 +75,17 @@ def rows_of(seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def correct_of(seeds: list[int], rows: pd.DataFrame, labels: np.ndarray) -> predictions.Correct:
+    """Whose network is right on which test image, of every whole network in `rows`."""
+    whole = rows[rows.layer == records.ALL_LAYERS]
+    keys = whole[["method", "target_sparsity", "weight_bits"]].drop_duplicates()
+    files = [
+        [paths.stage_directory(stage, seed) / paths.PREDICTIONS for stage in SEEDED]
+        for seed in seeds
+    ]
+    return predictions.correct(files, keys.itertuples(index=False, name=None), labels)
+
+
 def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
     """Stage, seed (None where it has none) and file of every table that a run leaves."""
     per_seed = [
@@ -101,7 +114,8 @@ def main(params) -> None:
         paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
     )
     latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
-    machine, meta = hardware.read(paths.HARDWARE), prepared.read_meta(paths.PREPARED)
+    meta, machine = prepared.read_meta(paths.PREPARED), hardware.read(paths.HARDWARE)
+    labels = prepared.read_labels(paths.PREPARED, "test", meta)
     run = page.Run(
         seeds=seeds,
         rows=rows,
@@ -118,7 +132,28 @@ def main(params) -> None:
         sparsity=sparsity,
         max_drop=max_drop,
     )
-    found = findings.judge(findings.Evidence(rows, layers, formats, sparsity))
+    found = findings.judge(
+        findings.Evidence(
+            rows=rows,
+            layers=layers,
+            formats=formats,
+            correct=correct_of(seeds, rows, labels),
+            sparsity=sparsity,
+            confidence=params.report.confidence,
+            tolerance=params.report.tolerance,
+            isa=machine["isa"],
+            chance=float(np.bincount(labels).max() / len(labels)),
+        )
+    )
+    context = {
+        "network": params.model.name,
+        "data": meta["source"],
+        "classes": len(meta["classes"]),
+        "test_images": len(labels),
+        "seeds": list(seeds),
+        "confidence": params.report.confidence,
+        "tolerance": params.report.tolerance,
+    }
     summary = tables.summary(rows)
     pictures = {
         "accuracy": charts.accuracy_by_sparsity(summary),
@@ -154,6 +189,7 @@ def main(params) -> None:
             run, found, {name: f"{paths.FIGURES.name}/{file}" for name, file in drawn.items()}
         )
     outputs.write_text(paths.REPORT_PAGE, text)
+    outputs.write_json(paths.FINDINGS, findings.to_json(found, context))
     outputs.write_json(paths.METRICS, exports.metrics(rows, sparsity, max_drop))
 
 

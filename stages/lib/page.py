@@ -7,18 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib import tables
+from stages.lib import statistics, tables
 from stages.lib.findings import Finding
 from stages.lib.params import NO_WEIGHTS
-
-AGREES = {
-    "yes": "agrees",
-    "partly": "agrees in part",
-    "no": "does not agree",
-    "no difference": "no difference measured",
-    "not measured": "not measured",
-}
-
 
 # Tables of more lines than this are folded.
 LONG = 24
@@ -107,8 +98,9 @@ def _findings_list(findings: Sequence[Finding]) -> str:
     lines = []
     for number, found in enumerate(findings, start=1):
         lines += [
-            f"{number}. {found.title}: **{AGREES[found.agrees]}**",
-            f"   - the course: {found.course}",
+            f"{number}. {found.title}: **{found.verdict}**: {found.why}",
+            f"   - the course: {found.course or 'did not ask; a hypothesis of ours'}",
+            f"   - rule: {found.rule}",
             *(f"   - here: {sentence}" for sentence in found.here),
         ]
     return "\n".join(lines)
@@ -210,7 +202,7 @@ def _warnings(run: Run, dense: pd.Series) -> list[str]:
     images, classes = run.meta["images"]["test"], len(run.meta["classes"])
     chance = 1 / classes
     found = []
-    if dense.test_accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / images):
+    if statistics.at_chance(dense.test_accuracy, chance, images):
         found.append(
             f"**The baseline is no better than chance** ({100 * chance:.1f} % for {classes}"
             " classes): what follows says nothing about pruning. Train it longer, or with another"
@@ -373,8 +365,10 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         picture("accuracy", "Test accuracy of every method against sparsity"),
         picture("close_up", "The last ten points of accuracy against sparsity"),
         "## The course's findings\n",
-        "Agreement is judged by means alone; differences under half a point count as none. The"
-        " course trained another network on another data set: compare directions, not digits.\n",
+        "Each is a hypothesis that stood in the code before the run, with the rule by which it is"
+        " judged; in brackets are intervals of the paired difference over seeds and test images"
+        " ([how](../docs/evaluation.md)). The course trained another network on another data set:"
+        " compare directions, not digits.\n",
         _findings_list(findings) + "\n",
         "## Every method at every sparsity\n",
         "Sparsity is the share of the baseline's convolution and linear weights that are gone."

@@ -13,6 +13,7 @@ INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 REPORTS = Path("reports")
 REPORT_PAGE = REPORTS / "report.md"
 METRICS = REPORTS / "metrics.json"
+FINDINGS = REPORTS / "findings.json"
 FIGURES = REPORTS / "figures"
 PLOTS = REPORTS / "plots"
 RUNS = REPORTS / "runs"

@@ -67,6 +67,11 @@ def accuracy(values: pd.Series) -> str:
     return spread(values.mean(), values.std()) + " %"
 
 
+def points(share: float) -> str:
+    """A difference of accuracies in points, with its sign: +1.2."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0: no minus before nothing
+
+
 def percent(share: float) -> str:
     """A share as a percentage without needless digits: 0.8 → 80 %, 0.995 → 99.5 %."""
     return f"{100 * share:.4g} %"
