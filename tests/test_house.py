@@ -228,6 +228,7 @@ def test_requirements_are_pinned_exactly():
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted), file
+        assert len({line.partition("==")[0] for line in wanted}) == len(wanted), file
 
 
 def test_every_default_is_explained():
