@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from stages.lib import (
@@ -20,8 +21,10 @@ from stages.lib import (
     outputs,
     page,
     paths,
+    predictions,
     prepared,
     records,
+    tables,
     website,
 )
 from stages.lib.cli import run_stage
@@ -74,6 +77,17 @@ def rows_of(seeds: list[int]) -> pd.DataFrame:
                 raise UserError(f"{file}: no rows; {records.REMEDY}")
             rows += found
     return pd.DataFrame(rows)
+
+
+def correct_of(seeds: list[int], rows: pd.DataFrame, labels: np.ndarray) -> predictions.Correct:
+    """Whose network is right on which test image, of every whole network in `rows`."""
+    whole = rows[rows.layer == records.ALL_LAYERS]
+    keys = whole[["method", "target_sparsity", "weight_bits"]].drop_duplicates()
+    files = [
+        [paths.stage_directory(stage, seed) / paths.PREDICTIONS for stage in SEEDED]
+        for seed in seeds
+    ]
+    return predictions.correct(files, keys.itertuples(index=False, name=None), labels)
 
 
 def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
@@ -129,7 +143,9 @@ def main(params) -> None:
         paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
     )
     latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
-    machine, meta = hardware.read(paths.HARDWARE), prepared.read_meta(paths.PREPARED)
+    meta, machine = prepared.read_meta(paths.PREPARED), hardware.read(paths.HARDWARE)
+    labels = prepared.read_labels(paths.PREPARED, "test", meta)
+    correct = correct_of(seeds, rows, labels)
     run = page.Run(
         seeds=seeds,
         rows=rows,
@@ -146,11 +162,33 @@ def main(params) -> None:
         sparsity=sparsity,
         max_drop=max_drop,
         curves=curves if curves.epoch.max() > 0 else None,
+        intervals=tables.intervals(correct, params.report.confidence),
         confidence=params.report.confidence,
         settings=settings_of(params),
         seconds=seconds_of(seeds),
     )
-    found = findings.judge(findings.Evidence(rows, layers, formats, sparsity))
+    found = findings.judge(
+        findings.Evidence(
+            rows=rows,
+            layers=layers,
+            formats=formats,
+            correct=correct,
+            sparsity=sparsity,
+            confidence=params.report.confidence,
+            tolerance=params.report.tolerance,
+            isa=machine["isa"],
+            chance=float(np.bincount(labels).max() / len(labels)),
+        )
+    )
+    context = {
+        "network": params.model.name,
+        "data": meta["source"],
+        "classes": len(meta["classes"]),
+        "test_images": len(labels),
+        "seeds": list(seeds),
+        "confidence": params.report.confidence,
+        "tolerance": params.report.tolerance,
+    }
     drawn = figures.build(run)
     places = {one.name: f"{paths.FIGURES.name}/{paths.picture_name(one.name)}" for one in drawn}
     text, site = page.render(run, found, places), website.render(run, found, drawn)
@@ -176,6 +214,7 @@ def main(params) -> None:
         outputs.write_json(runs / paths.MANIFEST, dataclasses.asdict(about))
     outputs.write_text(paths.REPORT_PAGE, text)
     outputs.write_text(paths.REPORT_SITE, site)
+    outputs.write_json(paths.FINDINGS, findings.to_json(found, context))
     outputs.write_json(paths.METRICS, exports.metrics(rows, sparsity, max_drop))
 
 

@@ -20,7 +20,10 @@ CODE = [*STAGES, *LIBRARY, *TOOLS]
 
 # Downward only: a module imports from its own layer or from those above it in this list.
 LAYERS = (
-    ("errors", "paths", "hardware", "rules", "catalogue", "own", "resizing"),
+    (
+        "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
+        "verdicts",
+    ),
     ("params", "outputs"),
     ("cli", "records", "listing", "rows"),
     ("fingerprint", "decoding", "image_folder", "torchvision_sets", "splits", "prepared", "images"),
@@ -31,16 +34,16 @@ LAYERS = (
     ("evaluation", "masks", "counting", "tradeoff", "replay"),
     ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
-    ("setting", "results"),
-    ("recovery",),
-    ("tables", "manifest", "unpaired", "frontier"),
-    ("headlines", "committed", "candidates", "ladder", "charts"),
-    ("findings", "exports", "comparing", "accuracy_charts", "quantization_charts"),
-    ("comparison_text", "report_tables", "cost_charts"),
-    ("page",),
+    ("setting", "results", "recovery"),
+    ("tables", "predictions", "manifest", "unpaired", "frontier"),
+    ("evidence", "headlines", "committed", "candidates", "ladder", "charts"),
+    ("claims", "accuracy_charts", "quantization_charts"),
+    ("accuracy_claims", "format_claims", "error_claims", "report_tables", "cost_charts"),
+    ("findings", "exports", "comparing"),
+    ("comparison_text", "page"),
     ("figures",),
     ("website",),
-)
+)  # fmt: skip
 
 
 def names(paths):
@@ -162,7 +165,8 @@ def test_path_literals_stand_in_one_module(path):
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
         "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
-        "REPORT_PAGE", "REPORT_SITE", "METRICS", "FIGURES", "PLOTS", "RUNS", "stage_directory",
+        "REPORT_PAGE", "REPORT_SITE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS",
+        "stage_directory",
         "baseline", "reported",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
@@ -223,11 +227,10 @@ def test_every_section_is_read_by_some_stage():
 @pytest.mark.parametrize("name", ["report", "probe_hardware", "probe_inputs", "tools.compare"])
 def test_stages_without_networks_do_not_import_torch(name):
     program = (
-        "import sys; sys.modules['torch'] = None\n"
-        f"import stages.{name}; sys.exit('torchvision' in sys.modules)"
+        f"import sys, stages.{name}\nprint(*{{'torch', 'torchvision'}}.intersection(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
 def test_requirements_are_pinned_exactly():
@@ -235,6 +238,7 @@ def test_requirements_are_pinned_exactly():
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted), file
+        assert len({line.partition("==")[0] for line in wanted}) == len(wanted), file
 
 
 def test_every_default_is_explained():

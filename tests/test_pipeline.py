@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("pipeline")
 # Outputs that hold latencies, and what is made of them, differ from run to run.
 WITH_LATENCIES = {
     "artifacts/dtype_bench", "artifacts/latency_bench/seed-0", "reports/report.md",
-    "reports/index.html", "reports/figures", "reports/runs",
+    "reports/index.html", "reports/findings.json", "reports/figures", "reports/runs",
 }  # fmt: skip
 
 

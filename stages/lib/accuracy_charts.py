@@ -36,8 +36,14 @@ def points(summary: pd.DataFrame) -> pd.DataFrame:
             tables.estimate(line.test_accuracy, line.low, line.high) for line in lines.itertuples()
         ],
         epochs_text=lines.extra_epochs.map(tables.count),
-        work_text=lines.multiply_adds.map(tables.count),
-        nonzero_text=lines.nonzero_parameters.map(tables.count),
+        work_text=[
+            f"{tables.count(line.multiply_adds)} ({tables.factor(line.reduction)} fewer)"
+            for line in lines.itertuples()
+        ],
+        nonzero_text=[
+            f"{tables.count(line.nonzero_parameters)} ({tables.factor(line.compression)} fewer)"
+            for line in lines.itertuples()
+        ],
     )
 
 

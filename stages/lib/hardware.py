@@ -24,6 +24,11 @@ _ARM_ISA = re.compile(r"asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|s
 MACHINE = ("system", "machine", "cpu", "isa", "cores", "gpus")
 SOFTWARE = ("python", "torch", "torchvision")
 KEYS = (*MACHINE, *SOFTWARE)
+# Instructions that multiply numbers of 16 bits; f16c and avx512f only convert them.
+HALF_INSTRUCTIONS = {
+    "float16": {"avx512_fp16", "amx_fp16", "fp16", "fphp", "asimdhp"},
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
+}
 _APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 
@@ -89,7 +94,7 @@ def native_bfloat16() -> bool:
 
     Apple's chips have the instructions, but torch's CPU kernels for macOS do not use them.
     """
-    native = {"avx512_bf16", "amx_bf16", "bf16"}
+    native = HALF_INSTRUCTIONS["bfloat16"]
     return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
 
 

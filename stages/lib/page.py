@@ -1,25 +1,15 @@
 """The report in Markdown: what GitHub shows, tables and pictures in the order of the course."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stages.lib import candidates, report_tables, tables
+from stages.lib import candidates, report_tables, statistics, tables
 from stages.lib.findings import Finding
 from stages.lib.params import NO_WEIGHTS
 from stages.lib.tables import Table
-
-AGREES = {
-    "yes": "agrees",
-    "partly": "agrees in part",
-    "no": "does not agree",
-    "no difference": "no difference measured",
-    "not measured": "not measured",
-}
-
 
 # Tables of more lines than this are folded.
 LONG = 24
@@ -83,8 +73,9 @@ def _findings_list(findings: Sequence[Finding]) -> str:
     lines = []
     for number, found in enumerate(findings, start=1):
         lines += [
-            f"{number}. {found.title}: **{AGREES[found.agrees]}**",
-            f"   - the course: {found.course}",
+            f"{number}. {found.title}: **{found.verdict}**: {found.why}",
+            f"   - the course: {found.course or 'did not ask; a hypothesis of ours'}",
+            f"   - rule: {found.rule}",
             *(f"   - here: {sentence}" for sentence in found.here),
         ]
     return "\n".join(lines)
@@ -121,7 +112,7 @@ def remarks(run: Run, dense: pd.Series) -> list[Remark]:
     images, classes = run.meta["images"]["test"], len(run.meta["classes"])
     chance = 1 / classes
     found = []
-    if dense.test_accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / images):
+    if statistics.at_chance(dense.test_accuracy, chance, images):
         found.append(
             Remark(
                 "The baseline is no better than chance",
@@ -272,14 +263,17 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         *picture("close_up", "The last ten points of accuracy against sparsity"),
         *picture("recovery", "Test accuracy before and after fine-tuning"),
         "## The course's findings\n",
-        "Agreement is judged by means alone; differences under half a point count as none. The"
-        " course trained another network on another data set: compare directions, not digits.\n",
+        "Each is a hypothesis that stood in the code before the run, with the rule by which it is"
+        " judged; in brackets are intervals of the paired difference over seeds and test images"
+        " ([how](../docs/evaluation.md)). The course trained another network on another data set:"
+        " compare directions, not digits.\n",
         _findings_list(findings) + "\n",
         "## Every method at every sparsity\n",
         "Sparsity is the share of the baseline's convolution and linear weights that are gone."
         " Multiply-adds count nonzero weights: zeros inside a dense tensor are work that *could* be"
         " saved, and the file of a masked network is as large as before. Structured pruning alone"
-        " makes tensors smaller.\n",
+        " makes tensors smaller. Compression and reduction: the dense network's parameters and"
+        " multiply-adds over those that are left, as pruning papers give them.\n",
         table(report_tables.methods(summary)),
         "## Sensitivity: each layer alone\n",
         *picture("sensitivity", "Test accuracy by layer and sparsity"),

@@ -14,6 +14,7 @@ REPORTS = Path("reports")
 REPORT_PAGE = REPORTS / "report.md"
 REPORT_SITE = REPORTS / "index.html"
 METRICS = REPORTS / "metrics.json"
+FINDINGS = REPORTS / "findings.json"
 FIGURES = REPORTS / "figures"
 PLOTS = REPORTS / "plots"
 RUNS = REPORTS / "runs"

@@ -187,6 +187,17 @@ def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def read_labels(directory: Path, part: str, meta: dict) -> np.ndarray:
+    """The labels of one part, int64 [n], memory-mapped. meta: as `read_meta` gives it. UserError
+    where they are not sound.
+    """
+    path = directory / paths.array_name(part, "labels")
+    labels = _array(path, np.int64, (meta["images"][part],))
+    if labels.min() < 0 or labels.max() >= len(meta["classes"]):
+        raise UserError(f"{path}: a label outside the {len(meta['classes'])} classes; {REMEDY}")
+    return labels
+
+
 def load(directory: Path) -> Dataset:
     """Memory-maps the prepared data set. UserError, naming file and remedy, where it is not
     sound.
@@ -198,11 +209,5 @@ def load(directory: Path) -> Dataset:
         images = _array(
             directory / paths.array_name(name, "images"), np.uint8, (count, *meta["image_shape"])
         )
-        labels = _array(directory / paths.array_name(name, "labels"), np.int64, (count,))
-        if labels.min() < 0 or labels.max() >= len(meta["classes"]):
-            raise UserError(
-                f"{directory / paths.array_name(name, 'labels')}: a label outside the"
-                f" {len(meta['classes'])} classes; {REMEDY}"
-            )
-        parts.append(Part(images, labels))
+        parts.append(Part(images, read_labels(directory, name, meta)))
     return Dataset(*parts, meta["classes"], meta["mean"], meta["std"], meta["checksum"])

@@ -59,9 +59,9 @@ def answers(found: Sequence[Answer], networks: pd.DataFrame) -> Table:
 
 
 def methods(summary: pd.DataFrame) -> Table:
-    """Every whole float32 network: accuracy, work and size. summary: with bounds."""
+    """Every whole float32 network, the dense one first: accuracy, work and size."""
     dense = summary[summary.method == "baseline"].iloc[0]
-    rows = []
+    rows, top5 = [], not math.isnan(dense.test_top5)
     whole = summary[(summary.layer == "all") & (summary.weight_bits == 32)]
     for method, name in tables.METHODS.items():
         lines = whole[whole.method == method].sort_values("target_sparsity")
@@ -72,15 +72,18 @@ def methods(summary: pd.DataFrame) -> Table:
                     tables.percent(round(line.sparsity, 4)),
                     tables.spread(line.test_accuracy, line.test_accuracy_std),
                     f"{100 * (line.test_accuracy - dense.test_accuracy):+.1f}",
+                    *([f"{100 * line.test_top5:.1f}"] if top5 else []),
                     tables.count(line.nonzero_parameters),
+                    tables.factor(line.compression),
                     tables.count(line.multiply_adds),
+                    tables.factor(line.reduction),
                     tables.size(line.bytes_on_disk),
                     tables.count(line.extra_epochs),
                 )
             )
     headers = (
-        "method", "sparsity", "test accuracy, %", "Δ, points", "nonzero parameters",
-        "multiply-adds", "file", "extra epochs",
+        "method", "sparsity", "test accuracy, %", "Δ, points", *(["top-5, %"] if top5 else []),
+        "nonzero parameters", "compression", "multiply-adds", "reduction", "file", "extra epochs",
     )  # fmt: skip
     return Table(headers, rows)
 

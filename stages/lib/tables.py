@@ -1,11 +1,14 @@
 """From rows to tables: mean and standard deviation over seeds, in words and units for people."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
+from numpy.typing import NDArray
 from tabulate import tabulate
+
+from stages.lib import statistics
 
 # Methods in the order in which the course takes them, with the names that people read.
 METHODS = {
@@ -35,17 +38,38 @@ MEASURED = (
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds of every measured column, `test_accuracy_std` (sample standard deviation, NaN
-    for one seed) and `seeds`, per method, layer, weight_bits and target_sparsity.
+    for one seed) and `seeds`, per method, layer, weight_bits and target_sparsity; beside them the
+    baseline's parameters over the nonzero ones (`compression`) and its multiply-adds over those
+    that are left (`reduction`, NaN where none is), as pruning papers give them (Blalock et al.,
+    2020), and `test_top5`, NaN where it is not known.
     """
-    grouped = rows.groupby(
+    top5 = rows.test_top5.astype(float) if "test_top5" in rows else math.nan
+    grouped = rows.assign(test_top5=top5).groupby(
         ["method", "layer", "weight_bits", "target_sparsity"],
         sort=False,
         as_index=False,
     )
-    means = grouped[list(MEASURED)].mean()
+    means = grouped[[*MEASURED, "test_top5"]].mean()
     means["test_accuracy_std"] = grouped["test_accuracy"].std()["test_accuracy"]
     means["seeds"] = grouped["seed"].nunique()["seed"]
+    dense = means[means.method == "baseline"]
+    if len(dense):
+        left = means.multiply_adds.where(means.multiply_adds > 0)
+        means["compression"] = dense.parameters.iloc[0] / means.nonzero_parameters
+        means["reduction"] = dense.multiply_adds.iloc[0] / left
     return means
+
+
+def intervals(correct: Mapping[tuple[str, float, int], NDArray], confidence: float) -> pd.DataFrame:
+    """An interval of the test accuracy of each network, as `with_bounds` takes them.
+
+    correct: by method, target sparsity and bits per weight, bool [seeds, images].
+    """
+    found = [(key, statistics.accuracy(right, confidence)) for key, right in correct.items()]
+    return pd.DataFrame(
+        [(*key, one.low, one.high) for key, one in found],
+        columns=["method", "target_sparsity", "weight_bits", "low", "high"],
+    )
 
 
 def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
@@ -103,6 +127,11 @@ def accuracy(values: pd.Series) -> str:
     return spread(values.mean(), values.std()) + " %"
 
 
+def points(share: float) -> str:
+    """A difference of accuracies in points, with its sign: +1.2."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0: no minus before nothing
+
+
 def percent(share: float) -> str:
     """A share as a percentage without needless digits: 0.8 → 80 %, 0.995 → 99.5 %."""
     return f"{100 * share:.4g} %"
@@ -115,6 +144,11 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.4g} {unit}"
+
+
+def factor(value: float) -> str:
+    """How many times less, to three significant digits: 4.93 ×; empty where it is not known."""
+    return "" if pd.isna(value) else f"{value:.3g} ×"
 
 
 def count(number: float) -> str:
