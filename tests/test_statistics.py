@@ -151,7 +151,7 @@ RIGHT = np.ones((2, 3), bool)
         (np.ones(3, bool), np.ones(3, bool)),
         (np.ones((0, 3), bool), np.ones((0, 3), bool)),
         (np.ones((2, 0), bool), np.ones((2, 0), bool)),
-        (np.ones((2, 3)), np.ones((2, 3))),
+        (np.ones((2, 3), int), np.ones((2, 3), int)),
     ],
 )
 def test_what_does_not_fit_is_refused(one, other):

@@ -9,10 +9,10 @@ from stages.lib.evidence import Arms, Comparison, Evidence
 from stages.lib.verdicts import (
     CONTRADICTED,
     NOT_MEASURED,
-    REPRODUCED,
     UNDECIDED,
     Finding,
     Hypothesis,
+    weigh,
 )
 
 # What was pruned, and the same after training.
@@ -26,9 +26,10 @@ RECOVERY = Hypothesis(
     "recovery",
     "Fine-tuning recovers accuracy for all pruned models",
     "significant recovery, 5 epochs",
-    "Each pruned network before and after fine-tuning. Reproduced if every network that pruning had"
-    " damaged (the interval of the loss is wholly above zero) is better afterwards (so is that of"
-    " the gain), and none is worse; contradicted if one is worse; else undecided.",
+    "Each pruned network before and after fine-tuning; damaged are those whose loss by pruning has"
+    " its whole interval above zero. Reproduced if the mean gain of the damaged ones has too, each"
+    " of them gained and is better than chance afterwards, and no network is worse; contradicted if"
+    " one is worse, or the mean gain lies below zero; else undecided.",
 )
 
 
@@ -52,15 +53,23 @@ def recovery(evidence: Evidence, arms: Arms) -> Finding:
         statistics.difference(dense, before.correct, gain.difference.confidence)
         for gain, (_, before) in zip(gains, pairs, strict=True)
     ]
-    damaged = [gain for gain, loss in zip(gains, losses, strict=True) if loss.low > 0]
+    hurt = [
+        (gain, pair) for gain, loss, pair in zip(gains, losses, pairs, strict=True) if loss.low > 0
+    ]
+    damaged = [gain for gain, _ in hurt]
     worse = [gain for gain in gains if gain.outcome == "worse"]
-    gained = [gain for gain in damaged if gain.outcome == "better"]
+    gained = [
+        gain
+        for gain, (after, _) in hurt
+        if gain.difference.estimate > 0 and not fair.at_chance(evidence, after)
+    ]
+    average = fair.on_average([pair for _, pair in hurt], evidence.confidence) if hurt else None
     epochs = " or ".join(
         tables.times(number, "epoch") for number in sorted({gain.one_epochs for gain in gains})
     )
     here = (
-        f"{len(damaged)} of {len(gains)} networks were damaged, {len(gained)} of those are better"
-        f" after {epochs} of fine-tuning",
+        f"{len(damaged)} of {len(gains)} networks were damaged, {len(gained)} of those gained"
+        f" and are better than chance after {epochs} of fine-tuning",
         *claims.shown(damaged or gains, evidence.sparsity),
         claims.basis(gains, evidence.confidence),
         *claims.omissions(left_out),
@@ -73,16 +82,18 @@ def recovery(evidence: Evidence, arms: Arms) -> Finding:
         ),
         *(vars(one) for one in left_out),
     )
+    text = claims.averaged(average, len(damaged)) if average else ""
     if worse:
         verdict, why = CONTRADICTED, f"worse afterwards at {claims.places(worse)}"
     elif not damaged:
         verdict, why = NOT_MEASURED, "pruning damaged no network beyond doubt: nothing to recover"
-    elif len(gained) == len(damaged):
-        verdict, why = REPRODUCED, f"better afterwards in all {len(damaged)} that were damaged"
+    elif len(gained) < len(damaged):
+        doubtful = [gain for gain in damaged if gain not in gained]
+        verdict, why = UNDECIDED, f"{text}, but no recovery at {claims.places(doubtful)}"
     else:
-        doubtful = [gain for gain in damaged if gain.outcome != "better"]
-        verdict, why = UNDECIDED, f"no recovery beyond doubt at {claims.places(doubtful)}"
-    return RECOVERY.found(verdict, why, here, numbers)
+        verdict = weigh(average.low > 0, average.high < 0)
+        why = f"{text} damaged networks" if len(damaged) > 1 else text
+    return RECOVERY.found(verdict, why, here, numbers, average)
 
 
 def _costs(_: Arms, comparisons: Sequence[Comparison]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """How a claim that one way of pruning keeps more accuracy than another is judged.
 
-A claim is judged at every sparsity above 0 that its methods share, by the interval of the paired
-difference there (stages/lib/statistics.py). The intervals hold all at once at the report's
-confidence: each is made at a confidence corrected for their number (Bonferroni). What cannot be
-compared fairly is left out, and said to be.
+By one interval (stages/lib/statistics.py): of the paired difference, averaged over every sparsity
+above 0 that the methods share. A claim must hold at each of them as well: beside it stand the
+intervals of the single sparsities, each at a confidence corrected for their number (Bonferroni), so
+that all hold at once. What cannot be compared fairly is left out, and said to be.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,14 @@ from typing import Any
 from stages.lib import evidence as fair
 from stages.lib import tables
 from stages.lib.evidence import Arm, Arms, Comparison, Evidence
+from stages.lib.statistics import Interval
 from stages.lib.verdicts import NOT_MEASURED, Finding, Hypothesis, weigh
 
 DENSE = ("baseline", "baseline_finetune", "baseline_long")
 JUDGED = (
-    "Contradicted if at any sparsity the interval of the difference lies wholly below zero;"
-    " reproduced if at none, and at one at least wholly above; else undecided."
+    "Reproduced if the mean difference over all sparsities lies with its whole interval above"
+    " zero, and at no single one below; contradicted if it lies below, or a single one does; else"
+    " undecided."
 )
 
 
@@ -134,16 +136,24 @@ def shown(comparisons: Sequence[Comparison], sparsity: float) -> tuple[str, ...]
     return tuple(map(sentence, nearest.values()))
 
 
-def _why(comparisons: Sequence[Comparison]) -> str:
+def averaged(found: Interval, many: int) -> str:
+    """The mean difference for people."""
+    over = f" on average over {many}" if many > 1 else ""
+    return (
+        f"{tables.points(found.estimate)} points ({tables.points(found.low)} to"
+        f" {tables.points(found.high)}){over}"
+    )
+
+
+def _why(average: Interval, comparisons: Sequence[Comparison]) -> str:
     better = [one for one in comparisons if one.outcome == "better"]
     worse = [one for one in comparisons if one.outcome == "worse"]
-    many = len(comparisons)
+    text = averaged(average, len(comparisons))
     if worse:
-        also = f"; better at {len(better)} of {many}" if better else ""
-        return f"worse at {places(worse)}{also}"
+        return f"{text}, but worse at {places(worse)}"
     if better:
-        return f"better at {places(better)}; worse at none of {many}"
-    return f"every interval spans zero ({many} compared)"
+        return f"{text}; taken singly, better at {places(better)}"
+    return text
 
 
 def numbers(
@@ -186,7 +196,8 @@ def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
     if not pairs:
         return nothing(hypothesis, left_out, absent)
     comparisons = fair.compare(pairs, evidence.confidence)
-    outcomes = [one.outcome for one in comparisons]
+    average = fair.on_average(pairs, evidence.confidence)
+    worse = average.high < 0 or any(one.outcome == "worse" for one in comparisons)
     here = (
         *shown(comparisons, evidence.sparsity),
         basis(comparisons, evidence.confidence),
@@ -195,8 +206,9 @@ def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
         *absent,
     )
     return hypothesis.found(
-        weigh(outcomes.count("better"), outcomes.count("worse")),
-        _why(comparisons),
+        weigh(average.low > 0, worse),
+        _why(average, comparisons),
         here,
         numbers(comparisons, left_out),
+        average,
     )

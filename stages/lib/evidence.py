@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -163,6 +164,12 @@ def unfair(one: Arm, other: Arm) -> str:
             f" {tables.percent(round(other.sparsity, 3))} of the weights were gone"
         )
     return ""
+
+
+def on_average(pairs: Sequence[tuple[Arm, Arm]], confidence: float) -> Interval:
+    """The mean over the pairs of the paired differences, by one interval."""
+    means = (np.mean([arm.correct for arm in arms], axis=0) for arms in zip(*pairs, strict=True))
+    return statistics.difference(*means, confidence)
 
 
 def compare(pairs: Sequence[tuple[Arm, Arm]], confidence: float) -> list[Comparison]:

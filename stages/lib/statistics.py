@@ -32,14 +32,18 @@ class Interval:
     images: int
 
 
-def _checked(name: str, values: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _checked(name: str, values: NDArray) -> NDArray[np.float64]:
     values = np.asarray(values)
-    if values.dtype != np.bool_ or values.ndim != 2 or 0 in values.shape:
+    kinds = (np.dtype(np.bool_), np.dtype(np.float64))
+    if values.dtype not in kinds or values.ndim != 2 or 0 in values.shape:
         raise ValueError(
-            f"{name}: {values.dtype} {list(values.shape)}; wanted: bool [seeds, images], at least"
-            " one of each"
+            f"{name}: {values.dtype} {list(values.shape)}; wanted: bool, or float64 from 0 to 1,"
+            " [seeds, images], at least one of each"
         )
-    return values.astype(np.float64)
+    values = values.astype(np.float64)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"{name}: values outside 0…1")
+    return values
 
 
 def _normal(confidence: float) -> float:
@@ -86,12 +90,13 @@ def accuracy(correct: NDArray[np.bool_], confidence: float) -> Interval:
     return _interval(_checked("correct", correct), (0.0, 1.0), weight, confidence)
 
 
-def difference(one: NDArray[np.bool_], other: NDArray[np.bool_], confidence: float) -> Interval:
+def difference(one: NDArray, other: NDArray, confidence: float) -> Interval:
     """The mean difference one − other of two accuracies, paired by seed and by image, within
     [−1, 1]. For one seed Bonett and Price's adjusted Wald interval for paired proportions (2012).
 
-    one, other: bool [seeds, images], of the same seeds and images in the same order. ValueError
-    where they do not fit, and as for `accuracy`.
+    one, other: bool [seeds, images], of the same seeds and images in the same order, or float64
+    where each is the mean of several networks. ValueError where they do not fit, and as for
+    `accuracy`.
     """
     first, second = _checked("one", one), _checked("other", other)
     if first.shape != second.shape:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stages.lib.statistics import Interval
+
 REPRODUCED = "reproduced"
 CONTRADICTED = "contradicted"
 UNDECIDED = "undecided"
@@ -14,7 +16,9 @@ VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_MEASURED)
 class Finding:
     """id; title: the hypothesis, a statement; course: what the course published, empty where the
     hypothesis is ours; rule: how it is judged; here: what was measured, in sentences; evidence: the
-    numbers behind that, as JSON holds them; verdict: one of VERDICTS; why: the reason for it.
+    numbers behind that, as JSON holds them; verdict: one of VERDICTS; why: the reason for it;
+    average: of a claim on accuracy the mean difference over all that was compared, with its
+    interval, which decides.
     """
 
     id: str
@@ -25,6 +29,7 @@ class Finding:
     evidence: tuple[dict[str, Any], ...]
     verdict: str
     why: str
+    average: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,22 @@ class Hypothesis:
         why: str,
         here: tuple[str, ...] = (),
         evidence: tuple[dict[str, Any], ...] = (),
+        average: Interval | None = None,
     ) -> Finding:
         """The finding that this has become."""
-        return Finding(**asdict(self), here=here, evidence=evidence, verdict=verdict, why=why)
+        return Finding(
+            **asdict(self),
+            here=here,
+            evidence=evidence,
+            verdict=verdict,
+            why=why,
+            average=None if average is None else asdict(average),
+        )
 
 
-def weigh(better: int, worse: int) -> str:
-    """The verdict on "better" from how many comparisons are better, and worse, beyond doubt: one
-    that is worse contradicts, one that is better is wanted.
+def weigh(better: bool | int, worse: bool | int) -> str:
+    """The verdict on "better" from what is better, and what is worse, beyond doubt: one that is
+    worse contradicts, one that is better is wanted.
     """
     if worse:
         return CONTRADICTED
