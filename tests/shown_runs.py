@@ -56,7 +56,17 @@ FINDINGS = tuple(
         verdict=verdict,
         why="+1.2 [0.4, 2.0] points",
         here=("80 %: global 44.9, uniform 18.2",),
-        evidence=({"one": "global", "sparsity": 0.8, "low": 0.004, "note": None}, {"seeds": 3}),
+        evidence=(
+            {
+                "sparsity": 0.8,
+                "one": "global",
+                "other": "finetune_long",
+                "difference": -1 / 3,
+                **{f"some_other_number_{index}": index / 7 for index in range(12)},
+                "note": None,
+            },
+            {"seeds": 3},
+        ),
     )
     for verdict in ("reproduced", "contradicted", "undecided", "not measured")
 )

@@ -97,13 +97,14 @@ def headline(rows: pd.DataFrame, summary: pd.DataFrame, sparsity: float, max_dro
     )  # fmt: skip
     lines = []
     for method, name in tables.METHODS.items():
-        values = tables.at(rows, method, 0.0 if method == "baseline" else sparsity)
+        dense_shape = method.startswith("baseline")
+        values = tables.at(rows, method, 0.0 if dense_shape else sparsity)
         if method not in set(rows.method) or method == "best_per_layer":
             continue
         kept = tables.sparsest(rows, method, max_drop)
         line = summary[(summary.method == method) & (summary.target_sparsity == kept)]
-        epochs = tables.count(line.extra_epochs.iloc[0]) if kept else "0"
-        reached = tables.percent(kept) if kept else "" if method == "baseline" else "none"
+        epochs = tables.count(line.extra_epochs.iloc[0]) if kept or dense_shape else "0"
+        reached = tables.percent(kept) if kept else "" if dense_shape else "none"
         drop = f"{100 * (values.mean() - dense.test_accuracy):+.1f}" if len(values) else ""
         spread = tables.spread(values.mean(), values.std()) if len(values) else "not measured"
         lines.append((name, spread, drop, reached, epochs))

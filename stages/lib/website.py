@@ -157,13 +157,14 @@ def _shown(value: Any) -> str:
 
 
 def evidence(lines: Sequence[Mapping[str, Any]]) -> Table | None:
-    """A finding's numbers: a column for every key that a line has."""
-    headers = list(dict.fromkeys(key for line in lines for key in line))
-    if not headers:
+    """A finding's numbers: a column for every key that a line has, those with text first."""
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    if not keys:
         return None
-    rows = [tuple(_shown(line.get(key)) for key in headers) for line in lines]
-    text = sum(any(isinstance(line.get(key), str) for line in lines) for key in headers)
-    return Table([header.replace("_", " ") for header in headers], rows, left=max(1, text))
+    text = [key for key in keys if any(isinstance(line.get(key), str) for line in lines)]
+    ordered = text + [key for key in keys if key not in text]
+    rows = [tuple(_shown(line.get(key)) for key in ordered) for line in lines]
+    return Table([key.replace("_", " ") for key in ordered], rows, left=len(text))
 
 
 def _findings(found: Sequence[Finding]) -> dict:
