@@ -211,7 +211,12 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
     ("changes", "path", "words"),
     [
         (
-            {"iterative_prune__target": 0.25, "iterative_prune__step": 0.5},
+            {
+                "sparsities": [0.25, 0.8],
+                "equal_budget__sparsities": [0.25],
+                "iterative_prune__target": 0.25,
+                "iterative_prune__step": 0.5,
+            },
             "iterative_prune.target",
             "0.25 is below iterative_prune.step (0.5)",
         ),

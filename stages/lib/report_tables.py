@@ -92,22 +92,23 @@ def headline(rows: pd.DataFrame, summary: pd.DataFrame, sparsity: float, max_dro
     """Each method at one sparsity, and how far it goes within a loss on validation."""
     dense = summary[summary.method == "baseline"].iloc[0]
     headers = (
-        "method", f"test accuracy at {tables.percent(sparsity)}, %", "Δ, points",
-        f"sparsest within {points(max_drop)} of the baseline", "extra epochs there",
+        "method", f"test accuracy at {tables.percent(sparsity)}, %", "Δ, points", "extra epochs",
+        f"sparsest within {points(max_drop)} of the baseline",
     )  # fmt: skip
     lines = []
     for method, name in tables.METHODS.items():
         dense_shape = method.startswith("baseline")
-        values = tables.at(rows, method, 0.0 if dense_shape else sparsity)
+        here = 0.0 if dense_shape else sparsity
+        values = tables.at(rows, method, here)
         if method not in set(rows.method) or method == "best_per_layer":
             continue
         kept = tables.sparsest(rows, method, max_drop)
-        line = summary[(summary.method == method) & (summary.target_sparsity == kept)]
-        epochs = tables.count(line.extra_epochs.iloc[0]) if kept or dense_shape else "0"
+        line = summary[(summary.method == method) & (summary.target_sparsity == here)]
+        epochs = tables.count(line.extra_epochs.iloc[0]) if len(line) else ""
         reached = tables.percent(kept) if kept else "" if dense_shape else "none"
         drop = f"{100 * (values.mean() - dense.test_accuracy):+.1f}" if len(values) else ""
         spread = tables.spread(values.mean(), values.std()) if len(values) else "not measured"
-        lines.append((name, spread, drop, reached, epochs))
+        lines.append((name, spread, drop, epochs, reached))
     return Table(headers, lines)
 
 
