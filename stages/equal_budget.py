@@ -4,6 +4,7 @@ from tqdm import tqdm
 
 from stages.lib import masks, paths, results, setting
 from stages.lib.cli import run_stage
+from stages.lib.params import ALL
 from stages.lib.recovery import recover
 
 
@@ -16,9 +17,12 @@ def main(params, seed: int) -> None:
     spent = {
         sparsity: iterative.epochs_per_step * number for number, sparsity in enumerate(steps, 1)
     }
+    chosen = params.equal_budget.sparsities
+    if chosen == ALL:
+        chosen = [point for point in params.sparsities if round(point, 6) in spent]
     arms = [
         ("baseline_long", 0.0, spent[steps[-1]]),
-        *(("finetune_long", point, spent[point]) for point in params.equal_budget.sparsities),
+        *(("finetune_long", point, spent[round(point, 6)]) for point in chosen),
     ]
     with results.collect(paths.stage_directory("equal_budget", seed), ruler) as kept:
         for method, sparsity, epochs in tqdm(

@@ -213,7 +213,6 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
         (
             {
                 "sparsities": [0.25, 0.8],
-                "equal_budget__sparsities": [0.25],
                 "iterative_prune__target": 0.25,
                 "iterative_prune__step": 0.5,
             },
@@ -224,6 +223,16 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
             {"int_quantize__bits": [4, 8], "int_quantize__store_bits": [8, 16]},
             "int_quantize.store_bits",
             "16 is not among int_quantize.bits; allowed: 4, 8",
+        ),
+        (
+            {"equal_budget__sparsities": [0.4, 0.85]},
+            "equal_budget.sparsities",
+            "0.85 is not among the sparsities that iterative pruning reaches; allowed: 0.4, 0.6",
+        ),
+        (
+            {"equal_budget__sparsities": [0.9], "iterative_prune__target": 0.8},
+            "equal_budget.sparsities",
+            "0.9 is not among",
         ),
         (
             {"sparsities": [0.25, 0.5], "report__sparsity": 0.75},

@@ -41,6 +41,8 @@ COLORS = ("auto", "grey", "rgb")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMALIZATIONS = ("training", "imagenet", "half", "none")
 NO_WEIGHTS = "none"
+# equal_budget.sparsities: every one that iterative pruning reaches.
+ALL = "all"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float16", "bfloat16")
 NETWORKS = ("baseline", "resnet152")
@@ -130,7 +132,9 @@ class Controls:
 
 @dataclass(frozen=True)
 class EqualBudget:
-    sparsities: list[float] = _setting(listing(POSITIVE_SPARSITY, ascending=True))
+    sparsities: str | list[float] = _setting(
+        word_or(ALL, listing(POSITIVE_SPARSITY, ascending=True))
+    )
 
 
 @dataclass(frozen=True)
@@ -272,9 +276,12 @@ def _cross_problems(sections: dict[str, Any]) -> Iterator[str]:
             f"iterative_prune.target: {iterative.target} is below iterative_prune.step"
             f" ({iterative.step}); allowed: at least one step"
         )
-    for sparsity in sections["equal_budget"].sparsities:
-        if sparsity not in sections["sparsities"] or sparsity > iterative.target:
-            reached = [point for point in sections["sparsities"] if 0 < point <= iterative.target]
+    compared, reached = (
+        sections["equal_budget"].sparsities,
+        [point for point in sections["sparsities"] if 0 < point <= iterative.target],
+    )
+    for sparsity in [] if compared == ALL else compared:
+        if sparsity not in reached:
             yield (
                 f"equal_budget.sparsities: {sparsity} is not among the sparsities that iterative"
                 f" pruning reaches; allowed: {', '.join(map(str, reached))}"
