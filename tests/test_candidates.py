@@ -99,3 +99,32 @@ def test_the_ladder_has_no_pruned_network_where_none_is_good_enough():
     rungs = ladder.rungs(tables.summary(rows), run.formats, max_drop=0.01)
     assert set(rungs.kind) == {ladder.FILE}
     assert not rungs.name.str.contains("filters").any()
+
+
+def test_a_mask_alone_is_never_the_fastest():
+    run = a_run()
+    latencies = run.latencies.copy()
+    latencies.loc[latencies.method == "global", "relative_to_baseline"] = 0.1
+    summary = tables.with_bounds(tables.summary(run.rows), None)
+    found = candidates.table(summary, latencies)
+    for choice in choices(found, "relative_latency").values():
+        assert not choice.masked
+
+
+def test_a_gain_within_the_noise_of_the_clock_is_none():
+    found = networks()
+    assert any(one.method != "baseline" for one in choices(found, "relative_latency").values())
+    for answer in candidates.answers(found, noise=0.99):
+        assert answer.choices["relative_latency"].method == "baseline"
+
+
+def test_the_noise_of_the_clock_is_what_equal_work_is_off_by():
+    latencies = a_run().latencies.copy()
+    device, batch = candidates.latency_setting(latencies)
+    equal = latencies.method == "global"
+    latencies.loc[equal, "relative_to_baseline"] = 1.02
+    assert candidates.clock_noise(latencies) == pytest.approx(0.02)
+    here = equal & (latencies.device == device) & (latencies.batch_size == batch)
+    latencies.loc[latencies[here].index[0], "relative_to_baseline"] = 0.9
+    assert candidates.clock_noise(latencies) == pytest.approx(0.1)
+    assert candidates.clock_noise(latencies[~equal]) == 0

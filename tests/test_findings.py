@@ -216,7 +216,24 @@ def test_a_single_sparsity_beyond_doubt_contradicts_whatever_the_mean():
     found = judged(evidence(runs))["global_over_layerwise"]
     assert found.average["low"] > 0
     assert found.verdict == "contradicted"
-    assert "but worse at 80 %" in found.why
+    assert "; taken singly, worse at 80 %" in found.why
+
+
+def test_what_one_sparsity_carries_is_undecided_and_said_to_be():
+    points = dict.fromkeys((0.2, 0.4, 0.6, 0.8), 0.8)
+    runs = {"baseline": {0.0: 0.95}, "uniform": points, "global": points | {0.8: 0.95}}
+    found = judged(evidence(runs))["global_over_layerwise"]
+    assert found.average["low"] > 0
+    assert found.verdict == "undecided"
+    assert "carried by 80 % alone: without it +0.0 points" in found.why
+
+
+def test_what_two_sparsities_bear_is_carried_by_none():
+    points = dict.fromkeys((0.2, 0.4, 0.6, 0.8), 0.8)
+    runs = {"baseline": {0.0: 0.95}, "uniform": points, "global": points | {0.6: 0.95, 0.8: 0.95}}
+    found = judged(evidence(runs))["global_over_layerwise"]
+    assert found.verdict == "reproduced"
+    assert "carried" not in found.why
 
 
 def test_equal_methods_are_rarely_told_apart():

@@ -82,7 +82,7 @@ def recovery(evidence: Evidence, arms: Arms) -> Finding:
         ),
         *(vars(one) for one in left_out),
     )
-    text = claims.averaged(average, len(damaged)) if average else ""
+    text = claims.averaged(average, len(damaged), "damaged networks") if average else ""
     if worse:
         verdict, why = CONTRADICTED, f"worse afterwards at {claims.places(worse)}"
     elif not damaged:
@@ -92,7 +92,7 @@ def recovery(evidence: Evidence, arms: Arms) -> Finding:
         verdict, why = UNDECIDED, f"{text}, but no recovery at {claims.places(doubtful)}"
     else:
         verdict = weigh(average.low > 0, average.high < 0)
-        why = f"{text} damaged networks" if len(damaged) > 1 else text
+        why = text
     return RECOVERY.found(verdict, why, here, numbers, average)
 
 

@@ -3,7 +3,8 @@
 By one interval (stages/lib/statistics.py): of the paired difference, averaged over every sparsity
 above 0 that the methods share. A claim must hold at each of them as well: beside it stand the
 intervals of the single sparsities, each at a confidence corrected for their number (Bonferroni), so
-that all hold at once. What cannot be compared fairly is left out, and said to be.
+that all hold at once. And no single sparsity may carry it: where there are three or more, the mean
+of the others is looked at too. What cannot be compared fairly is left out, and said to be.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ DENSE = ("baseline", "baseline_finetune", "baseline_long")
 JUDGED = (
     "Reproduced if the mean difference over all sparsities lies with its whole interval above"
     " zero, and at no single one below; contradicted if it lies below, or a single one does; else"
-    " undecided."
+    " undecided. One of three or more sparsities must not carry the mean: without it, it would be"
+    " less than half as large, and its interval reach zero."
 )
+LEAST_TO_LEAVE_OUT = 3
 
 
 def _no_notes(_: Arms, __: Sequence[Comparison]) -> tuple[str, ...]:
@@ -136,21 +139,61 @@ def shown(comparisons: Sequence[Comparison], sparsity: float) -> tuple[str, ...]
     return tuple(map(sentence, nearest.values()))
 
 
-def averaged(found: Interval, many: int) -> str:
-    """The mean difference for people."""
-    over = f" on average over {many}" if many > 1 else ""
+def averaged(found: Interval, many: int, what: str = "comparisons") -> str:
+    """The mean difference for people; what: the plural of what it is the mean of."""
+    over = f" on average over {many}\N{NO-BREAK SPACE}{what}" if many > 1 else ""
     return (
         f"{tables.points(found.estimate)} points ({tables.points(found.low)} to"
         f" {tables.points(found.high)}){over}"
     )
 
 
-def _why(average: Interval, comparisons: Sequence[Comparison]) -> str:
+def _sign(found: Interval) -> int:
+    """1 where the whole interval lies above zero, -1 where below, else 0."""
+    return (found.low > 0) - (found.high < 0)
+
+
+@dataclass(frozen=True)
+class Without:
+    """The mean difference without one sparsity."""
+
+    sparsity: float
+    average: Interval
+
+
+def _carrying(
+    pairs: Sequence[tuple[Arm, Arm]], average: Interval, confidence: float
+) -> Without | None:
+    """The sparsity without which the mean is less than half as large and no longer decided, or
+    None; the one whose loss leaves the least, where there are several.
+    """
+    targets = sorted({one.target for one, _ in pairs})
+    if len(targets) < LEAST_TO_LEAVE_OUT or not _sign(average):
+        return None
+    means = [
+        Without(
+            target,
+            fair.on_average([pair for pair in pairs if pair[0].target != target], confidence),
+        )
+        for target in targets
+    ]
+    least = min(means, key=lambda one: _sign(average) * one.average.estimate)
+    halved = _sign(average) * least.average.estimate < abs(average.estimate) / 2
+    return least if halved and _sign(least.average) != _sign(average) else None
+
+
+def _why(average: Interval, comparisons: Sequence[Comparison], carrying: Without | None) -> str:
     better = [one for one in comparisons if one.outcome == "better"]
     worse = [one for one in comparisons if one.outcome == "worse"]
-    text = averaged(average, len(comparisons))
+    rivals = {one.other for one in comparisons}
+    text = averaged(average, len(comparisons), "sparsities" if len(rivals) == 1 else "comparisons")
+    if carrying:
+        text += (
+            f", carried by {tables.percent(carrying.sparsity)} alone: without it"
+            f" {averaged(carrying.average, 1)}"
+        )
     if worse:
-        return f"{text}, but worse at {places(worse)}"
+        return f"{text}; taken singly, worse at {places(worse)}"
     if better:
         return f"{text}; taken singly, better at {places(better)}"
     return text
@@ -197,7 +240,9 @@ def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
         return nothing(hypothesis, left_out, absent)
     comparisons = fair.compare(pairs, evidence.confidence)
     average = fair.on_average(pairs, evidence.confidence)
-    worse = average.high < 0 or any(one.outcome == "worse" for one in comparisons)
+    carrying = _carrying(pairs, average, evidence.confidence)
+    decided = 0 if carrying else _sign(average)
+    worse = decided < 0 or any(one.outcome == "worse" for one in comparisons)
     here = (
         *shown(comparisons, evidence.sparsity),
         basis(comparisons, evidence.confidence),
@@ -206,8 +251,8 @@ def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
         *absent,
     )
     return hypothesis.found(
-        weigh(average.low > 0, worse),
-        _why(average, comparisons),
+        weigh(decided > 0, worse),
+        _why(average, comparisons, carrying),
         here,
         numbers(comparisons, left_out),
         average,

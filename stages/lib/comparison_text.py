@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from stages.lib import hardware, tables
-from stages.lib.comparing import Line, Rules
+from stages.lib.comparing import GONE, Line, Rules
 from stages.lib.manifest import Manifest
 
 HEADERS = ("metric", "before → after", "difference", "verdict")
@@ -89,9 +89,11 @@ def conclusion(lines: Sequence[Line], rules: Rules) -> str:
         f"{100 * rules.tolerance:.4g} points of accuracy or"
         f" {tables.percent(rules.tolerance)} of a file's size"
     )
+    gone = [line.metric for line in lines if line.verdict == GONE]
+    missing = f" No longer measured: {', '.join(gone)}." if gone else ""
     if lost:
-        return f"Real loss, beyond {beyond}: {', '.join(lost)}."
-    return f"No real loss: nothing is surely worse by more than {beyond}."
+        return f"Real loss, beyond {beyond}: {', '.join(lost)}.{missing}"
+    return f"No real loss: nothing is surely worse by more than {beyond}.{missing}"
 
 
 def plain(title: str, said: Sequence[str], lines: Sequence[Line], rules: Rules) -> str:

@@ -265,8 +265,8 @@ def _native(isa: Sequence[str]) -> str:
         present = ", ".join(sorted(wanted.intersection(isa)))
         parts.append(f"{present} for {dtype}" if present else f"none for {dtype}")
     return (
-        "true only where a CPU has to do without instructions for half formats; this one has"
-        f" {', '.join(parts)}"
+        "it hangs on the CPU's instructions for half formats, and on whether the network is large"
+        f" enough to gain by them; this CPU has {', '.join(parts)}"
     )
 
 

@@ -55,7 +55,11 @@ def answers(found: Sequence[Answer], networks: pd.DataFrame) -> Table:
                 f" {tables.estimate(choice.test_accuracy, choice.low, choice.high)}"
             )
         rows.append((points(answer.loss), *cells))
-    return Table(("loss at most", *COST_TITLES.values()), rows, left=len(candidates.COSTS) + 1)
+    return Table(
+        ("validation accuracy given up, at most", *COST_TITLES.values()),
+        rows,
+        left=len(candidates.COSTS) + 1,
+    )
 
 
 def methods(summary: pd.DataFrame) -> Table:

@@ -289,7 +289,9 @@ def render(run: Run, findings: Sequence[Finding], figures: Sequence[Figure]) -> 
         summary_line=_summary_line(run, dense),
         remarks=[*remarks(run, dense), *busy(run.latencies)],
         costs=list(report_tables.COST_TITLES.values()),
-        answers=_answers(candidates.answers(networks), dense),
+        answers=_answers(
+            candidates.answers(networks, candidates.clock_noise(run.latencies)), dense
+        ),
         answers_note=answers_note(run),
         findings=_findings(findings),
         signs=SIGNS,
