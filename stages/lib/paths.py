@@ -31,6 +31,7 @@ QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
 MANIFEST = "run.json"
 SAFETENSORS = ".safetensors"
+PACKED = ".packed"
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
 SITE_TEMPLATE = "website.html"
