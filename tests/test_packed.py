@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-<<<<<<< HEAD
-=======
 import torchvision  # noqa: F401 - its own memory is not what a file is charged with
->>>>>>> packed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -299,18 +296,9 @@ def test_a_fresh_process_rebuilds_the_network(model, tmp_path):
     path = tmp_path / "net.packed"
     assert packed.save(path, model, quantized) == path.stat().st_size
     assert [one.name for one in tmp_path.iterdir()] == ["net.packed"]
-<<<<<<< HEAD
-    script = (
-        "import sys; from pathlib import Path; from stages.lib import checkpoints, packed\n"
-        "checkpoints.save_model(packed.load(Path(sys.argv[1]))[0], Path(sys.argv[2]))\n"
-    )
-    target = tmp_path / "net.safetensors"
-    subprocess.run([sys.executable, "-c", script, path, target], cwd=ROOT, check=True)
-=======
     target = tmp_path / "net.safetensors"
     command = [sys.executable, "-m", "stages.tools.packed", "unpack", path, "-o", target]
     subprocess.run(command, cwd=ROOT, check=True)
->>>>>>> packed
     expected = quantization.with_weights(model, quantized)
     assert toys.same_state(checkpoints.load_model(target), expected)
     batch = toys.noise(3)

@@ -1,23 +1,11 @@
 """`python -m stages.tools.packed`: what it prints and writes, and with which exit code."""
 
-<<<<<<< HEAD
-import subprocess
-import sys
-from pathlib import Path
-
-=======
->>>>>>> packed
 import pytest
 
 from stages.lib import checkpoints, container, packed, quantization
 from stages.tools import packed as tool
 from tests import toys
 
-<<<<<<< HEAD
-ROOT = Path(__file__).parents[1]
-
-=======
->>>>>>> packed
 
 @pytest.fixture
 def model():
@@ -143,14 +131,3 @@ def test_a_command_line_that_is_none_is_exit_code_2(capsys, argv):
         tool.main(argv)
     assert stop.value.code == 2
     assert "usage: python -m stages.tools.packed" in capsys.readouterr().err
-<<<<<<< HEAD
-
-
-def test_it_is_run_as_a_module(file):
-    command = [sys.executable, "-m", "stages.tools.packed", "verify", file]
-    file.write_bytes(file.read_bytes()[:-1])
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-=======
->>>>>>> packed

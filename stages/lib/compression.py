@@ -54,9 +54,9 @@ class Compressing(training.Plain):
         for name, choice in self.plan.items():
             weight = model.get_parameter(name)
             sparsity = self._sparsity(name, progress)
-            self.kept |= {
-                name: masks.layer_magnitude({name: weight}, name, sparsity)[name].to(weight.dtype)
-            }
+            # What is gone stays gone, where the plan asks for no more zeros than there are.
+            chosen = masks.layer_magnitude({name: weight}, name, sparsity)[name] & (weight != 0)
+            self.kept[name] = chosen.to(weight.dtype)
             self.scales[name] = least_error.scales(
                 weight * self.kept[name], choice.bits, self.granularity
             )
