@@ -41,6 +41,11 @@ TINY = {
     "structured_prune": {
         "sparsities": [0.6], "scopes": ["layer"], "epochs": 1, "learning_rate": 0.05,
     },
+    "compress": {
+        "arms": ["both", "quantized"], "times_smaller": [4.0, 8.0], "bits": [2, 4],
+        "granularity": "channel", "epochs": 1, "learning_rate": 0.05, "distillation": 0.5,
+        "temperature": 4, "sensitivity_images": 50,
+    },
     "dtype_bench": {
         "networks": ["baseline"], "dtypes": ["float32", "bfloat16"], "devices": ["cpu", "cuda"],
         "batch_sizes": [1, 2], "resnet152_image_size": 32, "agreement_images": 2, "seconds": 0.01,
@@ -56,7 +61,8 @@ TINY = {
 
 SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
-    "controls", "equal_budget", "structured_prune", "int_quantize", "latency_bench",
+    "controls", "equal_budget", "structured_prune", "int_quantize", "compress",
+    "latency_bench",
 }  # fmt: skip
 ALWAYS = {"probe_hardware", "probe_inputs"}
 

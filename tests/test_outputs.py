@@ -196,6 +196,26 @@ def test_text_replaces_the_old_text_whole(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+def test_a_file_is_there_whole_or_not_at_all(tmp_path, stop):
+    path = tmp_path / "new folder" / "a.bin"
+    for content in (b"old", b"a newer one"):
+        with outputs.whole_file(path) as partial:
+            partial.write_bytes(content)
+            assert path.exists() == (content != b"old")
+        assert path.read_bytes() == content
+
+    def write_half():
+        with outputs.whole_file(path) as partial:
+            partial.write_bytes(b"half")
+            raise stop
+
+    with pytest.raises(stop):
+        write_half()
+    assert path.read_bytes() == b"a newer one"
+    assert names(path.parent) == ["a.bin"]
+
+
 def cells(tmp_path, value):
     path = tmp_path / "a.csv"
     outputs.write_csv(path, ["value", "end"], [{"value": value, "end": "end"}])

@@ -72,12 +72,24 @@ def whole_directory(final: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
 
 
-def write_text(final: Path, text: str) -> None:
-    """Writes a UTF-8 file in one step (temporary file, then rename)."""
+@contextmanager
+def whole_file(final: Path) -> Iterator[Path]:
+    """Yields a path that takes `final`'s place when the block, which writes a file there, ends
+    well. If it raises, nothing changes at `final`.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(final)
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(final)
+    try:
+        yield partial
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(final: Path, text: str) -> None:
+    """Writes a UTF-8 file in one step (temporary file, then rename)."""
+    with whole_file(final) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(final: Path, value: Any) -> None:
@@ -95,14 +107,8 @@ def write_csv(final: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     """Writes a table, floats to six significant digits; None becomes an empty cell, a key outside
     `columns` raises ValueError.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(final)
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({column: _cell(value) for column, value in row.items()})
-        partial.replace(final)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(final) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({column: _cell(value) for column, value in row.items()})

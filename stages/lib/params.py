@@ -51,6 +51,8 @@ SCOPES = ("layer", "global")
 CONTROLS = ("baseline", "uniform", "random_global")
 SCHEMES = ("affine", "symmetric")
 GRANULARITIES = ("tensor", "channel")
+# What makes a packed network small: pruning and quantizing together, and each alone.
+ARMS = ("both", "pruned", "quantized")
 
 SEED = integer(0, 2**32 - 1)
 EPOCHS = integer(1, 10_000)
@@ -138,6 +140,19 @@ class EqualBudget:
 
 
 @dataclass(frozen=True)
+class Compress:
+    arms: list[str] = _setting(listing(choice(*ARMS)))
+    times_smaller: list[float] = _setting(listing(number(above=1, most=1000), ascending=True))
+    bits: list[int] = _setting(listing(integer(2, 8), ascending=True))
+    granularity: str = _setting(choice(*GRANULARITIES))
+    epochs: int = _setting(EPOCHS)
+    learning_rate: float = _setting(RATE)
+    distillation: float = _setting(FRACTION)
+    temperature: float = _setting(number(above=0, most=100))
+    sensitivity_images: int = _setting(integer(1, 1_000_000))
+
+
+@dataclass(frozen=True)
 class StructuredPrune:
     sparsities: list[float] = _setting(listing(POSITIVE_SPARSITY, ascending=True))
     scopes: list[str] = _setting(listing(choice(*SCOPES)))
@@ -192,6 +207,7 @@ SECTIONS: dict[str, type | Rule] = {
     "controls": Controls,
     "equal_budget": EqualBudget,
     "structured_prune": StructuredPrune,
+    "compress": Compress,
     "dtype_bench": DtypeBench,
     "latency_bench": LatencyBench,
     "int_quantize": IntQuantize,

@@ -31,6 +31,7 @@ QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
 MANIFEST = "run.json"
 SAFETENSORS = ".safetensors"
+PACKED = ".packed"
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
 SITE_TEMPLATE = "website.html"
@@ -77,14 +78,25 @@ def model_name(method: str, sparsity: float) -> str:
     return f"{method}-{sparsity:g}.safetensors"
 
 
-def prediction_name(method: str, target_sparsity: float, weight_bits: int = 32) -> str:
-    """Under what a network's test predictions are stored: `global-0.8`, `affine_tensor-8bit`."""
+def prediction_name(
+    method: str, target_sparsity: float, weight_bits: int = 32, times_smaller: float = 1.0
+) -> str:
+    """Under what a network's test predictions are stored: `global-0.8`, `affine_tensor-8bit`,
+    `packed-20x`.
+    """
+    if times_smaller != 1:
+        return f"{method}-{times_smaller:g}x"
     return f"{method}-{target_sparsity:g}" if weight_bits == 32 else f"{method}-{weight_bits}bit"
 
 
 def time_file(stage: str, seed: int | None = None) -> Path:
     """Where a stage notes how long it took; no output of any stage, since it is never the same."""
     return ARTIFACTS / "times" / f"{stage if seed is None else f'{stage}-{seed}'}.json"
+
+
+def packed_name(method: str, times_smaller: float) -> str:
+    """File name of a packed network: `packed-20x.packed`."""
+    return f"{method}-{times_smaller:g}x.packed"
 
 
 def quantized_name(method: str, bits: int) -> str:

@@ -21,10 +21,12 @@ ALL_LAYERS = "all"
 class Row:
     """seed; method; layer: a layer's name or "all"; weight_bits: 32 where nothing was quantized;
     target_sparsity asked for and sparsity reached, both shares of the baseline's prunable
-    weights; parameters and nonzero_parameters, batch norm's and biases too; multiply_adds with a
-    nonzero weight, for one image; extra_epochs of training spent after the baseline; accuracies,
-    top-1; bytes_on_disk of the model's file; test_top5: top-5 accuracy where there are 20 classes
-    or more, else None; model: the file's path where it is kept, else empty.
+    weights; times_smaller: how many times smaller than the dense float32 file a packed one was to
+    be, 1 where nothing was asked for; parameters and nonzero_parameters, batch norm's and biases
+    too; multiply_adds with a nonzero weight, for one image; extra_epochs of training spent after
+    the baseline; accuracies, top-1; bytes_on_disk of the model's file; test_top5: top-5 accuracy
+    where there are 20 classes or more, else None; model: the file's path where it is kept, else
+    empty.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class Row:
     test_accuracy: float
     bytes_on_disk: int
     test_top5: float | None = None
+    times_smaller: float = 1.0
     model: str = ""
 
     def __post_init__(self) -> None:

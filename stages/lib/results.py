@@ -26,7 +26,9 @@ class Results:
         self.rows.append(row)
         # A sweep of single layers would be many predictions that nothing compares.
         if row.layer == records.ALL_LAYERS:
-            name = paths.prediction_name(method, row.target_sparsity, row.weight_bits)
+            name = paths.prediction_name(
+                method, row.target_sparsity, row.weight_bits, row.times_smaller
+            )
             self.predictions[name] = predictions
         return row
 

@@ -104,6 +104,35 @@ def _skipping_first(model: nn.Module) -> Iterator[None]:
             one.stride = stride
 
 
+class Plain:
+    """How a network is used while it trains: as it is. Another scheme, such as training for
+    quantized weights, has the same three methods.
+    """
+
+    def before_step(self, model: nn.Module, progress: float) -> None:
+        """Called before every step, with the share of the steps that are done (0 ≤ progress <
+        1).
+        """
+
+    def logits(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        """What the network puts out for a batch of normalised images."""
+        return model(inputs)
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """The network that the trained one stands for, whose accuracy counts."""
+        return model
+
+
+class Labels:
+    """The loss of a batch: cross-entropy with its labels, in nats."""
+
+    def __call__(
+        self, logits: torch.Tensor, labels: torch.Tensor, inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """logits: float32 [n, classes]; labels: int64 [n]; inputs: the normalised images."""
+        return functional.cross_entropy(logits, labels)
+
+
 class _Descent:
     """Stochastic gradient descent with Nesterov momentum and weight decay, in place.
 
@@ -148,14 +177,18 @@ def fit(
     generator: torch.Generator,
     precision: torch.dtype = torch.float32,
     held: Mapping[str, torch.Tensor] | None = None,
+    scheme: Plain | None = None,
+    criterion: Labels | None = None,
     label: str = "training",
 ) -> tuple[nn.Module, list[Epoch]]:
     """A trained copy of `model`, in evaluation mode, and its learning curve.
 
     `learning_rate` is the peak of `one_cycle`. precision: bfloat16 for autocast; weights and their
     updates are float32 either way. held: masks by parameter name, True where a weight stays; the
-    rest is zero after every step. Raises UserError where the loss stops being finite.
+    rest is zero after every step. scheme, criterion: how the network is used, and its loss; `Plain`
+    and `Labels` unless given. Raises UserError where the loss stops being finite.
     """
+    scheme, criterion = scheme or Plain(), criterion or Labels()
     model = copy.deepcopy(model).train()
     held = held or {}
     masks.apply_(model, held)
@@ -178,10 +211,13 @@ def fit(
                     generator=generator,
                 )
                 labels = train.labels[index].to(device)
+                inputs = train.normalize(batch)
+                progress = (epoch - 1 + step / len(order)) / epochs
+                scheme.before_step(model, progress)
                 with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    logits = model(train.normalize(batch))
-                loss = functional.cross_entropy(logits.float(), labels)
-                rate = one_cycle((epoch - 1 + step / len(order)) / epochs, learning_rate)
+                    logits = scheme.logits(model, inputs)
+                    loss = criterion(logits.float(), labels, inputs)
+                rate = one_cycle(progress, learning_rate)
                 descent.step(loss, rate)
                 masks.apply_(model, held)
                 # Read once an epoch: reading makes a GPU and its host wait for each other.
@@ -198,7 +234,7 @@ def fit(
                     learning_rate=rate,
                     train_loss=float(loss_sum) / count,
                     train_accuracy=int(correct) / count,
-                    validation_accuracy=evaluation.accuracy(model, data.validation),
+                    validation_accuracy=evaluation.accuracy(scheme.network(model), data.validation),
                 )
             )
     return model.eval(), curve

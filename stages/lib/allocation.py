@@ -1,0 +1,97 @@
+"""How a budget of bytes is shared among the layers: what sparsity and how many bits each one gets.
+
+Each layer's choices cost bytes and damage the network's output. The least damage within a budget
+is where all layers gain equally from a further byte (Shoham and Gersho, Efficient bit allocation
+for an arbitrary set of quantizers, 1988): for a price per byte, every layer takes the choice with
+the least damage + price · bytes, and the price is searched for.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from stages.lib import least_error, masks
+
+# Sparsities that a layer may be given.
+SPARSITIES = (
+    0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875, 0.9, 0.92, 0.935, 0.95, 0.96, 0.97, 0.98, 0.99,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to compress a layer. sparsity: share of its weights removed by magnitude; bits of
+    each code; size: bytes of its entropy-coded codes; damage: an estimate of how far the logits
+    move (their squared change).
+    """
+
+    sparsity: float
+    bits: int
+    size: float
+    damage: float
+
+
+def entropy_bytes(codes: torch.Tensor) -> float:
+    """n · H / 8 with H the Shannon entropy in bits of the codes' histogram."""
+    counts = codes.flatten().unique(return_counts=True)[1].double()
+    shares = counts / counts.sum()
+    return float(-(counts * shares.log2()).sum() / 8)
+
+
+def choices(
+    weight: torch.Tensor,
+    sensitivity: torch.Tensor,
+    sparsities: Sequence[float],
+    bits: Sequence[int],
+    granularity: str,
+) -> list[Choice]:
+    """Every combination of sparsity and bits for one weight tensor, measured on its values.
+
+    damage: Σ sensitivity · (what becomes of the weight − the weight)², as in Optimal Brain Damage
+    (LeCun, Denker and Solla, 1990), with `sensitivity.of_logits` for the second derivative.
+    """
+    found = []
+    for sparsity in sparsities:
+        kept = weight * masks.layer_magnitude({"weight": weight}, "weight", sparsity)["weight"]
+        for width in bits:
+            scale = least_error.scales(kept, width, granularity)
+            codes = least_error.codes(kept, scale, width)
+            change = codes * least_error.along(scale, weight) - weight
+            damage = float((sensitivity * change**2).sum())
+            found.append(Choice(sparsity, width, entropy_bytes(codes), damage))
+    return found
+
+
+def _cheapest(layers: Mapping[str, Sequence[Choice]], price: float) -> dict[str, Choice]:
+    return {
+        name: min(options, key=lambda one: (one.damage + price * one.size, one.size))
+        for name, options in layers.items()
+    }
+
+
+def _size(plan: Mapping[str, Choice]) -> float:
+    return sum(one.size for one in plan.values())
+
+
+def allocate(layers: Mapping[str, Sequence[Choice]], budget: float) -> dict[str, Choice]:
+    """One choice per layer, `budget` bytes together at most, with little damage in all: the least
+    of all plans at some price per byte. Where even the smallest choices are too large, these.
+
+    On the lower convex hull of sizes and damages, so that at most one layer's step below the budget
+    is left unused.
+    """
+    smallest = {name: min(options, key=lambda one: one.size) for name, options in layers.items()}
+    low, high = -60.0, 60.0  # log2 of the price
+    plan = _cheapest(layers, 2.0**low)
+    if _size(plan) <= budget:
+        return plan
+    if _size(_cheapest(layers, 2.0**high)) > budget:
+        return smallest
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if _size(_cheapest(layers, 2.0**middle)) <= budget:
+            high = middle
+        else:
+            low = middle
+    return _cheapest(layers, 2.0**high)

@@ -1,0 +1,92 @@
+"""A file of two parts under one checksum: metadata, deflated, and a payload as it is.
+
+    offset  bytes
+         0      4  magic
+         4      1  format version
+         5      8  length of the whole file
+        13      8  checksum: BLAKE2b-64 (RFC 7693) of all other bytes of the file, in their order
+        21      4  length of the deflated metadata
+        25         metadata, deflated (RFC 1951, without a wrapper); then the payload
+
+Whole numbers are unsigned, the first byte the lowest. The first 21 bytes mean the same in every
+version, so that damage is told from a file that is too new.
+"""
+
+import hashlib
+import struct
+import zlib
+
+MAGIC = b"\x93PQN"
+VERSION = 1
+CHECKSUM_AT, CHECKSUM_BYTES = 13, 8
+FRAME = struct.Struct("<4sBQ8sI")
+# Far above what a network's takes: a deflated file of a few kB may claim a thousand times more.
+LARGEST_METADATA = 2**24
+
+
+class UnsoundError(ValueError):
+    """Bytes that are no sound file. Its text says what is wrong, and the remedy."""
+
+    def __init__(self, problem: str, remedy: str = "copy or make it anew") -> None:
+        super().__init__(f"{problem}; {remedy}")
+
+
+def _checksum(data: bytes) -> bytes:
+    digest = hashlib.blake2b(memoryview(data)[:CHECKSUM_AT], digest_size=CHECKSUM_BYTES)
+    digest.update(memoryview(data)[CHECKSUM_AT + CHECKSUM_BYTES :])
+    return digest.digest()
+
+
+def sealed(data: bytes) -> bytes:
+    """A file's bytes with the checksum that they should have."""
+    return data[:CHECKSUM_AT] + _checksum(data) + data[CHECKSUM_AT + CHECKSUM_BYTES :]
+
+
+def wrap(metadata: bytes, payload: bytes) -> bytes:
+    """The bytes of a file. ValueError for more than 16 MiB of metadata."""
+    if len(metadata) > LARGEST_METADATA:
+        raise ValueError("more metadata than a reader takes")
+    # No wrapper: it would be a checksum more, and bytes that say nothing new.
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+    deflated = deflater.compress(metadata) + deflater.flush()
+    length = FRAME.size + len(deflated) + len(payload)
+    frame = FRAME.pack(MAGIC, VERSION, length, bytes(CHECKSUM_BYTES), len(deflated))
+    return sealed(b"".join((frame, deflated, payload)))
+
+
+def unwrap(data: bytes) -> tuple[bytes, bytes]:
+    """Metadata and payload of a file. The checksum is compared before anything else is believed.
+
+    Raises UnsoundError for a foreign, torn or damaged file, or one of a version that is not ours.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise UnsoundError("not a packed network")
+    if len(data) < FRAME.size:
+        raise UnsoundError(f"cut short: {len(data)} bytes are less than any has")
+    _, version, length, checksum, deflated = FRAME.unpack_from(data)
+    if len(data) < length:
+        raise UnsoundError(f"cut short, or damaged: {len(data)} of {length} bytes")
+    if length != len(data) or _checksum(data) != checksum:
+        raise UnsoundError("damaged: its checksum is not that of its contents")
+    if version != VERSION:
+        raise UnsoundError(
+            f"of format version {version}, where version {VERSION} is read",
+            remedy="read it with the revision of this repository that wrote it",
+        )
+    if deflated > len(data) - FRAME.size:
+        raise UnsoundError("its metadata are said to be longer than the file")
+    end = FRAME.size + deflated
+    return _inflated(data[FRAME.size : end]), data[end:]
+
+
+def _inflated(deflated: bytes) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        metadata = inflater.decompress(deflated, LARGEST_METADATA + 1)
+    except zlib.error:
+        raise UnsoundError("its metadata cannot be inflated") from None
+    if len(metadata) > LARGEST_METADATA:
+        raise UnsoundError(f"its metadata are more than {LARGEST_METADATA >> 20} MiB")
+    if not inflater.eof or inflater.unused_data:
+        raise UnsoundError("its metadata do not end where they should")
+    return metadata

@@ -1,0 +1,62 @@
+"""Batch norms of a network that is trained no further: their statistics taken anew, and stored in
+fewer bytes.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from stages.lib import masks
+
+NORM = nn.modules.batchnorm._BatchNorm
+
+
+@torch.no_grad()
+def reestimated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
+    """A copy whose batch norms hold the mean and variance of `batches` (normalised images) as the
+    network sees them now, each batch alike: those gathered in training are of weights that have
+    changed since. In evaluation mode.
+    """
+    model = copy.deepcopy(model)
+    norms = [one for one in model.modules() if isinstance(one, NORM)]
+    momenta = [one.momentum for one in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    # Only the norms: dropout must not be at work.
+    model.eval()
+    for norm in norms:
+        norm.train()
+    for batch in batches:
+        model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
+
+
+@torch.no_grad()
+def compacted(model: nn.Module) -> nn.Module:
+    """A copy that computes the same but for rounding, in fewer bytes: each batch norm's mean and
+    variance go into its weight and bias (a · x + b with a = γ / √(σ² + ε), b = β − a · μ), and
+    these, like other biases, are rounded to float16 where it can hold them.
+    """
+    model = copy.deepcopy(model).eval()
+    for norm in model.modules():
+        plain = isinstance(norm, NORM) and norm.running_mean is not None
+        if not plain or norm.weight is None:
+            continue
+        slope = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias.sub_(slope * norm.running_mean)
+        norm.weight.copy_(slope)
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1 - norm.eps)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.zero_()
+    weights = masks.prunable(model)
+    for name, parameter in model.named_parameters():
+        rounded = parameter.half().float()
+        if name not in weights and bool(torch.isfinite(rounded).all()):
+            parameter.copy_(rounded)
+    return model
