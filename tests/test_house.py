@@ -22,7 +22,7 @@ CODE = [*STAGES, *LIBRARY, *TOOLS]
 LAYERS = (
     (
         "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
-        "verdicts",
+        "verdicts", "calibration", "compiled",
     ),
     ("params", "outputs"),
     ("cli", "records", "listing", "rows"),
@@ -34,7 +34,10 @@ LAYERS = (
     ("evaluation", "masks", "counting", "tradeoff", "replay"),
     ("channels", "removal"),
     ("measuring", "training", "structured", "quantization", "latency", "formats"),
-    ("setting", "results", "recovery"),
+    (
+        "setting", "results", "recovery", "onnx_run", "onnx_export", "onnx_int8", "onnx_files",
+        "engines",
+    ),
     ("tables", "predictions", "manifest", "unpaired", "frontier"),
     ("evidence", "headlines", "committed", "candidates", "ladder", "charts"),
     ("claims", "accuracy_charts", "quantization_charts"),
@@ -145,7 +148,7 @@ def docstrings(path: Path) -> set[int]:
 @pytest.mark.parametrize("path", CODE, ids=names(CODE))
 def test_path_literals_stand_in_one_module(path):
     ending = re.compile(
-        r"\.(csv|json|ya?ml|md|safetensors|npy|svg|txt|html|css|js)$"
+        r"\.(csv|json|ya?ml|md|safetensors|onnx|npy|svg|txt|html|css|js)$"
         r"|^(data|artifacts|reports)/"
     )
     skip = docstrings(path)
