@@ -22,7 +22,7 @@ CODE = [*STAGES, *LIBRARY, *TOOLS]
 LAYERS = (
     (
         "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
-        "verdicts", "calibration", "compiled",
+        "verdicts", "calibration", "compiled", "onnx_runtime",
     ),
     ("params", "outputs"),
     ("cli", "records", "listing", "rows"),
@@ -122,6 +122,12 @@ def test_the_library_imports_downward(module):
 def test_no_module_of_the_library_is_left_over():
     used = set().union(*(closure(script) for script in SCRIPTS))
     assert set(LIBRARY) <= used
+
+
+def test_one_module_loads_onnx_runtime_without_its_telemetry():
+    first = re.compile(r"^(import|from) onnxruntime", re.MULTILINE)
+    loaders = [path.name for path in CODE if first.search(path.read_text(encoding="utf-8"))]
+    assert loaders == ["onnx_runtime.py"]
 
 
 def attributes_of(path: Path, module: str) -> set[str]:

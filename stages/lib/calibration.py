@@ -13,6 +13,8 @@ BINS = 2048
 # one before.
 LEVELS = 128
 STRIDE = 32
+# Less is nothing: float32 cannot hold what it would have to be multiplied by.
+TINY = 1e-30
 
 
 class Observed(NamedTuple):
@@ -31,7 +33,7 @@ class Observed(NamedTuple):
 
 def histogram(values: np.ndarray, bound: float) -> np.ndarray:
     """How many of `values` (any shape) fall into each of 2 × BINS bins from −bound to bound."""
-    if bound == 0:
+    if bound < TINY:
         return np.bincount([BINS], [values.size], 2 * BINS).astype(np.int64)
     index = ((values.ravel() + np.float32(bound)) * np.float32(BINS / bound)).astype(np.int32)
     return np.bincount(np.clip(index, 0, 2 * BINS - 1), minlength=2 * BINS)

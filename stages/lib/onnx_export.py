@@ -190,6 +190,9 @@ def export(
         except Exception as error:  # noqa: BLE001 - any network may be named
             problem = problem or (str(error).splitlines() or [type(error).__name__])[0]
             continue
+        if answers.shape != wanted.shape:
+            problem = problem or f"it answers with {list(answers.shape)}"
+            continue
         found = compare(wanted, torch.from_numpy(answers))
         if found.difference <= TOLERANCE * max(1.0, found.largest):
             return file

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto
 
 from stages.lib import calibration, hardware, onnx_export
 from stages.lib.calibration import Observed
 from stages.lib.onnx_run import IMAGES, LOGITS
+from stages.lib.onnx_runtime import onnxruntime
 
 # The values of a whole batch's activations are held at once.
 BATCH = 32

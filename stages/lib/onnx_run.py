@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import torch
 
 from stages.lib import evaluation
 from stages.lib.errors import UserError
 from stages.lib.evaluation import Data, Samples
 from stages.lib.measuring import Predicted
+from stages.lib.onnx_runtime import onnxruntime
 
 # The names of an exported network's one input and one output.
 IMAGES, LOGITS = "images", "logits"
