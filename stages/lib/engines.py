@@ -96,5 +96,6 @@ def measure(
                 "latency_iqr_ms": time.iqr_ms,
                 "runs": time.runs,
                 "relative_to_eager": latency.relative(time, found[0]),
+                "note": "one call fills the time box: no spread" if time.runs == 1 else note,
             }
         yield line
