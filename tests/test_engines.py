@@ -48,11 +48,12 @@ def test_every_engine_has_a_line_in_order(network, samples):
     assert [line["engine"] for line in lines] == ["torch", "onnxruntime"]
     assert [line["method"] for line in lines] == ["baseline", "onnx_float32"]
     assert lines[0]["relative_to_eager"] == 1
-    assert 0 < lines[1]["relative_to_eager"] < 1
+    assert lines[1]["relative_to_eager"] > 0
     for line in lines:
         assert set(line) == set(records.ENGINE_LATENCY)
         assert line["latency_ms"] > 0
-        assert line["runs"] > 1
+        # Where the machine is busy, a call may fill its box.
+        assert (line["runs"] == 1) == line["note"].startswith("one call")
         assert (line["batch_size"], line["threads"], line["seed"]) == (8, 1, 3)
         assert line["isa"] == "avx2 avx512_vnni"
 
@@ -76,7 +77,7 @@ def test_without_a_compiler_a_line_says_so(network, samples, monkeypatch):
     assert line["note"] == "no C++ compiler for torch.compile"
     assert line["runs"] == 0
     assert "latency_ms" not in line
-    assert eager["note"] == ""
+    assert eager["runs"] > 0
 
 
 @pytest.fixture
@@ -107,6 +108,24 @@ def test_a_compiler_that_fails_is_told_in_a_line(network, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **options: broken)
     found = compiled.compile_for(network, torch.zeros(1), 60)
     assert found == (None, "torch.compile failed (no header)")
+
+
+class Compiled(torch.nn.Module):
+    """As torch's: its truth is that of a length which the network has not."""
+
+    def forward(self, batch):
+        return batch
+
+    def __len__(self):
+        raise TypeError("no length")
+
+
+@pytest.mark.usefixtures("_a_compiler")
+def test_a_compiled_network_is_timed(network, samples, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **options: Compiled())
+    (line,) = measured([engines.of_compiled(row("baseline"), network, NORMALIZE, 60)], samples)
+    assert line["engine"] == "torch.compile"
+    assert line["latency_ms"] > 0
 
 
 @pytest.mark.usefixtures("_a_compiler")

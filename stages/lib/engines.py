@@ -39,7 +39,9 @@ def of_compiled(row: Row, network: nn.Module, normalize: Normalize, seconds: flo
     def prepare(images: torch.Tensor) -> Prepared:
         batch = normalize(images)
         found = compiled.compile_for(network, batch, seconds)
-        return Prepared(found.network and partial(found.network, batch), found.note)
+        if found.network is None:
+            return Prepared(None, found.note)
+        return Prepared(partial(found.network, batch))
 
     return Subject("torch.compile", row, prepare)
 
