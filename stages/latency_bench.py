@@ -54,7 +54,7 @@ def measure(
             "latency_ms": time.median_ms,
             "latency_iqr_ms": time.iqr_ms,
             "runs": time.runs,
-            "relative_to_baseline": time.median / found[0].median,
+            "relative_to_baseline": latency.relative(time, found[0]),
             "model": row.model,
         }
         for row, time in zip(rows, found, strict=True)

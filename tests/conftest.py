@@ -55,6 +55,12 @@ TINY = {
         "bits": [4, 8], "schemes": ["affine", "symmetric"], "granularities": ["tensor"],
         "store_bits": [8],
     },
+    "onnx_bench": {
+        "structured_scopes": "all", "structured_sparsities": [0.6],
+        "calibration": ["minmax", "percentile"], "calibration_images": 16, "percentile": 99.9,
+        "weight_bits": "auto", "batch_sizes": [1], "seconds": 0.01, "threads": "auto",
+        "compile": False, "compile_seconds": 60,
+    },
     "report": {"sparsity": 0.6, "confidence": 0.95, "tolerance": 0.01},
 }  # fmt: skip
 
@@ -62,7 +68,7 @@ TINY = {
 SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
     "controls", "equal_budget", "structured_prune", "int_quantize", "compress",
-    "latency_bench",
+    "latency_bench", "onnx_bench",
 }  # fmt: skip
 ALWAYS = {"probe_hardware", "probe_inputs"}
 

@@ -22,7 +22,7 @@ CODE = [*STAGES, *LIBRARY, *TOOLS]
 LAYERS = (
     (
         "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
-        "verdicts", "entropy", "container",
+        "verdicts", "entropy", "container", "calibration", "compiled", "onnx_runtime",
     ),
     ("params", "outputs", "entropy_coding"),
     ("cli", "records", "listing", "rows"),
@@ -41,7 +41,10 @@ LAYERS = (
     ("compression",),
     ("packed",),
     ("packed_summary",),
-    ("setting", "results", "recovery"),
+    (
+        "setting", "results", "recovery", "onnx_run", "onnx_export", "onnx_int8", "onnx_files",
+        "engines",
+    ),
     ("tables", "predictions", "manifest", "unpaired", "frontier"),
     ("evidence", "headlines", "committed", "candidates", "ladder", "charts"),
     ("claims", "accuracy_charts", "quantization_charts"),
@@ -128,6 +131,12 @@ def test_no_module_of_the_library_is_left_over():
     assert set(LIBRARY) <= used
 
 
+def test_one_module_loads_onnx_runtime_without_its_telemetry():
+    first = re.compile(r"^(import|from) onnxruntime", re.MULTILINE)
+    loaders = [path.name for path in CODE if first.search(path.read_text(encoding="utf-8"))]
+    assert loaders == ["onnx_runtime.py"]
+
+
 def attributes_of(path: Path, module: str) -> set[str]:
     return {
         node.attr
@@ -152,7 +161,7 @@ def docstrings(path: Path) -> set[int]:
 @pytest.mark.parametrize("path", CODE, ids=names(CODE))
 def test_path_literals_stand_in_one_module(path):
     ending = re.compile(
-        r"\.(csv|json|ya?ml|md|safetensors|npy|svg|txt|html|css|js)$"
+        r"\.(csv|json|ya?ml|md|safetensors|onnx|npy|svg|txt|html|css|js)$"
         r"|^(data|artifacts|reports)/"
     )
     skip = docstrings(path)

@@ -157,3 +157,33 @@ def test_a_call_is_timed_in_every_round_in_which_three_of_it_fit(share):
     rounds = min(latency.ROUNDS, share // 3)
     assert found.runs >= rounds - 1
     assert found.iqr is not None
+
+
+def of_rounds(*rounds, median=1.0):
+    return latency.Latency(median, None, 1, rounds)
+
+
+def test_a_relative_latency_is_the_median_of_the_ratios_within_rounds():
+    # The machine was ten times slower in the second round, and in the third for the base alone.
+    base, one = of_rounds(2.0, 20.0, 40.0), of_rounds(1.0, 10.0, 1.0)
+    assert latency.relative(one, base) == 0.5
+    assert latency.relative(base, base) == 1.0
+
+
+def test_rounds_without_both_do_not_count():
+    base, one = of_rounds(None, 2.0, 4.0), of_rounds(9.0, None, 1.0)
+    assert latency.relative(one, base) == 0.25
+
+
+def test_without_a_common_round_the_medians_are_compared():
+    base = of_rounds(1.0, None, median=4.0)
+    assert latency.relative(of_rounds(None, 1.0, median=2.0), base) == 0.5
+    assert latency.relative(of_rounds(median=1.0), base) == 0.25
+
+
+def test_a_call_has_a_time_for_every_round_in_which_it_ran():
+    slow, fast = measured(Call(2 * BOX), Call())
+    assert slow.rounds == ()
+    assert len(fast.rounds) == latency.ROUNDS
+    assert all(fast.rounds)
+    assert latency.relative(slow, fast) == slow.median / fast.median

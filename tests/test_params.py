@@ -198,6 +198,10 @@ def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
         ("latency_bench__batch_sizes", [64, 1], "latency_bench.batch_sizes", "[1, 64]"),
         ("int_quantize__bits", [1, 8], "int_quantize.bits[0]", "from 2 to 16"),
         ("int_quantize__schemes", ["symetric"], "int_quantize.schemes[0]", "mean symmetric?"),
+        ("onnx_bench__weight_bits", 6, "onnx_bench.weight_bits", "auto, or"),
+        ("onnx_bench__calibration", ["kl"], "onnx_bench.calibration[0]", "minmax, entropy"),
+        ("onnx_bench__percentile", 0.999, "onnx_bench.percentile", "at least 50"),
+        ("onnx_bench__compile", "off", "onnx_bench.compile", "true or false"),
         ("report__sparsity", 1, "report.sparsity", "below 1"),
     ],
 )
@@ -218,6 +222,16 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
             },
             "iterative_prune.target",
             "0.25 is below iterative_prune.step (0.5)",
+        ),
+        (
+            {"structured_prune__scopes": ["layer"], "onnx_bench__structured_scopes": ["global"]},
+            "onnx_bench.structured_scopes",
+            "global is not among structured_prune.scopes; allowed: all, or some of layer",
+        ),
+        (
+            {"onnx_bench__structured_sparsities": [0.7]},
+            "onnx_bench.structured_sparsities",
+            "0.7 is not among structured_prune.sparsities",
         ),
         (
             {"int_quantize__bits": [4, 8], "int_quantize__store_bits": [8, 16]},

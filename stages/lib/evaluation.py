@@ -124,8 +124,16 @@ def predict_with_top5(model: nn.Module, samples: Samples) -> tuple[torch.Tensor,
     for logits in _logits(model, samples):
         classes.append(logits.argmax(1).cpu())
         found.append(logits.topk(5).indices.cpu())
-    among = (torch.cat(found) == samples.labels.cpu()[:, None]).any(1)
-    return torch.cat(classes), float(among.double().mean())
+    return torch.cat(classes), _share_among(torch.cat(found), samples.labels)
+
+
+def _share_among(found: torch.Tensor, labels: torch.Tensor) -> float:
+    return float((found == labels.cpu()[:, None]).any(1).double().mean())
+
+
+def top5_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of samples whose class is among the five largest of their logits [n, classes]."""
+    return _share_among(logits.topk(5).indices.cpu(), labels)
 
 
 def share_correct(predictions: torch.Tensor, labels: torch.Tensor) -> float:

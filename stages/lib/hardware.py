@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,13 @@ HALF_INSTRUCTIONS = {
     "float16": {"avx512_fp16", "amx_fp16", "fp16", "fphp", "asimdhp"},
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
 }
+# x86 instructions that add products of eight bits in thirty-two.
+WIDE_INT8_SUMS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}
+# What decides the speed of int8 kernels, and of float32 and bfloat16 beside them.
+KERNEL_ISA = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "avx512_bf16",
+    "amx_bf16", "asimd", "asimddp", "dotprod", "i8mm", "bf16", "sve", "sme",
+)  # fmt: skip
 _APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 
@@ -96,6 +104,22 @@ def native_bfloat16() -> bool:
     """
     native = HALF_INSTRUCTIONS["bfloat16"]
     return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
+
+
+def int8_saturates(machine: str, isa: Sequence[str]) -> bool:
+    """Whether int8 kernels of this CPU add two products of eight bits in sixteen: on x86 without
+    VNNI or AMX, uint8 × int8 then saturates above 32767 (255 × 127 × 2 = 64770), silently.
+
+    machine, isa: as `describe` has them. Seven-bit weights stay below (255 × 64 × 2 = 32640).
+    """
+    if machine.lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    return WIDE_INT8_SUMS.isdisjoint(isa)
+
+
+def kernel_isa(isa: Sequence[str]) -> str:
+    """The instruction sets of `isa` that kernels choose by, in words of a line: "avx2 avx512f"."""
+    return " ".join(name for name in KERNEL_ISA if name in isa)
 
 
 def cores() -> int:

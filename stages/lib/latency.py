@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from statistics import median
 
 import torch
 from torch.utils import benchmark
@@ -14,12 +15,13 @@ MOST_BOXES = 6
 @dataclass(frozen=True)
 class Latency:
     """Seconds per call: median and interquartile range over blocks of calls (None for one block);
-    runs: calls timed.
+    runs: calls timed; rounds: the median of each round, None where it was not this call's turn.
     """
 
     median: float
     iqr: float | None
     runs: int
+    rounds: tuple[float | None, ...] = field(default=(), compare=False)
 
     @property
     def median_ms(self) -> float:
@@ -30,6 +32,17 @@ class Latency:
     def iqr_ms(self) -> float | None:
         """The interquartile range in milliseconds."""
         return None if self.iqr is None else self.iqr * 1e3
+
+
+def relative(one: Latency, base: Latency) -> float:
+    """How many times as long as `base` one call takes, both of one call of `interleaved`: the
+    median over the rounds of the ratio within a round, so that a machine which is slow in some
+    rounds slows both sides. Where no round has both, the ratio of the medians.
+    """
+    ratios = [
+        mine / its for mine, its in zip(one.rounds, base.rounds, strict=False) if mine and its
+    ]
+    return median(ratios) if ratios else one.median / base.median
 
 
 def summary(blocks: Sequence[float], runs: int) -> Latency:
@@ -61,6 +74,7 @@ class _Series:
             "call()", globals={"call": call}, num_threads=torch.get_num_threads()
         )
         self.means: list[float] = []
+        self.rounds: list[float | None] = []
         self.runs = 0
         self.left = 0.0
 
@@ -72,16 +86,20 @@ class _Series:
         # Before each block timeit makes two calls, or a hundredth of the block, that do not count.
         number = fitting // blocks - max(2, fitting // blocks // 100)
         if number < 1:
+            self.rounds.append(None)
             return
         start = time.perf_counter()
         found = [self.timer.timeit(number).mean for _ in range(blocks)]
         self.left -= time.perf_counter() - start
         self.expected = min(found)
         self.means += found
+        self.rounds.append(median(found))
         self.runs += number * blocks
 
     def latency(self) -> Latency:
-        return summary(self.means, self.runs) if self.means else Latency(self.expected, None, 1)
+        if not self.means:
+            return Latency(self.expected, None, 1)
+        return replace(summary(self.means, self.runs), rounds=tuple(self.rounds))
 
 
 def interleaved(

@@ -53,6 +53,8 @@ SCHEMES = ("affine", "symmetric")
 GRANULARITIES = ("tensor", "channel")
 # What makes a packed network small: pruning and quantizing together, and each alone.
 ARMS = ("both", "pruned", "quantized")
+CALIBRATIONS = ("minmax", "entropy", "percentile")
+AUTO = "auto"
 
 SEED = integer(0, 2**32 - 1)
 EPOCHS = integer(1, 10_000)
@@ -186,6 +188,23 @@ class IntQuantize:
 
 
 @dataclass(frozen=True)
+class OnnxBench:
+    structured_scopes: str | list[str] = _setting(word_or(ALL, listing(choice(*SCOPES))))
+    structured_sparsities: str | list[float] = _setting(
+        word_or(ALL, listing(POSITIVE_SPARSITY, ascending=True))
+    )
+    calibration: list[str] = _setting(listing(choice(*CALIBRATIONS)))
+    calibration_images: int = _setting(integer(1, 100_000))
+    percentile: float = _setting(number(least=50, most=100))
+    weight_bits: int | str = _setting(word_or(AUTO, integer(7, 8)))
+    batch_sizes: list[int] = _setting(listing(BATCH, ascending=True))
+    seconds: float = _setting(SECONDS)
+    threads: int | str = _setting(word_or(AUTO, integer(1, 1024)))
+    compile: bool = _setting(boolean())
+    compile_seconds: float = _setting(SECONDS)
+
+
+@dataclass(frozen=True)
 class Report:
     sparsity: float = _setting(SPARSITY)
     confidence: float = _setting(number(least=0.5, below=1))
@@ -211,6 +230,7 @@ SECTIONS: dict[str, type | Rule] = {
     "dtype_bench": DtypeBench,
     "latency_bench": LatencyBench,
     "int_quantize": IntQuantize,
+    "onnx_bench": OnnxBench,
     "report": Report,
 }
 
@@ -309,6 +329,18 @@ def _cross_problems(sections: dict[str, Any]) -> Iterator[str]:
                 f"int_quantize.store_bits: {bits} is not among int_quantize.bits;"
                 f" allowed: {', '.join(map(str, quantize.bits))}"
             )
+    removed = sections["structured_prune"]
+    for name in ("scopes", "sparsities"):
+        exported, there = (
+            getattr(sections["onnx_bench"], f"structured_{name}"),
+            getattr(removed, name),
+        )
+        for value in [] if exported == ALL else exported:
+            if value not in there:
+                yield (
+                    f"onnx_bench.structured_{name}: {value} is not among structured_prune.{name};"
+                    f" allowed: {ALL}, or some of {', '.join(map(str, there))}"
+                )
     sparsity = sections["report"].sparsity
     if sparsity not in sections["sparsities"]:
         yield (

@@ -27,6 +27,7 @@ BEST_TRADEOFF = "best_tradeoff.csv"
 LAYERS = "layers.csv"
 QUANTIZED_LAYERS = "layers.csv"
 FILTERS = "filters.csv"
+AGREEMENT = "agreement.csv"
 QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
 MANIFEST = "run.json"
@@ -78,15 +79,23 @@ def model_name(method: str, sparsity: float) -> str:
     return f"{method}-{sparsity:g}.safetensors"
 
 
+def onnx_name(method: str, sparsity: float) -> str:
+    """File name of an ONNX network: `onnx_float32.onnx`, `onnx_finetune_int8-0.98.onnx`."""
+    return f"{method}-{sparsity:g}.onnx" if sparsity else f"{method}.onnx"
+
+
 def prediction_name(
     method: str, target_sparsity: float, weight_bits: int = 32, times_smaller: float = 1.0
 ) -> str:
     """Under what a network's test predictions are stored: `global-0.8`, `affine_tensor-8bit`,
-    `packed-20x`.
+    `onnx_finetune_int8-0.98-8bit`, `packed-20x`.
     """
     if times_smaller != 1:
         return f"{method}-{times_smaller:g}x"
-    return f"{method}-{target_sparsity:g}" if weight_bits == 32 else f"{method}-{weight_bits}bit"
+    if weight_bits == 32:
+        return f"{method}-{target_sparsity:g}"
+    sparsity = f"-{target_sparsity:g}" if target_sparsity else ""
+    return f"{method}{sparsity}-{weight_bits}bit"
 
 
 def time_file(stage: str, seed: int | None = None) -> Path:

@@ -78,6 +78,17 @@ LATENCY = (
     "seed", "method", "target_sparsity", "device", "batch_size", "threads", "latency_ms",
     "latency_iqr_ms", "runs", "relative_to_baseline", "model",
 )  # fmt: skip
+# An ONNX file's logits beside those of the same network in torch, on the test images.
+AGREEMENT = (
+    "seed", "method", "target_sparsity", "weight_bits", "images", "largest_difference",
+    "largest_logit", "agreement", "model",
+)  # fmt: skip
+# engine: what executes the network; isa: the instructions that decide how fast int8 is; note: why
+# there is no latency.
+ENGINE_LATENCY = (
+    "seed", "method", "engine", "target_sparsity", "weight_bits", "device", "batch_size", "threads",
+    "isa", "latency_ms", "latency_iqr_ms", "runs", "relative_to_eager", "model", "note",
+)  # fmt: skip
 
 REMEDY = "delete it and run `dvc repro`"
 COLUMNS = {field.name: field.type for field in fields(Row)}

@@ -30,6 +30,19 @@ METHODS = {
     "structured_layer_finetune": "structured, per layer + fine-tuning",
     "structured_global_finetune": "structured, global + fine-tuning",
 }
+# The files of onnx_bench: no methods of their own, but the same networks executed otherwise.
+DEPLOYED = {
+    "onnx_float32": "ONNX Runtime",
+    "onnx_int8_minmax": "ONNX Runtime int8, min-max",
+    "onnx_int8_entropy": "ONNX Runtime int8, entropy",
+    "onnx_int8_percentile": "ONNX Runtime int8, percentile",
+    "onnx_finetune_float32": "global + fine-tuning, ONNX Runtime",
+    "onnx_finetune_int8": "global + fine-tuning, ONNX Runtime int8",
+    "onnx_structured_layer_float32": "structured, per layer, ONNX Runtime",
+    "onnx_structured_layer_int8": "structured, per layer, ONNX Runtime int8",
+    "onnx_structured_global_float32": "structured, global, ONNX Runtime",
+    "onnx_structured_global_int8": "structured, global, ONNX Runtime int8",
+}
 MEASURED = (
     "sparsity", "parameters", "nonzero_parameters", "multiply_adds", "extra_epochs",
     "validation_accuracy", "test_accuracy", "bytes_on_disk",
@@ -116,9 +129,9 @@ def estimate(mean: float, low: float, high: float) -> str:
 
 def network(method: str, weight_bits: int, sparsity: float) -> str:
     """A network in words: "iterative, 80 %", "int8, affine per tensor"."""
-    if weight_bits < 32:
+    if weight_bits < 32 and method not in DEPLOYED:
         return f"int{weight_bits}, {method.replace('_', ' per ')}"
-    name = METHODS[method]
+    name = METHODS[method] if method in METHODS else DEPLOYED[method]
     return f"{name}, {percent(round(sparsity, 3))}" if sparsity > 0 else name
 
 
