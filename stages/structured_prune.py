@@ -14,6 +14,7 @@ from stages.lib import (
     structured,
 )
 from stages.lib.cli import run_stage
+from stages.lib.distillation import Distillation
 from stages.lib.errors import UserError
 from stages.lib.recovery import recover
 
@@ -49,14 +50,19 @@ def main(params, seed: int) -> None:
         plan = structured.analyse(baseline, at.data.image_shape)
         # All choices first: a sparsity that cannot be reached should not wait for the training.
         choices = [
-            (scope, sparsity, structured.choose(baseline, plan, sparsity, scope))
+            (
+                scope,
+                sparsity,
+                structured.choose(baseline, plan, sparsity, scope, options.multiple_of),
+            )
             for scope in options.scopes
             for sparsity in options.sparsities
         ]
     except UserError as error:
         raise UserError(
-            f"structured_prune: seed {seed}: {error} (structured_prune.sparsities, .scopes)"
+            f"structured_prune: seed {seed}: {error} (structured_prune.sparsities, .scopes, .multiple_of)"
         ) from None
+    taught = Distillation(baseline, options.distillation, options.temperature)
     with results.collect(paths.stage_directory("structured_prune", seed), ruler) as kept:
         outputs.write_csv(
             kept.directory / paths.FILTERS, records.PRUNED_LAYER, table_of(baseline, plan)
@@ -88,6 +94,7 @@ def main(params, seed: int) -> None:
                 f"{scope} {sparsity:g}",
                 epochs=options.epochs,
                 learning_rate=options.learning_rate,
+                criterion=taught if options.distillation > 0 else None,
             )
             kept.keep(
                 model,

@@ -39,7 +39,8 @@ TINY = {
     "controls": {"finetuned": ["baseline", "uniform", "random_global"]},
     "equal_budget": {"sparsities": [0.6]},
     "structured_prune": {
-        "sparsities": [0.6], "scopes": ["layer"], "epochs": 1, "learning_rate": 0.05,
+        "sparsities": [0.6], "scopes": ["layer"], "multiple_of": 1, "epochs": 1,
+        "learning_rate": 0.05, "distillation": 0, "temperature": 4,
     },
     "compress": {
         "arms": ["both", "quantized"], "times_smaller": [4.0, 8.0], "bits": [2, 4],

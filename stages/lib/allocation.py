@@ -39,6 +39,7 @@ def entropy_bytes(codes: torch.Tensor) -> float:
     return float(-(counts * shares.log2()).sum() / 8)
 
 
+@torch.no_grad()
 def choices(
     weight: torch.Tensor,
     sensitivity: torch.Tensor,

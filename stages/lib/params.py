@@ -56,6 +56,7 @@ ARMS = ("both", "pruned", "quantized")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 AUTO = "auto"
 
+TEMPERATURE = number(above=0, most=100)
 SEED = integer(0, 2**32 - 1)
 EPOCHS = integer(1, 10_000)
 RATE = number(above=0, most=10)
@@ -150,7 +151,7 @@ class Compress:
     epochs: int = _setting(EPOCHS)
     learning_rate: float = _setting(RATE)
     distillation: float = _setting(FRACTION)
-    temperature: float = _setting(number(above=0, most=100))
+    temperature: float = _setting(TEMPERATURE)
     sensitivity_images: int = _setting(integer(1, 1_000_000))
 
 
@@ -158,8 +159,11 @@ class Compress:
 class StructuredPrune:
     sparsities: list[float] = _setting(listing(POSITIVE_SPARSITY, ascending=True))
     scopes: list[str] = _setting(listing(choice(*SCOPES)))
+    multiple_of: int = _setting(integer(1, 64))
     epochs: int = _setting(EPOCHS)
     learning_rate: float = _setting(RATE)
+    distillation: float = _setting(FRACTION)
+    temperature: float = _setting(TEMPERATURE)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,13 @@ def recover(
     epochs: int,
     learning_rate: float,
     held: Mapping[str, torch.Tensor] | None = None,
+    criterion: training.Labels | None = None,
 ) -> nn.Module:
     """A trained copy of the network.
 
     `stage` and `arm` name the random stream of batches and augmentation; learning_rate: the peak;
-    held: masks by parameter name, for weights that must stay zero.
+    held: masks by parameter name, for weights that must stay zero; criterion: the loss, that of
+    the labels unless given.
     """
     trained, _ = training.fit(
         model,
@@ -36,6 +38,7 @@ def recover(
         precision=at.precision,
         generator=device.generator(seed, f"{stage} {arm}"),
         held=held,
+        criterion=criterion,
         label=stage,
     )
     return trained

@@ -202,20 +202,38 @@ def scores(model: nn.Module, plan: Plan, scope: str) -> np.ndarray:
     return ranked
 
 
-def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str) -> Filters:
+def _rank_within_set(sets: np.ndarray) -> np.ndarray:
+    """How many earlier entries have the same set: [3, 5, 3, 3] → [0, 0, 1, 2]."""
+    ranks = np.empty(len(sets), dtype=np.int64)
+    for one in np.unique(sets):
+        members = np.flatnonzero(sets == one)
+        ranks[members] = np.arange(len(members))
+    return ranks
+
+
+def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: int = 1) -> Filters:
     """The lowest-scored filters whose removal leaves a share of prunable weights nearest to
     1 − sparsity (0 < sparsity < 1). The last filter of a layer stays.
+
+    multiple: a layer that loses filters keeps a multiple of so many, as kernels compute channels
+    in blocks.
 
     Raises UserError where that removes nothing at all, or where too much is refused to reach it.
     """
     weights = removal.Weights(model, plan)
     order = np.array(list(_removable(plan, scores(model, plan, scope))), dtype=np.int64)
+    sets, sizes = plan.sets[order], np.bincount(plan.sets)
+    rank = _rank_within_set(sets)
     dense = sum(weight.numel() for weight in masks.prunable(model).values())
     setting = f"sparsity {sparsity:g} with scope {scope}"
+    if multiple > 1:
+        setting += f" and widths that are multiples of {multiple}"
 
     def first(count: int) -> np.ndarray:
+        left = sizes - np.bincount(sets[:count], minlength=len(sizes))
+        going = np.maximum(sizes - -(-left // multiple) * multiple, 0)
         gone = np.zeros(len(plan.sets), dtype=bool)
-        gone[order[:count]] = True
+        gone[order] = rank < going[sets]
         return gone
 
     def reached(count: int) -> float:
@@ -232,9 +250,10 @@ def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str) -> Filters
         middle = (low + high) // 2
         low, high = (middle, high) if reached(middle) < sparsity else (low, middle)
     nearest = min(low, high, key=lambda count: abs(reached(count) - sparsity))
-    if nearest == 0:
+    if reached(nearest) == 0:
         raise UserError(
-            f"{setting} would remove nothing at all: one filter is {reached(1):.3g} of the weights;"
+            f"{setting} would remove nothing at all: the first step is {reached(high):.3g} of"
+            " the weights;"
             " raise it, or widen the network"
         )
     return removal.of_slots(plan, first(nearest))
