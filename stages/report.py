@@ -34,12 +34,14 @@ SEEDED = (
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
     "controls", "equal_budget", "structured_prune", "int_quantize",
 )  # fmt: skip
+# What leaves files to deploy.
+DEPLOYING = ("compress", "onnx_bench")
 
 
 TEXT = {
     "parameter", "kind", "shape",
     "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
-    "model", "note", "coupled_with", "prunable", "reason",
+    "model", "note", "coupled_with", "prunable", "reason", "engine", "isa",
 }  # fmt: skip
 
 
@@ -66,10 +68,10 @@ def seeded(seeds: list[int], stage: str, file: str, columns: Sequence[str]) -> p
     return pd.concat(joined, ignore_index=True)
 
 
-def rows_of(seeds: list[int]) -> pd.DataFrame:
-    """The rows of all stages and seeds, their schema checked."""
+def rows_of(seeds: list[int], stages: Sequence[str]) -> pd.DataFrame:
+    """The rows of these stages and all seeds, their schema checked."""
     rows = []
-    for stage in SEEDED:
+    for stage in stages:
         for seed in seeds:
             file = paths.stage_directory(stage, seed) / paths.ROWS
             found = records.read(file)
@@ -79,12 +81,19 @@ def rows_of(seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def correct_of(seeds: list[int], rows: pd.DataFrame, labels: np.ndarray) -> predictions.Correct:
-    """Whose network is right on which test image, of every whole network in `rows`."""
-    whole = rows[rows.layer == records.ALL_LAYERS]
-    keys = whole[["method", "target_sparsity", "weight_bits"]].drop_duplicates()
+def correct_of(
+    seeds: list[int],
+    stages: Sequence[str],
+    rows: pd.DataFrame,
+    labels: np.ndarray,
+    names: list[str],
+) -> predictions.Correct:
+    """Whose network is right on which test image, of every whole network in `rows`, which are of
+    these stages; by the columns `names`.
+    """
+    keys = rows[rows.layer == records.ALL_LAYERS][names].drop_duplicates()
     files = [
-        [paths.stage_directory(stage, seed) / paths.PREDICTIONS for stage in SEEDED]
+        [paths.stage_directory(stage, seed) / paths.PREDICTIONS for stage in stages]
         for seed in seeds
     ]
     return predictions.correct(files, keys.itertuples(index=False, name=None), labels)
@@ -93,17 +102,20 @@ def correct_of(seeds: list[int], rows: pd.DataFrame, labels: np.ndarray) -> pred
 def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
     """Stage, seed (None where it has none) and file of every table that a run leaves."""
     per_seed = [
-        *((stage, paths.ROWS) for stage in SEEDED),
+        *((stage, paths.ROWS) for stage in (*SEEDED, *DEPLOYING)),
         ("train_baseline", paths.LEARNING_CURVE),
         ("train_baseline", paths.LAYERS),
         ("layerwise_sweep", paths.BEST_TRADEOFF),
         ("structured_prune", paths.FILTERS),
         ("int_quantize", paths.QUANTIZED_LAYERS),
         ("latency_bench", paths.ROWS),
+        ("onnx_bench", paths.AGREEMENT),
+        ("onnx_latency", paths.ROWS),
     ]
     return [
         *((stage, seed, file) for stage, file in per_seed for seed in seeds),
         ("dtype_bench", None, paths.ROWS),
+        ("file_sizes", None, paths.ROWS),
     ]
 
 
@@ -119,8 +131,10 @@ def seconds_of(seeds: list[int]) -> dict[str, dict[int | None, float]]:
     """What each stage took, by seed; without those that left no note of it (DVC restored them)."""
     asked = [
         ("prepare_data", [None]),
-        *((stage, seeds) for stage in (*SEEDED, "latency_bench")),
+        *((stage, seeds) for stage in (*SEEDED, "compress", "latency_bench", "onnx_bench")),
         ("dtype_bench", seeds[:1]),
+        ("file_sizes", [None]),
+        ("package", [None]),
     ]
     found: dict[str, dict[int | None, float]] = {}
     for stage, names in asked:
@@ -132,10 +146,21 @@ def seconds_of(seeds: list[int]) -> dict[str, dict[int | None, float]]:
     return found
 
 
+def deployed_of(seeds: list[int]) -> page.Deployed:
+    """What there is of files to deploy."""
+    return page.Deployed(
+        rows=rows_of(seeds, DEPLOYING),
+        engines=seeded(seeds, "onnx_latency", paths.ROWS, records.ENGINE_LATENCY),
+        agreements=seeded(seeds, "onnx_bench", paths.AGREEMENT, records.AGREEMENT),
+        sizes=table(paths.stage_directory("file_sizes") / paths.ROWS, records.FILE_SIZE),
+        card={},
+    )
+
+
 def main(params) -> None:
     seeds, sparsity = params.seeds, params.report.sparsity
     max_drop = params.layerwise_sweep.max_accuracy_drop
-    rows = rows_of(seeds)
+    rows, deployed = rows_of(seeds, SEEDED), deployed_of(seeds)
     layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
     curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH)
     formats = table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
@@ -145,7 +170,8 @@ def main(params) -> None:
     latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
     meta, machine = prepared.read_meta(paths.PREPARED), hardware.read(paths.HARDWARE)
     labels = prepared.read_labels(paths.PREPARED, "test", meta)
-    correct = correct_of(seeds, rows, labels)
+    correct = correct_of(seeds, SEEDED, rows, labels, list(tables.KEYS[:3]))
+    files = correct_of(seeds, DEPLOYING, deployed.rows, labels, list(tables.KEYS))
     run = page.Run(
         seeds=seeds,
         rows=rows,
@@ -162,10 +188,11 @@ def main(params) -> None:
         sparsity=sparsity,
         max_drop=max_drop,
         curves=curves if curves.epoch.max() > 0 else None,
-        intervals=tables.intervals(correct, params.report.confidence),
+        intervals=tables.intervals(correct | files, params.report.confidence),
         confidence=params.report.confidence,
         settings=settings_of(params),
         seconds=seconds_of(seeds),
+        deployed=deployed,
     )
     found = findings.judge(
         findings.Evidence(
@@ -225,6 +252,7 @@ if __name__ == "__main__":
         reads=[
             "seeds", "sparsities", "compute", "data", "model", "training", "train_baseline",
             "layerwise_sweep", "finetune", "iterative_prune", "controls", "equal_budget",
-            "structured_prune", "dtype_bench", "latency_bench", "int_quantize", "report",
+            "structured_prune", "compress", "dtype_bench", "latency_bench", "int_quantize",
+            "onnx_bench", "report",
         ],
     )  # fmt: skip

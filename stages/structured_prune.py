@@ -60,7 +60,8 @@ def main(params, seed: int) -> None:
         ]
     except UserError as error:
         raise UserError(
-            f"structured_prune: seed {seed}: {error} (structured_prune.sparsities, .scopes, .multiple_of)"
+            f"structured_prune: seed {seed}: {error}"
+            " (structured_prune.sparsities, .scopes, .multiple_of)"
         ) from None
     taught = Distillation(baseline, options.distillation, options.temperature)
     with results.collect(paths.stage_directory("structured_prune", seed), ruler) as kept:

@@ -140,6 +140,59 @@ def _formats(gpu):
     return pd.DataFrame(lines)
 
 
+def _deployed(seeds):
+    """Packed files, of which one arm goes less far, and ONNX files, one of which has no latency."""
+    rows, engines, agreements, sizes = [], [], [], []
+    for seed in seeds:
+        for method, points in (("packed", (10.0, 50.0)), ("packed_quantized", (10.0,))):
+            for factor in points:
+                file = f"artifacts/compress/seed-{seed}/{method}-{factor:g}x.packed"
+                rows.append(
+                    _row(
+                        seed, method, 0.0, 0.95 - factor / 2000, bits=5, size=round(41_000 / factor),
+                        times_smaller=factor, extra_epochs=4, model=file,
+                    )
+                )  # fmt: skip
+                sizes.append(
+                    {
+                        "seed": seed, "method": method, "target_sparsity": 0.0, "weight_bits": 5,
+                        "times_smaller": factor, "dense_bytes": 40_000, "nonzero_bytes": 5_000,
+                        "index_value_bytes": 9_000, "entropy_bytes": 4_100, "zip_bytes": 12_000,
+                        "file_bytes": round(41_000 / factor), "model": file,
+                    }
+                )  # fmt: skip
+        for method, bits, sparsity, relative in (
+            ("baseline", 32, 0.0, 1.0), ("onnx_float32", 32, 0.0, 0.5),
+            ("onnx_int8_minmax", 8, 0.0, 0.2), ("onnx_finetune_float32", 32, 0.95, 0.51),
+            ("onnx_structured_global_int8", 8, 0.8, 0.05),
+        ):  # fmt: skip
+            file = f"artifacts/onnx_bench/seed-{seed}/{method}-{sparsity:g}.onnx"
+            if method != "baseline":
+                rows.append(_row(seed, method, sparsity, 0.94, bits=bits, size=12_000, model=file))
+                agreements.append(
+                    {
+                        "seed": seed, "method": method, "target_sparsity": sparsity,
+                        "weight_bits": bits, "images": 500, "largest_difference": 0.1,
+                        "largest_logit": 9.0, "agreement": 0.99, "model": file,
+                    }
+                )  # fmt: skip
+            for batch in (1, 64):
+                known = method != "onnx_float32" or batch == 1
+                engines.append(
+                    {
+                        "seed": seed, "method": method,
+                        "engine": "torch" if method == "baseline" else "onnxruntime",
+                        "target_sparsity": sparsity, "weight_bits": bits, "device": "cpu",
+                        "batch_size": batch, "threads": 2, "isa": "AVX-512 VNNI",
+                        "latency_ms": 2 * relative if known else math.nan,
+                        "latency_iqr_ms": 0.01 if known else math.nan, "runs": 9 * known,
+                        "relative_to_eager": relative if known else math.nan, "model": file,
+                        "note": "" if known else "could not be run",
+                    }
+                )  # fmt: skip
+    return page.Deployed(*map(pd.DataFrame, (rows, engines, agreements, sizes)), card={})
+
+
 def a_run(seeds=(0, 1, 2), methods=tuple(ACCURACIES), layers=LAYERS, classes=("a", "b"), gpu=False):
     """A run with these methods. classes: names, of which the data's folder has the first too."""
     timed = [("baseline", 0.0), ("global", 0.95)]
@@ -205,6 +258,7 @@ def a_run(seeds=(0, 1, 2), methods=tuple(ACCURACIES), layers=LAYERS, classes=("a
         ),
         settings={"seeds": list(seeds), "data": {"root": classes[0], "color": "auto"}},
         seconds={"prepare_data": {None: 1.5}, "finetune": dict.fromkeys(seeds, 9.25)},
+        deployed=_deployed(seeds),
     )  # fmt: skip
 
 

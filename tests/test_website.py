@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shown_runs import FINDINGS, HOSTILE, RUNS, a_run
 
-from stages.lib import figures, website
+from stages.lib import figures, tables, website
 
 MIB = 2**20
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -183,7 +183,7 @@ def test_error_bars_are_intervals_where_there_are_any():
     known = run.rows[run.rows.layer == "all"].drop_duplicates(
         ["method", "weight_bits", "target_sparsity"]
     )
-    intervals = known[["method", "weight_bits", "target_sparsity"]].assign(low=0.123, high=0.987)
+    intervals = known[list(tables.KEYS)].assign(low=0.123, high=0.987)
     better = dataclasses.replace(run, intervals=intervals, confidence=0.9)
     text = website.render(better, FINDINGS, figures.build(better))
     assert "90 % confidence intervals over seeds and test images" in text.replace("\u00a0", " ")

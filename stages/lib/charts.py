@@ -68,6 +68,13 @@ QUANTIZED = {
 }
 INTEGER = Look("#CC79A7", "square")
 CAST = Look("#CC79A7", "triangle-up")
+# Files to deploy: the three ways to a small packed one, and what ONNX Runtime executes.
+DEPLOYED = {
+    "packed": Look("#B22222", "diamond"),
+    "packed_pruned": Look("#0072B2", "triangle-down"),
+    "packed_quantized": Look("#CC79A7", "square"),
+}
+ONNX = {32: Look("#8A6FB3", "cross"), 8: Look("#5B3A8E", "triangle-right")}
 
 CONFIG: dict[str, Any] = {
     "axis": {

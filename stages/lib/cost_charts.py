@@ -7,6 +7,8 @@ from stages.lib import accuracy_charts, charts, frontier, ladder, tables
 from stages.lib.charts import Look, Panel
 
 KIB = 1024
+# By whether it is float32.
+ONNX_NAMES = {True: "ONNX Runtime, float32", False: "ONNX Runtime, int8"}
 # Latencies of number formats are told apart by batch size.
 BATCH_COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
 
@@ -48,16 +50,26 @@ def cast_networks(formats: pd.DataFrame, device: str, batch: int, dense: pd.Seri
 def _name(line) -> str:
     if line.method == "cast":
         return "cast to a half format"
+    if line.method in tables.PACKED:
+        return tables.PACKED[line.method]
+    if line.method in tables.DEPLOYED:
+        return ONNX_NAMES[line.weight_bits == 32]
     return "quantized weights" if line.weight_bits < 32 else tables.METHODS[line.method]
 
 
 def _looks(lines: pd.DataFrame) -> dict[str, Look]:
     found = charts.looks_of(lines[lines.weight_bits == 32].method)
-    if (lines.method == "cast").any():
-        found["cast to a half format"] = charts.CAST
-    if ((lines.weight_bits < 32) & (lines.method != "cast")).any():
-        found["quantized weights"] = charts.INTEGER
-    return found
+    others = {
+        "cast to a half format": charts.CAST,
+        "quantized weights": charts.INTEGER,
+        **{tables.PACKED[method]: look for method, look in charts.DEPLOYED.items()},
+        ONNX_NAMES[True]: charts.ONNX[32],
+        ONNX_NAMES[False]: charts.ONNX[8],
+    }
+    there = {
+        _name(line) for line in lines[["method", "weight_bits"]].drop_duplicates().itertuples()
+    }
+    return found | {name: look for name, look in others.items() if name in there}
 
 
 def front(networks: pd.DataFrame, cost: str) -> pd.DataFrame:

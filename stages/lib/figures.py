@@ -4,8 +4,7 @@ The page for browsers, the pictures of the Markdown report and those of `dvc plo
 made of these.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -14,79 +13,24 @@ from stages.lib import (
     candidates,
     charts,
     cost_charts,
+    deployment_figures,
     ladder,
     quantization_charts,
     report_tables,
     tables,
 )
-from stages.lib.charts import Panel
 from stages.lib.page import Run, control
-from stages.lib.tables import Table
-
-
-@dataclass(frozen=True)
-class Figure:
-    """name: of its file and its anchor; seen: what the picture shows, in words and numbers;
-    reading: what its marks mean; tables: the numbers, each with a title.
-    """
-
-    name: str
-    title: str
-    seen: str
-    reading: str
-    panels: Sequence[Panel]
-    tables: Sequence[tuple[str, Table]]
-
-
-@dataclass(frozen=True)
-class View:
-    """What the figures are made of: a run, its summary with error bars, its networks with costs,
-    and among them those that were cast to half formats.
-    """
-
-    run: Run
-    summary: pd.DataFrame
-    networks: pd.DataFrame
-    with_casts: pd.DataFrame
-
-    @property
-    def dense(self) -> pd.Series:
-        return self.networks[self.networks.method == "baseline"].iloc[0]
-
-
-def view(run: Run) -> View:
-    summary = run.summary()
-    networks = candidates.table(summary, run.latencies)
-    dense = networks[networks.method == "baseline"].iloc[0]
-    casts = cost_charts.cast_networks(
-        run.formats, *candidates.latency_setting(run.latencies), dense
-    )
-    return View(run, summary, networks, pd.concat([networks, casts], ignore_index=True))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _sentence(parts: Sequence[str], otherwise: str) -> str:
-    """Parts joined to one sentence with a capital letter."""
-    text = "; ".join(parts) or otherwise
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _bars(run: Run) -> str:
-    bars = run.error_bars()
-    return f"Bars: {bars}. " if bars else ""
+from stages.lib.views import Figure, View, bars, percent, sentence, view
 
 
 def _range(lines: pd.DataFrame) -> str:
     """The least and the most accurate of some methods at one sparsity, in words."""
     ordered = lines.sort_values("test_accuracy", kind="stable")
     least, most = ordered.iloc[0], ordered.iloc[-1]
-    worst = f"{_percent(least.test_accuracy)} ({tables.METHODS[least.method]})"
+    worst = f"{percent(least.test_accuracy)} ({tables.METHODS[least.method]})"
     if len(lines) == 1:
         return worst
-    return f"{worst} to {_percent(most.test_accuracy)} ({tables.METHODS[most.method]})"
+    return f"{worst} to {percent(most.test_accuracy)} ({tables.METHODS[most.method]})"
 
 
 def accuracy(seen: View) -> Figure:
@@ -105,9 +49,9 @@ def accuracy(seen: View) -> Figure:
     return Figure(
         "accuracy",
         "Accuracy against sparsity",
-        f"{at if parts else ''}The dense network has {_percent(seen.dense.test_accuracy)}.",
+        f"{at if parts else ''}The dense network has {percent(seen.dense.test_accuracy)}.",
         "Solid and filled: trained after pruning; dashed and hollow: as pruned. Squares: every"
-        f" layer alike. Horizontal line: the dense network. {_bars(seen.run)}",
+        f" layer alike. Horizontal line: the dense network. {bars(seen.run)}",
         [accuracy_charts.by_sparsity(seen.summary)],
         [("Every method at every sparsity", report_tables.methods(seen.summary))],
     )
@@ -129,14 +73,14 @@ def close_up(seen: View) -> Figure:
     floor = accuracy_charts.close_up_range(trained, accuracy_charts.dense_accuracy(seen.summary))[0]
     below = int((trained.test_accuracy < floor).sum())
     outside = (
-        f" {tables.times(below, 'network')} below {_percent(floor)} not shown." if below else ""
+        f" {tables.times(below, 'network')} below {percent(floor)} not shown." if below else ""
     )
     return Figure(
         "close_up",
         "Close up: the ten points below the dense network",
         f"Sparsest within {report_tables.points(run.max_drop)} of the dense network, on validation:"
         f" {told or 'nothing was trained after pruning'}.{outside}",
-        f"Methods that train after pruning. Horizontal line: the dense network. {_bars(run)}",
+        f"Methods that train after pruning. Horizontal line: the dense network. {bars(run)}",
         [accuracy_charts.close_up(seen.summary)],
         [
             (
@@ -160,7 +104,7 @@ def recovery(seen: View) -> Figure | None:
         "recovery",
         "Recovery: before and after fine-tuning",
         f"The most is recovered by {tables.METHODS[most.method]} at"
-        f" {tables.percent(most.removed)}: {_percent(most.before)} → {_percent(most.after)}"
+        f" {tables.percent(most.removed)}: {percent(most.before)} → {percent(most.after)}"
         f" ({100 * most.gain:+.1f} points, {tables.times(int(most.epochs), 'epoch')}).{harmed}",
         "Hollow: as pruned; filled: after fine-tuning. Horizontal line: the dense network.",
         accuracy_charts.recovery(seen.summary),
@@ -174,14 +118,14 @@ def _front_told(seen: View, cost: str) -> str:
     front = cost_charts.front(seen.with_casts, cost)
     shown = front[front.test_accuracy >= floor]
     told = "; ".join(
-        f"{report_tables.cost_text(line, cost)}: {_percent(line.test_accuracy)} ({line.network})"
+        f"{report_tables.cost_text(line, cost)}: {percent(line.test_accuracy)} ({line.network})"
         for _, line in shown.head(4).iterrows()
     )
     more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
     known = seen.with_casts[seen.with_casts[cost].notna()]
     below = int((known.test_accuracy < floor).sum())
     outside = (
-        f" {tables.times(below, 'network')} below {_percent(floor)} not shown." if below else ""
+        f" {tables.times(below, 'network')} below {percent(floor)} not shown." if below else ""
     )
     return f"On the front: {told}{more}.{outside}"
 
@@ -199,7 +143,7 @@ def size(seen: View) -> Figure:
         "Accuracy against bytes on disk",
         _front_told(seen, "bytes_on_disk")
         + " A mask saves no byte by itself: such files are as large as the dense network's.",
-        FRONT + _bars(seen.run),
+        FRONT + bars(seen.run),
         [cost_charts.against_size(seen.with_casts)],
         [
             (
@@ -218,7 +162,7 @@ def latency(seen: View) -> Figure:
         "Accuracy against latency",
         f"{_front_told(seen, 'relative_latency')} Only networks that were timed are here: the"
         " smaller ones, half formats, and one with zeros in it, which takes the dense one's time.",
-        f"{FRONT}{_bars(seen.run)}Batch {batch} on {device}; medians over seeds, relative to the"
+        f"{FRONT}{bars(seen.run)}Batch {batch} on {device}; medians over seeds, relative to the"
         " dense float32 network timed in turns with them.",
         [cost_charts.against_latency(seen.with_casts, device, batch)],
         [
@@ -266,7 +210,7 @@ def structured(seen: View) -> Figure:
     return Figure(
         "structured",
         "Fewer multiply-adds, less time?",
-        f"{_sentence(told, 'no small network was timed')} {control(timed)}".strip(),
+        f"{sentence(told, 'no small network was timed')} {control(timed)}".strip(),
         "Each point is a network, relative to the dense one; timed in turns, medians over seeds.",
         cost_charts.structured_latency(timed, seen.summary),
         [("Latencies", report_tables.latencies(timed))],
@@ -291,7 +235,7 @@ def formats(seen: View) -> Figure:
     return Figure(
         "formats",
         "Latency by number format and device",
-        _sentence(told, "no latency was measured") + missing,
+        sentence(told, "no latency was measured") + missing,
         f"Median of repeated calls; the trained network is that of seed {seen.run.seeds[0]}."
         " Logarithmic axes, one for each panel.",
         cost_charts.format_latency(bench),
@@ -312,8 +256,8 @@ def sensitivity(seen: View) -> Figure | None:
         "sensitivity",
         "Sensitivity of each layer",
         f"With {tables.percent(point)} of one layer's weights removed, the network keeps least"
-        f" where that layer is {first.layer} ({_percent(first.test_accuracy)}) and most where it is"
-        f" {last.layer} ({_percent(last.test_accuracy)}).",
+        f" where that layer is {first.layer} ({percent(first.test_accuracy)}) and most where it is"
+        f" {last.layer} ({percent(last.test_accuracy)}).",
         "Test accuracy in percent, mean over seeds, with one layer pruned and all others whole.",
         [accuracy_charts.sensitivity(seen.summary)],
         [
@@ -339,15 +283,15 @@ def bits(seen: View) -> Figure | None:
     )
     widths = [width for width in (2, 3, 4, 8, 16) if width in set(best.weight_bits)]
     told = ", ".join(
-        f"{width} bits {_percent(best[best.weight_bits == width].test_accuracy.iloc[0])}"
+        f"{width} bits {percent(best[best.weight_bits == width].test_accuracy.iloc[0])}"
         for width in widths
     ) or "no width"  # fmt: skip
     return Figure(
         "bits",
         "Accuracy with quantized weights",
         f"The best setting at each width: {told}; the dense network has"
-        f" {_percent(seen.dense.test_accuracy)}.",
-        f"Weights rounded without training again, activations in float32. {_bars(seen.run)}",
+        f" {percent(seen.dense.test_accuracy)}.",
+        f"Weights rounded without training again, activations in float32. {bars(seen.run)}",
         [quantization_charts.accuracy_by_bits(seen.summary)],
         [
             (
@@ -389,8 +333,8 @@ def learning(seen: View) -> Figure | None:
         "learning",
         "Training the dense network",
         f"After {tables.times(int(curves.epoch.max()), 'epoch')}: training accuracy"
-        f" {_percent(last.train_accuracy.mean())}, validation accuracy"
-        f" {_percent(last.validation_accuracy.mean())} (means over seeds).",
+        f" {percent(last.train_accuracy.mean())}, validation accuracy"
+        f" {percent(last.validation_accuracy.mean())} (means over seeds).",
         "One line for each seed and part.",
         [accuracy_charts.learning(curves)],
         [("By epoch", report_tables.learning(curves))],
@@ -398,8 +342,8 @@ def learning(seen: View) -> Figure | None:
 
 
 FIGURES: tuple[Callable[[View], Figure | None], ...] = (
-    accuracy, close_up, recovery, size, ladder_of_sizes, latency, structured, formats, sensitivity,
-    bits, error, learning,
+    accuracy, close_up, recovery, size, deployment_figures.packed, ladder_of_sizes, latency,
+    deployment_figures.engines, structured, formats, sensitivity, bits, error, learning,
 )  # fmt: skip
 
 

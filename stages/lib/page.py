@@ -1,12 +1,12 @@
 """The report in Markdown: what GitHub shows, tables and pictures in the order of the course."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stages.lib import candidates, report_tables, statistics, tables
+from stages.lib import candidates, deployment_tables, report_tables, statistics, tables
 from stages.lib.findings import Finding
 from stages.lib.params import NO_WEIGHTS
 from stages.lib.tables import Table
@@ -17,6 +17,20 @@ LONG = 24
 LATENCY_TOLERANCE = 1.25
 # With fewer test images than this, one image is half a point or more.
 FEW_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What there is of files to deploy, of all seeds: rows of packed networks and of what ONNX
+    Runtime executes; engines (records.ENGINE_LATENCY); agreements (records.AGREEMENT); sizes
+    (records.FILE_SIZE); card: what `package` recommends.
+    """
+
+    rows: pd.DataFrame
+    engines: pd.DataFrame
+    agreements: pd.DataFrame
+    sizes: pd.DataFrame
+    card: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,23 @@ class Run:
     confidence: float = 0.95
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, Mapping[int | None, float]] = field(default_factory=dict)
+    deployed: Deployed | None = None
 
     def summary(self) -> pd.DataFrame:
         """Means over seeds, with the ends of the error bars."""
         return tables.with_bounds(tables.summary(self.rows), self.intervals)
+
+    def everything(self) -> pd.DataFrame:
+        """`summary`, and below it the files to deploy."""
+        if self.deployed is None:
+            return self.summary()
+        rows = pd.concat([self.rows, self.deployed.rows], ignore_index=True)
+        return tables.with_bounds(tables.summary(rows), self.intervals)
+
+    def networks(self) -> pd.DataFrame:
+        """Every network that can be had, with its costs: `candidates.table`."""
+        engines = None if self.deployed is None else self.deployed.engines
+        return candidates.table(self.everything(), self.latencies, engines)
 
     def error_bars(self) -> str:
         """What error bars show; empty where nothing is known of the spread."""
@@ -150,8 +177,9 @@ def answers_note(run: Run) -> str:
         "Chosen on validation accuracy (the mean over seeds loses no more than that against the"
         " dense network), shown with test accuracy"
         + (f" and {bars}" if bars else "")
-        + f". Latency: batch {batch} on {device}, of the smaller networks, which were timed; a gain"
-        " no larger than the difference between networks that do the same work is none."
+        + f". Latency: batch {batch} on {device}, of the smaller networks and the files for ONNX"
+        " Runtime, which were timed; a gain no larger than the difference between networks that do"
+        " the same work is none."
         " Multiply-adds count nonzero weights: where a mask alone makes them fewer, only sparse"
         " kernels can save them. Half formats are no candidates: their validation accuracy is not"
         " measured."
@@ -230,11 +258,63 @@ def _data_line(meta: Mapping[str, Any]) -> str:
     )
 
 
+def setting(timed: pd.DataFrame) -> str:
+    """On what engines were timed, in a sentence. timed: records.ENGINE_LATENCY."""
+    first = timed.iloc[0]
+    isa = "" if pd.isna(first.isa) or not first.isa else f", {first.isa}"
+    return f"On the CPU, {tables.times(int(first.threads), 'thread')}{isa}."
+
+
+def no_gain(timed: pd.DataFrame) -> str:
+    """What unstructured sparsity alone brings in speed, in a sentence; empty where the pruned and
+    the dense network were not both timed as float32 files. timed: records.ENGINE_LATENCY.
+    """
+    lines = deployment_tables.engine_lines(timed)
+    pairs = lines[lines.method == "onnx_finetune_float32"].merge(
+        lines[lines.method == "onnx_float32"], on="batch_size", suffixes=("", "_dense")
+    )
+    if pairs.empty:
+        return ""
+    ratios = pairs.relative / pairs.relative_dense
+    return (
+        f"Zeros alone bring no speed: with {tables.percent(pairs.target_sparsity.max())} of its"
+        " weights zero the network's float32 file takes"
+        f" {ratios.min():.2f} to {ratios.max():.2f} times the dense one's time."
+    )
+
+
+def _files_section(run: Run, picture: Callable[[str, str], list[str]]) -> list[str]:
+    """Packed files and engines; nothing where there are none."""
+    if run.deployed is None:
+        return []
+    everything, timed = run.everything(), run.deployed.engines
+    ladder = deployment_tables.ladder(run.deployed.sizes)
+    gain = no_gain(timed)
+    return [
+        "## Files to deploy: really smaller\n",
+        *picture("packed", "Test accuracy of packed files by how many times smaller they are"),
+        "Weights of few bits, most of them zero, entropy-coded: these are files on disk, headers"
+        " included ([the format](../docs/packed-format.md)). Accuracy is that of the network that"
+        " was read back from the file.\n",
+        deployment_tables.packed(everything).markdown() + "\n",
+        "The ladder of every kept network (nonzeros: as if their places were free; index + value:"
+        " with the place of each; entropy bound: of the integers, or, in float32, of which weights"
+        " are zero; zip: of the plain float32 file), means over seeds:\n",
+        _folded("every kept network in every form", ladder) + "\n",
+        "## Files to deploy: really faster\n",
+        *picture("engines", "Times faster than eager float32, by network and engine"),
+        f"{setting(timed)} All networks of a seed are timed in turns. int8 is executed, weights and"
+        " activations, and its accuracy is that of the execution.\n",
+        deployment_tables.engines(timed, everything, run.deployed.agreements).markdown() + "\n",
+        *([f"{gain}\n"] if gain else []),
+    ]
+
+
 def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) -> str:
     """The whole page. figures: paths relative to the page, by the names used below."""
     summary = run.summary()
     dense = summary[summary.method == "baseline"].iloc[0]
-    networks = candidates.table(summary, run.latencies)
+    networks = run.networks()
     layers = report_tables.quantized_layers(run.layers)
 
     def picture(name: str, text: str) -> list[str]:
@@ -261,6 +341,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
         *picture("size", "Test accuracy against bytes on disk"),
         *picture("latency", "Test accuracy against latency"),
         *picture("ladder", "The sizes of the network in every form"),
+        *_files_section(run, picture),
         "## Every method at one sparsity\n",
         table(report_tables.headline(run.rows, summary, run.sparsity, run.max_drop)),
         "The sparsest point is chosen on validation: the largest sparsity measured at which mean"

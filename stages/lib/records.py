@@ -89,6 +89,11 @@ ENGINE_LATENCY = (
     "seed", "method", "engine", "target_sparsity", "weight_bits", "device", "batch_size", "threads",
     "isa", "latency_ms", "latency_iqr_ms", "runs", "relative_to_eager", "model", "note",
 )  # fmt: skip
+# What a kept network takes in every form; file_bytes: of the file that is kept.
+FILE_SIZE = (
+    "seed", "method", "target_sparsity", "weight_bits", "times_smaller", "dense_bytes",
+    "nonzero_bytes", "index_value_bytes", "entropy_bytes", "zip_bytes", "file_bytes", "model",
+)  # fmt: skip
 
 REMEDY = "delete it and run `dvc repro`"
 COLUMNS = {field.name: field.type for field in fields(Row)}

@@ -43,6 +43,14 @@ DEPLOYED = {
     "onnx_structured_global_float32": "structured, global, ONNX Runtime",
     "onnx_structured_global_int8": "structured, global, ONNX Runtime int8",
 }
+# The networks of compress: packed files, by what makes them small.
+PACKED = {
+    "packed": "pruned, quantized and packed",
+    "packed_pruned": "pruned and packed",
+    "packed_quantized": "quantized and packed",
+}
+# What tells networks apart.
+KEYS = ("method", "target_sparsity", "weight_bits", "times_smaller")
 MEASURED = (
     "sparsity", "parameters", "nonzero_parameters", "multiply_adds", "extra_epochs",
     "validation_accuracy", "test_accuracy", "bytes_on_disk",
@@ -51,14 +59,16 @@ MEASURED = (
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds of every measured column, `test_accuracy_std` (sample standard deviation, NaN
-    for one seed) and `seeds`, per method, layer, weight_bits and target_sparsity; beside them the
+    for one seed) and `seeds`, per method, layer, weight_bits, target_sparsity and times_smaller (1
+    where the rows say nothing of it); beside them the
     baseline's parameters over the nonzero ones (`compression`) and its multiply-adds over those
     that are left (`reduction`, NaN where none is), as pruning papers give them (Blalock et al.,
     2020), and `test_top5`, NaN where it is not known.
     """
     top5 = rows.test_top5.astype(float) if "test_top5" in rows else math.nan
-    grouped = rows.assign(test_top5=top5).groupby(
-        ["method", "layer", "weight_bits", "target_sparsity"],
+    smaller = rows.times_smaller.astype(float) if "times_smaller" in rows else 1.0
+    grouped = rows.assign(test_top5=top5, times_smaller=smaller).groupby(
+        ["method", "layer", "weight_bits", "target_sparsity", "times_smaller"],
         sort=False,
         as_index=False,
     )
@@ -73,32 +83,32 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
-def intervals(correct: Mapping[tuple[str, float, int], NDArray], confidence: float) -> pd.DataFrame:
+def intervals(correct: Mapping[tuple, NDArray], confidence: float) -> pd.DataFrame:
     """An interval of the test accuracy of each network, as `with_bounds` takes them.
 
-    correct: by method, target sparsity and bits per weight, bool [seeds, images].
+    correct: by method, target sparsity, bits per weight and, of packed networks, how many times
+    smaller they were to be: bool [seeds, images].
     """
     found = [(key, statistics.accuracy(right, confidence)) for key, right in correct.items()]
     return pd.DataFrame(
-        [(*key, one.low, one.high) for key, one in found],
-        columns=["method", "target_sparsity", "weight_bits", "low", "high"],
+        [(*key, *(1.0,) * (len(KEYS) - len(key)), one.low, one.high) for key, one in found],
+        columns=[*KEYS, "low", "high"],
     )
 
 
 def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
     """The summary with columns `low` and `high`: the ends of the test accuracy's error bars.
 
-    intervals: method, weight_bits, target_sparsity, low and high (shares) of whole networks. Where
-    it is None or says nothing of a network, the ends are one standard deviation away, and the mean
-    itself where there is one seed.
+    intervals: as `intervals` gives them, low and high as shares. Where it is None or says nothing
+    of a network, the ends are one standard deviation away, and the mean itself where there is one
+    seed.
     """
     deviation = summary.test_accuracy_std.fillna(0)
     low = (summary.test_accuracy - deviation).clip(lower=0)
     high = (summary.test_accuracy + deviation).clip(upper=1)
     if intervals is not None:
-        keys = ["method", "weight_bits", "target_sparsity"]
-        known = intervals[[*keys, "low", "high"]].assign(layer="all")
-        found = summary[[*keys, "layer"]].merge(known, "left", [*keys, "layer"])
+        keys = [*KEYS, "layer"]
+        found = summary[keys].merge(intervals.assign(layer="all"), "left", keys)
         low, high = (
             pd.Series(found[name].to_numpy(), summary.index).fillna(fallback)
             for name, fallback in (("low", low), ("high", high))
@@ -127,8 +137,12 @@ def estimate(mean: float, low: float, high: float) -> str:
     return text if low == high else f"{text} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def network(method: str, weight_bits: int, sparsity: float) -> str:
-    """A network in words: "iterative, 80 %", "int8, affine per tensor"."""
+def network(method: str, weight_bits: int, sparsity: float, times_smaller: float = 1) -> str:
+    """A network in words: "iterative, 80 %", "int8, affine per tensor", "pruned and packed,
+    20 ×".
+    """
+    if method in PACKED:
+        return f"{PACKED[method]}, {times_smaller:g} ×"
     if weight_bits < 32 and method not in DEPLOYED:
         return f"int{weight_bits}, {method.replace('_', ' per ')}"
     name = METHODS[method] if method in METHODS else DEPLOYED[method]

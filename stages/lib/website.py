@@ -31,8 +31,8 @@ from stages.lib.tables import Table
 # there is room.
 SECTIONS = (
     ("accuracy", "What does pruning cost?", (("accuracy",), ("close_up",), ("recovery",))),
-    ("size", "How small?", (("size",), ("ladder",))),
-    ("speed", "How fast?", (("latency",), ("structured",), ("formats",))),
+    ("size", "How small?", (("size",), ("packed",), ("ladder",))),
+    ("speed", "How fast?", (("latency",), ("engines",), ("structured",), ("formats",))),
     ("layers", "Which layers can be pruned?", (("sensitivity",),)),
     ("quantization", "How few bits?", (("bits", "error"),)),
 )
@@ -261,7 +261,7 @@ def _summary_line(run: Run, dense: pd.Series) -> str:
 
 def render(run: Run, findings: Sequence[Finding], figures: Sequence[Figure]) -> str:
     """The whole page. figures: `figures.build` of the same run."""
-    networks = candidates.table(run.summary(), run.latencies)
+    networks = run.networks()
     dense = networks[networks.method == "baseline"].iloc[0]
     named = {figure.name: figure for figure in figures}
     sections = [
