@@ -97,7 +97,7 @@ run = st.builds(
 
 
 @given(run)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_a_run_is_equal_to_itself(one):
     lines = compared(one, one)
     assert {line.verdict for line in lines.values()} == {"equal"}
@@ -105,7 +105,7 @@ def test_a_run_is_equal_to_itself(one):
 
 
 @given(run, run)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_what_is_better_one_way_is_worse_the_other(one, other):
     there, back = compared(one, other), compared(other, one)
     assert set(there) == set(back)

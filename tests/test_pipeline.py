@@ -60,6 +60,10 @@ CHANGES = [
     ("report.sparsity", 0.4, {"report"}),
     ("seeds", [0, 7], of_seed(SEEDED, 7) | {"report"}),
 ]  # fmt: skip
+WRITTEN_DOWN = CHANGES + test_pipeline_start.CHANGES
+# Those that are really made, one after another: each takes a whole repro. What DVC makes of the
+# others follows from dvc.yaml.
+RUN = ("finetune.epochs", "report.sparsity", "seeds")
 
 
 def comparable(hashes):
@@ -308,16 +312,52 @@ def test_going_back_to_earlier_params_trains_nothing(tiny):
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(tiny):
     """One change after another, each on top of the last."""
     assert tiny.repro() == ALWAYS
-    for key, value, expected in CHANGES:
+    changes = {key: (value, expected) for key, value, expected in CHANGES}
+    for key in RUN:
+        value, expected = changes[key]
         tiny.change(key, value)
         assert tiny.repro() == expected | ALWAYS, key
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [(key, expected) for key, _, expected in WRITTEN_DOWN if key != "seeds"],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_dvc_yaml_lets_a_change_reach_what_it_should(key, expected):
+    """The stages that read a param, and all that comes after them."""
+    with open("dvc.yaml", encoding="utf-8") as file:  # noqa: PTH123
+        stages = yaml.safe_load(file)["stages"]
+    section = key.partition(".")[0]
+    reached = {name for name, stage in stages.items() if section in stage.get("params", [])}
+    made = {name: [str(next(iter(out))) if isinstance(out, dict) else out for out in stage["outs"]]
+            for name, stage in stages.items()}  # fmt: skip
+    while True:
+        outputs = {out for name in reached for out in made[name]}
+        more = {
+            name
+            for name, stage in stages.items()
+            if any(_overlap(dep, out) for dep in stage["deps"] for out in outputs)
+        }
+        if more <= reached:
+            break
+        reached |= more
+    assert of_seed(reached) - ALWAYS == expected - ALWAYS
+
+
+def _overlap(one, other):
+    """Whether one path is the other, or inside it; seeds are written alike."""
+    one, other = (
+        f"{path}/".replace("${seeds[0]}", "SEED").replace("${item.seed}", "SEED")
+        for path in (one, other)
+    )
+    return one.startswith(other) or other.startswith(one)
 
 
 def test_every_section_has_its_change_written_down():
     from stages.lib import params
 
-    changed = {key.partition(".")[0] for key, _, _ in CHANGES + test_pipeline_start.CHANGES}
-    assert changed == set(params.SECTIONS)
+    assert {key.partition(".")[0] for key, _, _ in WRITTEN_DOWN} == set(params.SECTIONS)
 
 
 def test_the_tiny_params_cover_the_default_ones():
