@@ -321,7 +321,8 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(tiny):
 
 @pytest.mark.parametrize(
     ("key", "expected"),
-    [(key, expected) for key, _, expected in WRITTEN_DOWN if key != "seeds"],
+    # Left out: what changes the stages themselves, and what one alone of two outputs depends on.
+    [(key, found) for key, _, found in WRITTEN_DOWN if key not in ("seeds", "model.width")],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_dvc_yaml_lets_a_change_reach_what_it_should(key, expected):
