@@ -75,12 +75,31 @@ def _size(plan: Mapping[str, Choice]) -> float:
     return sum(one.size for one in plan.values())
 
 
+def _spend(
+    plan: dict[str, Choice], layers: Mapping[str, Sequence[Choice]], budget: float
+) -> dict[str, Choice]:
+    """The plan with what it leaves of the budget spent, greedily."""
+    plan = dict(plan)
+    while True:
+        left = budget - _size(plan)
+        better = [
+            ((plan[name].damage - one.damage) / max(one.size - plan[name].size, 1e-9), name, one)
+            for name, options in layers.items()
+            for one in options
+            if one.damage < plan[name].damage and one.size - plan[name].size <= left
+        ]
+        if not better:
+            return plan
+        _, name, one = max(better, key=lambda found: found[0])
+        plan[name] = one
+
+
 def allocate(layers: Mapping[str, Sequence[Choice]], budget: float) -> dict[str, Choice]:
     """One choice per layer, `budget` bytes together at most, with little damage in all: the least
     of all plans at some price per byte. Where even the smallest choices are too large, these.
 
-    On the lower convex hull of sizes and damages, so that at most one layer's step below the budget
-    is left unused.
+    On the lower convex hull of sizes and damages; what a layer's step leaves unused is then spent
+    one choice at a time, where it spares most damage per byte.
     """
     smallest = {name: min(options, key=lambda one: one.size) for name, options in layers.items()}
     low, high = -60.0, 60.0  # log2 of the price
@@ -95,4 +114,4 @@ def allocate(layers: Mapping[str, Sequence[Choice]], budget: float) -> dict[str,
             high = middle
         else:
             low = middle
-    return _cheapest(layers, 2.0**high)
+    return _spend(_cheapest(layers, 2.0**high), layers, budget)
