@@ -80,7 +80,7 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "prepare_data", "probe_hardware", "probe_inputs", "dtype_bench", "report",
+    "prepare_data", "probe_hardware", "probe_inputs", "dtype_bench", "file_sizes", "report",
 }  # fmt: skip
 
 

@@ -147,9 +147,10 @@ def _deployed(seeds):
         for method, points in (("packed", (10.0, 50.0)), ("packed_quantized", (10.0,))):
             for factor in points:
                 file = f"artifacts/compress/seed-{seed}/{method}-{factor:g}x.packed"
+                size = round(41_000 / factor)
                 rows.append(
                     _row(
-                        seed, method, 0.0, 0.95 - factor / 2000, bits=5, size=round(41_000 / factor),
+                        seed, method, 0.0, 0.95 - factor / 2000, bits=5, size=size,
                         times_smaller=factor, extra_epochs=4, model=file,
                     )
                 )  # fmt: skip
@@ -158,7 +159,7 @@ def _deployed(seeds):
                         "seed": seed, "method": method, "target_sparsity": 0.0, "weight_bits": 5,
                         "times_smaller": factor, "dense_bytes": 40_000, "nonzero_bytes": 5_000,
                         "index_value_bytes": 9_000, "entropy_bytes": 4_100, "zip_bytes": 12_000,
-                        "file_bytes": round(41_000 / factor), "model": file,
+                        "file_bytes": size, "model": file,
                     }
                 )  # fmt: skip
         for method, bits, sparsity, relative in (

@@ -12,6 +12,7 @@ from stages.lib import (
     allocation,
     compression,
     distillation,
+    entropy_coding,
     evaluation,
     least_error,
     masks,
@@ -80,11 +81,12 @@ def test_zeros_stay_zeros_and_a_channel_of_zeros_has_scale_one():
 
 
 @given(st.lists(st.integers(-7, 7), min_size=1, max_size=60))
-def test_entropy_is_that_of_the_histogram(values):
+def test_codes_take_their_entropy_and_a_table(values):
     shares = [values.count(one) / len(values) for one in set(values)]
     expected = -sum(share * math.log2(share) for share in shares)
-    found = allocation.entropy_bytes(torch.tensor(values))
-    assert found == pytest.approx(len(values) * expected / 8, abs=1e-9)
+    found = allocation.coded_bytes(torch.tensor(values))
+    table = entropy_coding.ENTRY_BITS * len(set(values))
+    assert found == pytest.approx((len(values) * expected + table) / 8, abs=1e-9)
 
 
 def layers_of(seed, count=4):

@@ -39,26 +39,32 @@ CHANGES = [
                 "equal_budget",
                 "latency_bench",
                 "onnx_bench",
+                "file_sizes",
                 "report",
             }
         ),
     ),
     ("layerwise_sweep.max_accuracy_drop", 0.5, of_seed({"layerwise_sweep", "report"})),
-    ("finetune.epochs", 2, of_seed({"finetune", "controls", "onnx_bench", "report"})),
-    ("iterative_prune.step", 0.2, of_seed({"iterative_prune", "equal_budget", "report"})),
+    ("finetune.epochs", 2, of_seed({"finetune", "controls", "onnx_bench", "file_sizes", "report"})),
+    (
+        "iterative_prune.step",
+        0.2,
+        of_seed({"iterative_prune", "equal_budget", "file_sizes", "report"}),
+    ),
     ("controls.finetuned", ["uniform"], of_seed({"controls", "report"})),
-    ("equal_budget.sparsities", [0.4, 0.6], of_seed({"equal_budget", "report"})),
+    ("equal_budget.sparsities", [0.4, 0.6], of_seed({"equal_budget", "file_sizes", "report"})),
     (
         "structured_prune.epochs",
         2,
-        of_seed({"structured_prune", "latency_bench", "onnx_bench", "report"}),
+        of_seed({"structured_prune", "latency_bench", "onnx_bench", "file_sizes", "report"}),
     ),
-    ("int_quantize.bits", [3, 4, 8], of_seed({"int_quantize", "report"})),
+    ("int_quantize.bits", [3, 4, 8], of_seed({"int_quantize", "file_sizes", "report"})),
+    ("compress.epochs", 2, of_seed({"compress", "file_sizes", "report"})),
     ("dtype_bench.batch_sizes", [1], {"dtype_bench", "report"}),
     ("latency_bench.seconds", 0.02, of_seed({"latency_bench", "report"})),
     ("onnx_bench.calibration_images", 8, of_seed({"onnx_bench", "report"})),
     ("report.sparsity", 0.4, {"report"}),
-    ("seeds", [0, 7], of_seed(SEEDED, 7) | {"report"}),
+    ("seeds", [0, 7], of_seed(SEEDED, 7) | {"file_sizes", "report"}),
 ]  # fmt: skip
 WRITTEN_DOWN = CHANGES + test_pipeline_start.CHANGES
 # Those that are really made, one after another: each takes a whole repro. What DVC makes of the

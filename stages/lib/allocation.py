@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from stages.lib import least_error, masks
+from stages.lib import least_error
+from stages.lib.entropy_coding import ENTRY_BITS
 
 # Sparsities that a layer may be given.
 SPARSITIES = (
@@ -32,11 +33,13 @@ class Choice:
     damage: float
 
 
-def entropy_bytes(codes: torch.Tensor) -> float:
-    """n · H / 8 with H the Shannon entropy in bits of the codes' histogram."""
+def coded_bytes(codes: torch.Tensor) -> float:
+    """About what a packed file takes for these codes: n · H with H the Shannon entropy in bits of
+    their histogram, and an entry of its table for each code that occurs.
+    """
     counts = codes.flatten().unique(return_counts=True)[1].double()
     shares = counts / counts.sum()
-    return float(-(counts * shares.log2()).sum() / 8)
+    return float((ENTRY_BITS * len(counts) - (counts * shares.log2()).sum()) / 8)
 
 
 @torch.no_grad()
@@ -53,14 +56,17 @@ def choices(
     (LeCun, Denker and Solla, 1990), with `sensitivity.of_logits` for the second derivative.
     """
     found = []
+    smallest_first = torch.argsort(weight.abs().flatten(), stable=True)
     for sparsity in sparsities:
-        kept = weight * masks.layer_magnitude({"weight": weight}, "weight", sparsity)["weight"]
+        kept = weight.flatten().clone()
+        kept[smallest_first[: round(sparsity * kept.numel())]] = 0
+        kept = kept.view_as(weight)
         for width in bits:
-            scale = least_error.scales(kept, width, granularity)
+            scale = least_error.scales(kept, width, granularity, least_error.COARSE)
             codes = least_error.codes(kept, scale, width)
             change = codes * least_error.along(scale, weight) - weight
             damage = float((sensitivity * change**2).sum())
-            found.append(Choice(sparsity, width, entropy_bytes(codes), damage))
+            found.append(Choice(sparsity, width, coded_bytes(codes), damage))
     return found
 
 

@@ -19,7 +19,7 @@ from stages.lib.quantization import Quantized
 
 # So many times in a training do masks and scales follow the weights, and so many times the plan: as
 # weights move, so does the entropy of their codes, and a plan made once would not hold its size.
-REFRESHES = 200
+REFRESHES = 60
 PLANS = 4
 # Shares of the steps after which the sparsity is reached, and masks and scales stand still.
 RAMP = 0.5
@@ -28,7 +28,8 @@ FREEZE = 0.75
 
 class Compressing(training.Plain):
     """A scheme for `training.fit`. planner: from weights by name to sparsity and bits of each;
-    begin: the sparsities from which the layers start.
+    begin: the sparsities from which the layers start; first: what the planner says of the weights
+    to begin with, where that is known.
     """
 
     def __init__(
@@ -36,12 +37,13 @@ class Compressing(training.Plain):
         planner: Callable[[Mapping[str, torch.Tensor]], Mapping[str, Choice]],
         begin: Mapping[str, float],
         granularity: str,
+        first: Mapping[str, Choice] | None = None,
     ) -> None:
         self.planner, self.begin, self.granularity = planner, begin, granularity
-        self.plan: Mapping[str, Choice] = {}
+        self.plan: Mapping[str, Choice] = first or {}
         self.kept: masks.Masks = {}
         self.scales: dict[str, torch.Tensor] = {}
-        self.planned = self.refreshed = -1
+        self.planned, self.refreshed = -1 if first is None else 0, -1
         self.frozen = False
 
     def _sparsity(self, name: str, progress: float) -> float:

@@ -1,5 +1,7 @@
 """Symmetric quantization whose scales make the squared error least, for few bits."""
 
+from collections.abc import Sequence
+
 import torch
 
 from stages.lib.quantization import Quantized, limits
@@ -7,16 +9,20 @@ from stages.lib.quantization import Quantized, limits
 # Shares of the largest magnitude that the largest code may stand for: clipping the few largest
 # weights pays where codes are few.
 CLIPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+# Enough to compare choices by; the fit to the codes makes up for most of the rest.
+COARSE = (0.4, 0.6, 0.8, 1.0)
 # What a float16 holds with full precision: scales are stored in two bytes.
 HALF = (torch.finfo(torch.float16).tiny, torch.finfo(torch.float16).max)
 
 
-def scales(weight: torch.Tensor, bits: int, granularity: str) -> torch.Tensor:
+def scales(
+    weight: torch.Tensor, bits: int, granularity: str, clips: Sequence[float] = CLIPS
+) -> torch.Tensor:
     """S per tensor ([]) or output channel ([channels]), float32 and exactly a float16, that makes
     Σ (x − S · Q)² small: the best of a grid of clipped ranges, and of the least squares fit to its
     codes (S = Σ x · Q / Σ Q²).
 
-    A tensor or channel of zeros has S = 1.
+    A tensor or channel of zeros has S = 1. clips: the shares of the largest magnitude to try.
     """
     _, top = limits(bits, "symmetric")
     flat = weight.detach().float()
@@ -33,7 +39,7 @@ def scales(weight: torch.Tensor, bits: int, granularity: str) -> torch.Tensor:
         better = error < best
         best, found = torch.where(better, error, best), torch.where(better, scale, found)
 
-    for clip in CLIPS:
+    for clip in clips:
         consider(clip * largest / top)
     fitted = (flat / found).round_().clamp_(-top, top)
     squares = fitted.square().sum(1, keepdim=True)
