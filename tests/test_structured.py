@@ -427,3 +427,29 @@ def test_masks_of_filters_are_read_off_the_weights(model, plan):
     masked = removal.mask(model, plan, {"conv2": [1, 6]})
     keep = masks.of_zeros(masked)["conv2.weight"]
     assert [index for index in range(8) if not keep[index].any()] == [1, 6]
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4, 8])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_that_lose_filters_keep_a_multiple(multiple, scope):
+    network = toys.lived_in(toys.convnet(width=16))
+    plan = structured.analyse(network, SHAPE)
+    before = {name: one.out_channels for name, one in masks.layers(network).items()
+              if isinstance(one, nn.Conv2d)}  # fmt: skip
+    for sparsity in (0.3, 0.6, 0.8):
+        chosen = structured.choose(network, plan, sparsity, scope, multiple)
+        small = removal.remove(network, plan, chosen)
+        for name, filters in before.items():
+            left = small.get_submodule(name).out_channels
+            assert left == filters or left % multiple == 0
+        total = sum(weight.numel() for weight in masks.prunable(network).values())
+        left = sum(weight.numel() for weight in masks.prunable(small).values())
+        # One step of the widest layers is the most that the target can be missed by.
+        assert abs(1 - left / total - sparsity) < 0.01 + 0.01 * multiple
+
+
+def test_a_multiple_that_is_wider_than_the_layers_says_what_is_wrong():
+    network = toys.convnet(width=4)
+    plan = structured.analyse(network, SHAPE)
+    with pytest.raises(UserError, match="multiples of 64"):
+        structured.choose(network, plan, 0.5, "layer", 64)

@@ -1,8 +1,11 @@
 """The report's tables of what is deployed: packed files, engines, the ladder of every kept file."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
-from stages.lib import tables
+from stages.lib import report_tables, tables
 from stages.lib.tables import Table
 
 LADDER = {
@@ -124,3 +127,55 @@ def ladder(sizes: pd.DataFrame) -> Table:
         for line in grouped.itertuples()
     ]
     return Table(("network", *LADDER.values()), rows)
+
+
+def _latency(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "not timed"
+    faster = 1 / found["relative_mean_over_seeds"]
+    return f"{tables.milliseconds(found['milliseconds'])} ms ({faster:.1f} × faster)"
+
+
+def _recommended(role: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    chosen = found["chosen"]
+    if chosen is None:
+        near = "; ".join(one["words"] for one in found["nearest"])
+        return (role, "none", f"{found['reason']}{f'; nearest: {near}' if near else ''}", "", "",
+                "", "")  # fmt: skip
+    test = chosen["test"]
+    return (
+        role,
+        chosen["file"],
+        chosen["words"],
+        f"{tables.size(chosen['bytes'])} ({chosen['times_smaller_than_dense']:.1f} × smaller)",
+        tables.points(-chosen["validation"]["drop"]),
+        tables.estimate(test["accuracy"], test["low"], test["high"]),
+        _latency(chosen["latency"]),
+    )
+
+
+def recommendation(card: Mapping[str, Any]) -> Table:
+    """The files that `package` put into its folder. card: its model card."""
+    rows = [_recommended(role, card[role]) for role in ("smallest", "fastest")]
+    headers = (
+        "role", "file", "what it is", "size", "Δ on validation, points", "test accuracy",
+        "latency, batch 1",
+    )  # fmt: skip
+    return Table(headers, rows, left=3)
+
+
+def budgets(card: Mapping[str, Any]) -> str:
+    """What the choice was asked for, in a sentence."""
+    asked = card["budgets"]
+    parts = [
+        f"at most {report_tables.points(asked['max_accuracy_drop'])} of validation accuracy lost"
+    ]
+    if asked["max_bytes"] is not None:
+        parts.append(f"at most {asked['max_bytes']:,} bytes")
+    if asked["max_latency_ms"] is not None:
+        parts.append(f"at most {asked['max_latency_ms']:g} ms for one image")
+    return (
+        f"Chosen on validation images: {', '.join(parts)} (`package`). The files, their hashes and"
+        " how to load them are in `artifacts/deploy/model_card.json`; Δ is the mean over seeds,"
+        " test accuracy that of the file, with its interval over images."
+    )

@@ -283,6 +283,17 @@ def no_gain(timed: pd.DataFrame) -> str:
     )
 
 
+def _recommendation(run: Run) -> list[str]:
+    if run.deployed is None or not run.deployed.card:
+        return []
+    card = run.deployed.card
+    return [
+        "## The files to take\n",
+        deployment_tables.recommendation(card).markdown() + "\n",
+        deployment_tables.budgets(card) + "\n",
+    ]
+
+
 def _files_section(run: Run, picture: Callable[[str, str], list[str]]) -> list[str]:
     """Packed files and engines; nothing where there are none."""
     if run.deployed is None:
@@ -338,6 +349,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, str]) ->
             )
         ),
         answers_note(run) + "\n",
+        *_recommendation(run),
         *picture("size", "Test accuracy against bytes on disk"),
         *picture("latency", "Test accuracy against latency"),
         *picture("ladder", "The sizes of the network in every form"),

@@ -19,7 +19,7 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup, escape
 
-from stages.lib import candidates, charts, paths, report_tables, tables
+from stages.lib import candidates, charts, deployment_tables, paths, report_tables, tables
 from stages.lib.candidates import Answer
 from stages.lib.figures import Figure
 from stages.lib.findings import Finding
@@ -273,6 +273,11 @@ def render(run: Run, findings: Sequence[Finding], figures: Sequence[Figure]) -> 
         for anchor, title, groups in SECTIONS
     ]
     script = _asset(paths.SITE_SCRIPT)
+    card = run.deployed.card if run.deployed else {}
+    recommendation = card and (
+        deployment_tables.recommendation(card),
+        deployment_tables.budgets(card),
+    )
     config = charts.CONFIG | {"background": "transparent"}
     return _template().render(
         run=run,
@@ -293,6 +298,7 @@ def render(run: Run, findings: Sequence[Finding], figures: Sequence[Figure]) -> 
             candidates.answers(networks, candidates.clock_noise(run.latencies)), dense
         ),
         answers_note=answers_note(run),
+        recommendation=recommendation,
         findings=_findings(findings),
         signs=SIGNS,
         sections=[section for section in sections if section[2]],
