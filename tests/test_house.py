@@ -23,6 +23,7 @@ LAYERS = (
     (
         "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
         "verdicts", "entropy", "container", "calibration", "compiled", "onnx_runtime",
+        "normalization",
     ),
     ("params", "outputs", "entropy_coding"),
     ("cli", "records", "listing", "rows"),
