@@ -46,9 +46,10 @@ LAYERS = (
         "setting", "results", "recovery", "onnx_run", "onnx_export", "onnx_int8", "onnx_files",
         "engines",
     ),
+    ("timings",),
     ("tables", "predictions", "manifest", "unpaired", "frontier"),
-    ("evidence", "headlines", "committed", "candidates", "ladder", "charts"),
-    ("claims", "accuracy_charts", "quantization_charts"),
+    ("evidence", "headlines", "committed", "candidates", "ladder", "charts", "deployable"),
+    ("claims", "accuracy_charts", "quantization_charts", "model_card"),
     ("accuracy_claims", "format_claims", "error_claims", "report_tables", "cost_charts"),
     ("findings", "exports", "comparing"),
     ("comparison_text", "page"),
@@ -181,7 +182,7 @@ def test_path_literals_stand_in_one_module(path):
 @pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
-        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
+        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "DEPLOY", "INPUT_DATA", "INPUT_MODEL",
         "REPORT_PAGE", "REPORT_SITE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS",
         "stage_directory",
         "baseline", "reported",
@@ -241,7 +242,9 @@ def test_every_section_is_read_by_some_stage():
     assert read == set(params.SECTIONS)
 
 
-@pytest.mark.parametrize("name", ["report", "probe_hardware", "probe_inputs", "tools.compare"])
+@pytest.mark.parametrize(
+    "name", ["report", "package", "probe_hardware", "probe_inputs", "tools.compare"]
+)
 def test_stages_without_networks_do_not_import_torch(name):
     program = (
         f"import sys, stages.{name}\nprint(*{{'torch', 'torchvision'}}.intersection(sys.modules))"

@@ -43,6 +43,12 @@ DEPLOYED = {
     "onnx_structured_global_float32": "structured, global, ONNX Runtime",
     "onnx_structured_global_int8": "structured, global, ONNX Runtime int8",
 }
+# The networks of compress: packed files, by what makes them small.
+PACKED = {
+    "packed": "pruned, quantized and packed",
+    "packed_pruned": "pruned and packed",
+    "packed_quantized": "quantized and packed",
+}
 MEASURED = (
     "sparsity", "parameters", "nonzero_parameters", "multiply_adds", "extra_epochs",
     "validation_accuracy", "test_accuracy", "bytes_on_disk",
@@ -127,8 +133,12 @@ def estimate(mean: float, low: float, high: float) -> str:
     return text if low == high else f"{text} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def network(method: str, weight_bits: int, sparsity: float) -> str:
-    """A network in words: "iterative, 80 %", "int8, affine per tensor"."""
+def network(method: str, weight_bits: int, sparsity: float, times_smaller: float = 1) -> str:
+    """A network in words: "iterative, 80 %", "int8, affine per tensor", "pruned and packed,
+    20 ×".
+    """
+    if method in PACKED:
+        return f"{PACKED[method]}, {times_smaller:g} ×"
     if weight_bits < 32 and method not in DEPLOYED:
         return f"int{weight_bits}, {method.replace('_', ' per ')}"
     name = METHODS[method] if method in METHODS else DEPLOYED[method]
