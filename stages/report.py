@@ -18,6 +18,7 @@ from stages.lib import (
     findings,
     hardware,
     manifest,
+    model_card,
     outputs,
     page,
     paths,
@@ -153,7 +154,7 @@ def deployed_of(seeds: list[int]) -> page.Deployed:
         engines=seeded(seeds, "onnx_latency", paths.ROWS, records.ENGINE_LATENCY),
         agreements=seeded(seeds, "onnx_bench", paths.AGREEMENT, records.AGREEMENT),
         sizes=table(paths.stage_directory("file_sizes") / paths.ROWS, records.FILE_SIZE),
-        card={},
+        card=model_card.read(paths.DEPLOY / paths.MODEL_CARD),
     )
 
 
@@ -253,6 +254,6 @@ if __name__ == "__main__":
             "seeds", "sparsities", "compute", "data", "model", "training", "train_baseline",
             "layerwise_sweep", "finetune", "iterative_prune", "controls", "equal_budget",
             "structured_prune", "compress", "dtype_bench", "latency_bench", "int_quantize",
-            "onnx_bench", "report",
+            "onnx_bench", "package", "report",
         ],
     )  # fmt: skip

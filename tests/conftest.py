@@ -62,6 +62,7 @@ TINY = {
         "weight_bits": "auto", "batch_sizes": [1], "seconds": 0.01, "threads": "auto",
         "compile": False, "compile_seconds": 60,
     },
+    "package": {"max_accuracy_drop": 0.2, "max_bytes": "none", "max_latency_ms": "none"},
     "report": {"sparsity": 0.6, "confidence": 0.95, "tolerance": 0.01},
 }  # fmt: skip
 
@@ -80,7 +81,8 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "prepare_data", "probe_hardware", "probe_inputs", "dtype_bench", "file_sizes", "report",
+    "prepare_data", "probe_hardware", "probe_inputs", "dtype_bench", "file_sizes",
+    "package", "report",
 }  # fmt: skip
 
 

@@ -103,11 +103,9 @@ def test_the_recommendation_names_files_and_what_no_network_meets():
         "budgets": BUDGETS,
         "smallest": {"chosen": CHOSEN, "reason": "", "nearest": []},
         "fastest": {
-            "chosen": None,
-            "reason": "no network meets it",
-            "nearest": [{"words": "near"}],
+            "chosen": None, "reason": "no network meets it", "nearest": [{"words": "near"}],
         },
-    }
+    }  # fmt: skip
     table = deployment_tables.recommendation(card)
     assert table.rows[0] == (
         "smallest", "smallest.packed", "pruned and packed, 50 ×", "820 B (48.8 × smaller)", "-0.4",

@@ -23,6 +23,7 @@ LAYERS = (
     (
         "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
         "verdicts", "entropy", "container", "calibration", "compiled", "onnx_runtime",
+        "normalization",
     ),
     ("params", "outputs", "entropy_coding"),
     ("cli", "records", "listing", "rows"),
@@ -45,13 +46,11 @@ LAYERS = (
         "setting", "results", "recovery", "onnx_run", "onnx_export", "onnx_int8", "onnx_files",
         "engines",
     ),
-    ("storing",),
+    ("storing", "timings"),
     ("tables", "predictions", "manifest", "unpaired", "frontier"),
-    ("evidence", "headlines", "committed", "candidates", "ladder", "charts"),
-    ("claims", "accuracy_charts", "quantization_charts"),
-    (
-        "accuracy_claims", "format_claims", "error_claims", "report_tables", "cost_charts",
-    ),
+    ("evidence", "headlines", "committed", "candidates", "ladder", "charts", "deployable"),
+    ("claims", "accuracy_charts", "quantization_charts", "model_card"),
+    ("accuracy_claims", "format_claims", "error_claims", "report_tables", "cost_charts"),
     ("findings", "exports", "comparing", "deployment_tables"),
     ("deployment_charts",),
     ("comparison_text", "page"),
@@ -186,7 +185,7 @@ def test_path_literals_stand_in_one_module(path):
 @pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
-        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "INPUT_DATA", "INPUT_MODEL",
+        "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "DEPLOY", "INPUT_DATA", "INPUT_MODEL",
         "REPORT_PAGE", "REPORT_SITE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS",
         "stage_directory",
         "baseline", "reported",
@@ -246,7 +245,9 @@ def test_every_section_is_read_by_some_stage():
     assert read == set(params.SECTIONS)
 
 
-@pytest.mark.parametrize("name", ["report", "probe_hardware", "probe_inputs", "tools.compare"])
+@pytest.mark.parametrize(
+    "name", ["report", "package", "probe_hardware", "probe_inputs", "tools.compare"]
+)
 def test_stages_without_networks_do_not_import_torch(name):
     program = (
         f"import sys, stages.{name}\nprint(*{{'torch', 'torchvision'}}.intersection(sys.modules))"

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.images import FIXED, Normalize, augment, fixed_normalize
+from stages.lib.images import Normalize, augment, fixed_normalize
+from stages.lib.normalization import FIXED
 from tests import toys
 
 

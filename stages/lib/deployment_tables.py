@@ -167,9 +167,8 @@ def recommendation(card: Mapping[str, Any]) -> Table:
 def budgets(card: Mapping[str, Any]) -> str:
     """What the choice was asked for, in a sentence."""
     asked = card["budgets"]
-    parts = [
-        f"at most {report_tables.points(asked['max_accuracy_drop'])} of validation accuracy lost"
-    ]
+    loss = report_tables.points(asked["max_accuracy_drop"])
+    parts = [f"at most {loss} of validation accuracy lost"]
     if asked["max_bytes"] is not None:
         parts.append(f"at most {asked['max_bytes']:,} bytes")
     if asked["max_latency_ms"] is not None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from stages.lib import normalization
+
 
 class Normalize:
     """uint8 [n, c, h, w] to float32 with zero mean and unit variance per channel, on `device`,
@@ -21,20 +23,9 @@ class Normalize:
         return images.float() * self.scale + self.offset
 
 
-# Mean and standard deviation per channel, red, green, blue, that published weights expect.
-FIXED = {
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
-    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
-}
-
-
 def fixed_normalize(name: str, channels: int, device: torch.device) -> Normalize:
-    """A normalisation by constants of FIXED; grey images get the mean over the three colours."""
-    mean, std = FIXED[name]
-    if channels != len(mean):
-        mean, std = [sum(mean) / 3] * channels, [sum(std) / 3] * channels
-    return Normalize(mean, std, device)
+    """A normalisation by the constants of `normalization.FIXED`."""
+    return Normalize(*normalization.fixed(name, channels), device)
 
 
 def augment(

@@ -41,6 +41,7 @@ COLORS = ("auto", "grey", "rgb")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMALIZATIONS = ("training", "imagenet", "half", "none")
 NO_WEIGHTS = "none"
+NO_LIMIT = "none"
 # equal_budget.sparsities: every one that iterative pruning reaches.
 ALL = "all"
 DEVICES = ("auto", "cpu", "cuda")
@@ -209,6 +210,13 @@ class OnnxBench:
 
 
 @dataclass(frozen=True)
+class Package:
+    max_accuracy_drop: float = _setting(FRACTION)
+    max_bytes: int | str = _setting(word_or(NO_LIMIT, integer(1, 2**40)))
+    max_latency_ms: float | str = _setting(word_or(NO_LIMIT, number(above=0, most=1_000_000)))
+
+
+@dataclass(frozen=True)
 class Report:
     sparsity: float = _setting(SPARSITY)
     confidence: float = _setting(number(least=0.5, below=1))
@@ -235,6 +243,7 @@ SECTIONS: dict[str, type | Rule] = {
     "latency_bench": LatencyBench,
     "int_quantize": IntQuantize,
     "onnx_bench": OnnxBench,
+    "package": Package,
     "report": Report,
 }
 

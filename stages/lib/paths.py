@@ -7,6 +7,7 @@ REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
+DEPLOY = ARTIFACTS / "deploy"
 INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 
@@ -31,8 +32,10 @@ AGREEMENT = "agreement.csv"
 QUANTIZATION_PLOT = "quantization.csv"
 META = "meta.json"
 MANIFEST = "run.json"
+MODEL_CARD = "model_card.json"
 SAFETENSORS = ".safetensors"
 PACKED = ".packed"
+ONNX = ".onnx"
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
 SITE_TEMPLATE = "website.html"
@@ -101,6 +104,11 @@ def prediction_name(
 def time_file(stage: str, seed: int | None = None) -> Path:
     """Where a stage notes how long it took; no output of any stage, since it is never the same."""
     return ARTIFACTS / "times" / f"{stage if seed is None else f'{stage}-{seed}'}.json"
+
+
+def deployed_name(role: str, source: Path) -> str:
+    """File name of what is deployed in a role, a copy of `source`: `smallest.packed`."""
+    return f"{role}{source.suffix}"
 
 
 def packed_name(method: str, times_smaller: float) -> str:

@@ -1,0 +1,18 @@
+"""The constants by which published weights want their images normalised, known without torch."""
+
+# Mean and standard deviation per channel, red, green, blue, of images scaled to 0…1.
+FIXED = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+}
+
+
+def fixed(name: str, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation per channel of one of FIXED; grey images get the mean over the three
+    colours. KeyError for another name.
+    """
+    mean, std = FIXED[name]
+    if channels != len(mean):
+        mean, std = [sum(mean) / 3] * channels, [sum(std) / 3] * channels
+    return mean, std
