@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,14 +13,14 @@ import time
 import pytest
 import test_pipeline_start
 import yaml
-from conftest import ALWAYS, EVERYTHING, SEEDED, TINY, Repository, of_seed
+from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, Repository, of_seed
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
 # Outputs that hold latencies, and what is made of them, differ from run to run.
 WITH_LATENCIES = {
     "artifacts/dtype_bench", "artifacts/latency_bench/seed-0", "artifacts/onnx_latency/seed-0",
-    "reports/report.md", "reports/index.html", "reports/findings.json", "reports/figures",
+    "artifacts/deploy", "reports/report.md", "reports/index.html", "reports/findings.json", "reports/figures",
     "reports/runs",
 }  # fmt: skip
 
@@ -39,26 +40,33 @@ CHANGES = [
                 "equal_budget",
                 "latency_bench",
                 "onnx_bench",
+                "package",
                 "report",
             }
         ),
     ),
     ("layerwise_sweep.max_accuracy_drop", 0.5, of_seed({"layerwise_sweep", "report"})),
-    ("finetune.epochs", 2, of_seed({"finetune", "controls", "onnx_bench", "report"})),
-    ("iterative_prune.step", 0.2, of_seed({"iterative_prune", "equal_budget", "report"})),
+    ("finetune.epochs", 2, of_seed({"finetune", "controls", "onnx_bench", "package", "report"})),
+    (
+        "iterative_prune.step",
+        0.2,
+        of_seed({"iterative_prune", "equal_budget", "package", "report"}),
+    ),
     ("controls.finetuned", ["uniform"], of_seed({"controls", "report"})),
-    ("equal_budget.sparsities", [0.4, 0.6], of_seed({"equal_budget", "report"})),
+    ("equal_budget.sparsities", [0.4, 0.6], of_seed({"equal_budget", "package", "report"})),
     (
         "structured_prune.epochs",
         2,
-        of_seed({"structured_prune", "latency_bench", "onnx_bench", "report"}),
+        of_seed({"structured_prune", "latency_bench", "onnx_bench", "package", "report"}),
     ),
-    ("int_quantize.bits", [3, 4, 8], of_seed({"int_quantize", "report"})),
+    ("int_quantize.bits", [3, 4, 8], of_seed({"int_quantize", "package", "report"})),
+    ("compress.epochs", 2, of_seed({"compress", "package"})),
     ("dtype_bench.batch_sizes", [1], {"dtype_bench", "report"}),
     ("latency_bench.seconds", 0.02, of_seed({"latency_bench", "report"})),
-    ("onnx_bench.calibration_images", 8, of_seed({"onnx_bench", "report"})),
-    ("report.sparsity", 0.4, {"report"}),
-    ("seeds", [0, 7], of_seed(SEEDED, 7) | {"report"}),
+    ("onnx_bench.calibration_images", 8, of_seed({"onnx_bench", "package", "report"})),
+    ("package.max_accuracy_drop", 0.5, {"package"}),
+    ("report.sparsity", 0.4, {"package", "report"}),
+    ("seeds", [0, 7], of_seed(SEEDED, 7) | {"package", "report"}),
 ]  # fmt: skip
 
 
@@ -165,7 +173,9 @@ def test_predictions_of_every_whole_network_give_its_accuracy(tiny):
         rows = [row for row in records.read(directory / "rows.csv") if row.layer == "all"]
         assert len(predictions) == len(rows) > 0
         for row in rows:
-            name = paths.prediction_name(row.method, row.target_sparsity, row.weight_bits)
+            name = paths.prediction_name(
+                row.method, row.target_sparsity, row.weight_bits, row.times_smaller
+            )
             predicted = predictions[name]
             assert (predicted == labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)
 
@@ -180,6 +190,56 @@ def test_equal_budget_spends_what_iterative_pruning_had_spent(tiny):
     iterative, equal = spent("iterative_prune"), spent("equal_budget")
     assert equal[("baseline_long", 0.0)] == max(iterative.values())
     assert equal[("finetune_long", 0.6)] == iterative[("iterative", 0.6)]
+
+
+# In front of a program: what imports torch or this repository, itself or through others, fails.
+ALONE = """
+import sys
+class Refuse:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "stages"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Refuse)
+"""
+
+
+def programs_of_the_readme():
+    """The lines that run what is deployed: the fastest, and the smallest."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Deploy\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_the_lines_of_the_readme_run_what_is_deployed(tiny):
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from stages.lib import paths, records
+
+    fastest, smallest = programs_of_the_readme()
+    assert [len(program.splitlines()) for program in (fastest, smallest)] == [5, 5]
+    card = json.loads((tiny.path / "artifacts/deploy/model_card.json").read_text(encoding="utf-8"))
+    for role, command in (
+        ("fastest", ("-I", "-c", ALONE + fastest)),
+        ("smallest", ("-c", smallest)),
+    ):
+        about = card[role]["chosen"]
+        assert about["file"] in command[-1]
+        done = tiny.run(sys.executable, *command)
+        assert (done.returncode, done.stderr) == (0, "")
+        source = tiny.path / about["made"]["source"]
+        stored = load_file(source.with_name("predictions.safetensors"))
+        rows = records.read(source.with_name("rows.csv"))
+        (name,) = [
+            paths.prediction_name(
+                row.method, row.target_sparsity, row.weight_bits, row.times_smaller
+            )
+            for row in rows
+            if row.model == about["made"]["source"]
+        ]
+        said = [int(digit) for digit in re.findall(r"\d+", done.stdout)]
+        np.testing.assert_array_equal(said, stored[name][: len(said)])
+        assert len(said) == 8
 
 
 def test_every_stage_leaves_its_time(tiny):
