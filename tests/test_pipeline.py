@@ -20,8 +20,8 @@ pytestmark = pytest.mark.xdist_group("pipeline")
 # Outputs that hold latencies, and what is made of them, differ from run to run.
 WITH_LATENCIES = {
     "artifacts/dtype_bench", "artifacts/latency_bench/seed-0", "artifacts/onnx_latency/seed-0",
-    "artifacts/deploy", "reports/report.md", "reports/index.html", "reports/findings.json", "reports/figures",
-    "reports/runs",
+    "artifacts/deploy", "reports/report.md", "reports/index.html", "reports/findings.json",
+    "reports/figures", "reports/runs",
 }  # fmt: skip
 
 
