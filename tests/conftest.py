@@ -57,7 +57,7 @@ TINY = {
         "store_bits": [8],
     },
     "onnx_bench": {
-        "structured_scopes": "all", "structured_sparsities": [0.6],
+        "structured_scopes": "all", "structured_sparsities": "all",
         "calibration": ["minmax", "percentile"], "calibration_images": 16, "percentile": 99.9,
         "weight_bits": "auto", "batch_sizes": [1], "seconds": 0.01, "threads": "auto",
         "compile": False, "compile_seconds": 60,

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 import pytest
 import test_pipeline_start
 import yaml
-from conftest import ALWAYS, EVERYTHING, SEEDED, TINY, Repository, of_seed
+from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, Repository, of_seed
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
@@ -177,7 +178,9 @@ def test_predictions_of_every_whole_network_give_its_accuracy(tiny):
         rows = [row for row in records.read(directory / "rows.csv") if row.layer == "all"]
         assert len(predictions) == len(rows) > 0
         for row in rows:
-            name = paths.prediction_name(row.method, row.target_sparsity, row.weight_bits)
+            name = paths.prediction_name(
+                row.method, row.target_sparsity, row.weight_bits, row.times_smaller
+            )
             predicted = predictions[name]
             assert (predicted == labels).mean() == pytest.approx(row.test_accuracy, abs=1e-6)
 
@@ -192,6 +195,57 @@ def test_equal_budget_spends_what_iterative_pruning_had_spent(tiny):
     iterative, equal = spent("iterative_prune"), spent("equal_budget")
     assert equal[("baseline_long", 0.0)] == max(iterative.values())
     assert equal[("finetune_long", 0.6)] == iterative[("iterative", 0.6)]
+
+
+# In front of a program: what imports torch or this repository, itself or through others, fails.
+ALONE = """
+import sys
+class Refuse:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "stages"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Refuse)
+"""
+
+
+def programs_of_the_readme():
+    """The lines that run what is deployed: the fastest, and the smallest."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Deploy\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_the_lines_of_the_readme_run_what_is_deployed(tiny):
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from stages.lib import paths, records
+
+    fastest, smallest = programs_of_the_readme()
+    for program in (fastest, smallest):
+        assert len([line for line in program.splitlines() if line]) <= 6
+    card = json.loads((tiny.path / "artifacts/deploy/model_card.json").read_text(encoding="utf-8"))
+    for role, command in (
+        ("fastest", ("-I", "-c", ALONE + fastest)),
+        ("smallest", ("-c", smallest)),
+    ):
+        about = card[role]["chosen"]
+        assert about["file"] in command[-1]
+        done = tiny.run(sys.executable, *command)
+        assert (done.returncode, done.stderr) == (0, "")
+        source = tiny.path / about["made"]["source"]
+        stored = load_file(source.with_name("predictions.safetensors"))
+        rows = records.read(source.with_name("rows.csv"))
+        (name,) = [
+            paths.prediction_name(
+                row.method, row.target_sparsity, row.weight_bits, row.times_smaller
+            )
+            for row in rows
+            if row.model == about["made"]["source"]
+        ]
+        said = [int(digit) for digit in re.findall(r"\d+", done.stdout)]
+        np.testing.assert_array_equal(said, stored[name][: len(said)])
+        assert len(said) == 8
 
 
 def test_every_stage_leaves_its_time(tiny):
