@@ -37,7 +37,9 @@ def coded_bytes(codes: torch.Tensor) -> float:
     """About what a packed file takes for these codes: n · H with H the Shannon entropy in bits of
     their histogram, and an entry of its table for each code that occurs.
     """
-    counts = codes.flatten().unique(return_counts=True)[1].double()
+    whole = codes.flatten().to(torch.int64)
+    counts = (whole - whole.min()).bincount()
+    counts = counts[counts > 0].double()
     shares = counts / counts.sum()
     return float((ENTRY_BITS * len(counts) - (counts * shares.log2()).sum()) / 8)
 

@@ -19,8 +19,8 @@ from stages.lib.quantization import Quantized
 
 # So many times in a training do masks and scales follow the weights, and so many times the plan: as
 # weights move, so does the entropy of their codes, and a plan made once would not hold its size.
-REFRESHES = 60
-PLANS = 4
+REFRESHES = 40
+PLANS = 2
 # Shares of the steps after which the sparsity is reached, and masks and scales stand still.
 RAMP = 0.5
 FREEZE = 0.75
