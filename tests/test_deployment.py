@@ -6,7 +6,7 @@ import math
 import pytest
 from shown_runs import a_run
 
-from stages.lib import candidates, deployment_charts, deployment_tables, page, tables
+from stages.lib import candidates, deployment_charts, deployment_tables, ladder, page, tables
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +108,22 @@ def test_the_recommendation_names_files_and_what_no_network_meets():
     }  # fmt: skip
     table = deployment_tables.recommendation(card)
     assert table.rows[0] == (
-        "smallest", "smallest.packed", "pruned and packed, 50 ×", "820 B (48.8 × smaller)", "-0.4",
+        "smallest.packed", "pruned and packed, 50 ×", "820 B (48.8 × smaller)", "-0.4",
         "95.0 % (93.0–97.0)", "not timed",
     )  # fmt: skip
-    assert table.rows[1][1:3] == ("none", "no network meets it; nearest: near")
+    assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: near")
     assert {len(row) for row in table.rows} == {len(table.headers)}
     text = deployment_tables.budgets(card)
     assert "at most 1 point of" in text
     assert "at most 1,000 bytes" in text
     assert "ms" not in text.split("(`package`)")[0]
+
+
+def test_the_ladder_goes_down_to_the_packed_files(run):
+    rungs = ladder.rungs(run.everything(), run.formats, 0.04)
+    assert rungs.iloc[-1]["name"] == "packed, pruned, quantized"
+    assert rungs.iloc[-1].bytes == 820
+    assert rungs.iloc[-1].kind == ladder.FILE
+    strict = ladder.rungs(run.everything(), run.formats, 0.0)
+    assert not strict.name.str.startswith("packed").any()
+    assert list(strict.name) == list(ladder.rungs(run.summary(), run.formats, 0.0).name)

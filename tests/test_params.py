@@ -239,9 +239,9 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
             "16 is not among int_quantize.bits; allowed: 4, 8",
         ),
         (
-            {"equal_budget__sparsities": [0.4, 0.85]},
+            {"equal_budget__sparsities": [0.6, 0.85]},
             "equal_budget.sparsities",
-            "0.85 is not among the sparsities that iterative pruning reaches; allowed: 0.4, 0.6",
+            "0.85 is not among the sparsities that iterative pruning reaches; allowed: 0.6, 0.8",
         ),
         (
             {"equal_budget__sparsities": [0.9], "iterative_prune__target": 0.8},

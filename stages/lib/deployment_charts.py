@@ -154,7 +154,7 @@ def engines(timed: pd.DataFrame) -> list[Panel]:
         text = base.mark_text(align="left", dx=9, fontSize=11).encode(
             text="faster_text:N", color=alt.value(charts.INK)
         )
-        height = 26 * here.network.nunique() + 20
+        height = 40 * here.network.nunique() + 20
         chart = alt.layer(dots, text).properties(height=height).add_params(charts.NARROW)
         panels.append(Panel(f"batch {batch}", chart, 300))
     return panels

@@ -140,11 +140,10 @@ def _recommended(role: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     chosen = found["chosen"]
     if chosen is None:
         near = "; ".join(one["words"] for one in found["nearest"])
-        return (role, "none", f"{found['reason']}{f'; nearest: {near}' if near else ''}", "", "",
-                "", "")  # fmt: skip
+        return (f"{role}: none", f"{found['reason']}{f'; nearest: {near}' if near else ''}",
+                *("",) * 4)  # fmt: skip
     test = chosen["test"]
     return (
-        role,
         chosen["file"],
         chosen["words"],
         f"{tables.size(chosen['bytes'])} ({chosen['times_smaller_than_dense']:.1f} × smaller)",
@@ -158,10 +157,10 @@ def recommendation(card: Mapping[str, Any]) -> Table:
     """The files that `package` put into its folder. card: its model card."""
     rows = [_recommended(role, card[role]) for role in ("smallest", "fastest")]
     headers = (
-        "role", "file", "what it is", "size", "Δ on validation, points", "test accuracy",
+        "file", "what it is", "size", "Δ on validation, points", "test accuracy",
         "latency, batch 1",
     )  # fmt: skip
-    return Table(headers, rows, left=3)
+    return Table(headers, rows, left=2)
 
 
 def budgets(card: Mapping[str, Any]) -> str:

@@ -39,6 +39,20 @@ def _structured(whole: pd.DataFrame, least: float) -> list[tuple]:
     return [(name, line.bytes_on_disk, FILE, note)]
 
 
+def _packed(everything: pd.DataFrame, least: float) -> list[tuple]:
+    """The smallest packed file of each kind within the loss."""
+    whole = everything[everything.method.isin(tables.PACKED)]
+    found = []
+    for method, name in tables.PACKED.items():
+        good = whole[(whole.method == method) & (whole.validation_accuracy >= least)]
+        if len(good):
+            line = good.sort_values("bytes_on_disk", kind="stable").iloc[0]
+            note = f"entropy-coded, {100 * line.test_accuracy:.1f} % on test"
+            kind = name.removesuffix(" and packed")
+            found.append((f"packed, {kind}", line.bytes_on_disk, FILE, note))
+    return found
+
+
 def _nonzeros(whole: pd.DataFrame, least: float) -> list[tuple]:
     """What the nonzero numbers of the sparsest network within the loss would take, by
     calculation: a bit for each number says whether it is there.
@@ -65,11 +79,14 @@ def rungs(summary: pd.DataFrame, formats: pd.DataFrame, max_drop: float) -> pd.D
     """Forms of the network, largest first: name, bytes, kind (FILE as measured, ESTIMATE as
     calculated) and note.
 
-    summary: `tables.summary`; formats: the bench of number formats. Pruned networks are those
-    that lose no more than `max_drop` of the dense network's validation accuracy.
+    summary: `tables.summary`, files to deploy among them or not; formats: the bench of number
+    formats. Pruned networks are those that lose no more than `max_drop` of the dense network's
+    validation accuracy.
     """
-    whole = summary[summary.layer == "all"]
+    others = summary.method.isin([*tables.PACKED, *tables.DEPLOYED])
+    whole = summary[(summary.layer == "all") & ~others]
     least = whole[whole.method == "baseline"].validation_accuracy.iloc[0] - max_drop
     found = _files(whole, formats) + _structured(whole, least) + _nonzeros(whole, least)
+    found += _packed(summary, least)
     table = pd.DataFrame(found, columns=list(COLUMNS))
     return table.sort_values("bytes", ascending=False, kind="stable", ignore_index=True)
