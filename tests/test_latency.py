@@ -185,5 +185,7 @@ def test_a_call_has_a_time_for_every_round_in_which_it_ran():
     slow, fast = measured(Call(2 * BOX), Call())
     assert slow.rounds == ()
     assert len(fast.rounds) == latency.ROUNDS
-    assert all(fast.rounds)
+    # Where the machine stalls in one round, the next ones have no time left.
+    assert fast.rounds[0] > 0
+    assert all(one is None or one > 0 for one in fast.rounds)
     assert latency.relative(slow, fast) == slow.median / fast.median
