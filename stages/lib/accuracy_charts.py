@@ -89,11 +89,7 @@ def _by_sparsity(lines: pd.DataFrame, domain: list[float]) -> Panel:
         .mark_rect(opacity=0.08, color=charts.INK, clip=True)
         .encode(y=alt.Y("low:Q", scale=scale, title="test accuracy"), y2="high:Q")
     )
-    bars = base.mark_rule(clip=True).encode(
-        y=alt.Y("low:Q", scale=scale, title="test accuracy"),
-        y2="high:Q",
-        opacity=alt.condition(picked, alt.value(0.5), alt.value(0.04)),
-    )
+    bars = charts.error_bars(base, scale, picked, (0.5, 0.04), clip=True)
     paths = [
         base.transform_filter(f"{'' if untrained else '!'}datum.untrained")
         .mark_line(strokeWidth=2, clip=True, strokeDash=[5, 4] if untrained else [1, 0])

@@ -135,6 +135,36 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
+def log_axis(low: float, high: float, title: str, unit: str = "") -> dict[str, Any]:
+    """Axis and scale, logarithmic, of numbers from `low` to `high`, both above 0."""
+    return {
+        "axis": alt.Axis(
+            title=f"{title} (logarithmic)",
+            values=log_ticks(low, high),
+            labelExpr=f"format(datum.value, '.3~r') + '{unit}'",
+        ),
+        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
+    }
+
+
+def error_bars(
+    base: alt.Chart,
+    scale: alt.Scale,
+    picked: alt.Parameter,
+    opacity: tuple[float, float],
+    **mark: Any,
+) -> alt.Chart:
+    """Rules from column `low` to `high` of a test accuracy; opacity: of what the legend picks, and
+    of the rest.
+    """
+    shown, faded = opacity
+    return base.mark_rule(**mark).encode(
+        y=alt.Y("low:Q", scale=scale, title="test accuracy"),
+        y2="high:Q",
+        opacity=alt.condition(picked, alt.value(shown), alt.value(faded)),
+    )
+
+
 def whole_ticks(most: int) -> list[int]:
     """Round whole numbers from 1 or a step up to `most`, a dozen at most."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if most <= 12 * step)

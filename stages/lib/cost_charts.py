@@ -112,11 +112,7 @@ def _against_cost(networks: pd.DataFrame, cost: str, x: alt.X) -> Panel:
         .encode(x=x, y=y)
     )
     base = alt.Chart(shown).encode(x=x, stroke=looks["stroke"])
-    bars = base.mark_rule(clip=True).encode(
-        y=alt.Y("low:Q", scale=scale, title="test accuracy"),
-        y2="high:Q",
-        opacity=alt.condition(picked, alt.value(0.35), alt.value(0.03)),
-    )
+    bars = charts.error_bars(base, scale, picked, (0.35, 0.03), clip=True)
     dots = (
         base.mark_point(clip=True)
         .encode(
@@ -173,14 +169,7 @@ def _log_axis(values: pd.Series, title: str, unit: str, margins: tuple[float, fl
     most.
     """
     low, high = float(values.min()) / margins[0], float(values.max()) * margins[1]
-    return {
-        "axis": alt.Axis(
-            title=f"{title} (logarithmic)",
-            values=charts.log_ticks(low, high),
-            labelExpr=f"format(datum.value, '.3~r') + '{unit}'",
-        ),
-        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
-    }
+    return charts.log_axis(low, high, title, unit)
 
 
 def against_latency(networks: pd.DataFrame, device: str, batch: int) -> Panel:

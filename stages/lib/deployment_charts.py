@@ -42,15 +42,8 @@ def by_size(everything: pd.DataFrame) -> Panel:
     }
     look, picked = charts.by_name(looks), charts.picked()
     low, high = shown.smaller.min() / 1.15, shown.smaller.max() * 1.15
-    x = alt.X(
-        "smaller:Q",
-        axis=alt.Axis(
-            title="times smaller than the dense float32 file (logarithmic)",
-            values=charts.log_ticks(low, high),
-            labelExpr="format(datum.value, '.3~r') + ' ×'",
-        ),
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
-    )
+    title = "times smaller than the dense float32 file"
+    x = alt.X("smaller:Q", **charts.log_axis(low, high, title, " ×"))
     least = min(shown.low.min(), dense.test_accuracy)
     most = max(shown.high.max(), dense.test_accuracy)
     room = 0.08 * max(most - least, 0.01)
@@ -62,11 +55,7 @@ def by_size(everything: pd.DataFrame) -> Panel:
         .encode(y=y)
     )
     base = alt.Chart(shown).encode(x=x, stroke=look["stroke"])
-    bars = base.mark_rule().encode(
-        y=alt.Y("low:Q", scale=scale, title="test accuracy"),
-        y2="high:Q",
-        opacity=alt.condition(picked, alt.value(0.5), alt.value(0.05)),
-    )
+    bars = charts.error_bars(base, scale, picked, (0.5, 0.05))
     path = base.mark_line(strokeWidth=2).encode(
         y=y, opacity=alt.condition(picked, alt.value(1), alt.value(0.1))
     )
@@ -120,12 +109,7 @@ def engines(timed: pd.DataFrame) -> list[Panel]:
         ).encode(
             x=alt.X(
                 "faster:Q",
-                axis=alt.Axis(
-                    title="times faster than eager float32 (logarithmic)",
-                    values=charts.log_ticks(low, high),
-                    labelExpr="format(datum.value, '.3~r') + ' ×'",
-                ),
-                scale=alt.Scale(type="log", domain=[low, high], nice=False),
+                **charts.log_axis(low, high, "times faster than eager float32", " ×"),
             ),
             y=alt.Y(
                 "network:N", sort=order, title=None,

@@ -9,8 +9,7 @@ def packed(seen: View) -> Figure | None:
     """Accuracy of packed files against their size, what makes them small apart."""
     if seen.run.deployed is None:
         return None
-    everything = seen.run.everything()
-    lines = deployment_tables.packed_lines(everything)
+    lines = deployment_tables.packed_lines(seen.everything)
     if lines.empty:
         return None
     told = []
@@ -26,9 +25,9 @@ def packed(seen: View) -> Figure | None:
         f" {percent(seen.dense.test_accuracy)}.",
         "Trained for it, from the dense network on, each size from the one before. Horizontal line:"
         f" the dense network. {bars(seen.run)}",
-        [deployment_charts.by_size(everything)],
+        [deployment_charts.by_size(seen.everything)],
         [
-            ("Packed files", deployment_tables.packed(everything)),
+            ("Packed files", deployment_tables.packed(seen.everything)),
             (
                 "Every kept network in every form",
                 deployment_tables.ladder(seen.run.deployed.sizes),
@@ -60,9 +59,7 @@ def engines(seen: View) -> Figure | None:
         [
             (
                 "Every engine",
-                deployment_tables.engines(
-                    timed, seen.run.everything(), seen.run.deployed.agreements
-                ),
+                deployment_tables.engines(timed, seen.everything, seen.run.deployed.agreements),
             )
         ],
     )

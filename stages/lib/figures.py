@@ -175,7 +175,7 @@ def latency(seen: View) -> Figure:
 
 
 def ladder_of_sizes(seen: View) -> Figure:
-    rungs = ladder.rungs(seen.run.everything(), seen.run.formats, seen.run.max_drop)
+    rungs = ladder.rungs(seen.everything, seen.run.formats, seen.run.max_drop)
     files = rungs[rungs.kind == ladder.FILE]
     first, last = files.iloc[0], files.iloc[-1]
     told = f"Measured files go from {tables.size(first.bytes)} ({first['name']})"

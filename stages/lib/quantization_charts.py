@@ -43,11 +43,7 @@ def accuracy_by_bits(summary: pd.DataFrame) -> Panel:
     )
     scale = alt.Scale(domain=[0, 1.02], nice=False)
     y = alt.Y("test_accuracy:Q", axis=charts.percent_axis("test accuracy"), scale=scale)
-    bars = base.mark_rule().encode(
-        y=alt.Y("low:Q", scale=scale, title="test accuracy"),
-        y2="high:Q",
-        opacity=alt.condition(picked, alt.value(0.5), alt.value(0.05)),
-    )
+    bars = charts.error_bars(base, scale, picked, (0.5, 0.05))
     path = base.mark_line(strokeWidth=2).encode(
         y=y, opacity=alt.condition(picked, alt.value(1), alt.value(0.1))
     )

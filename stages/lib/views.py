@@ -27,12 +27,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class View:
-    """What the figures are made of: a run, its summary with error bars, its networks with costs,
-    and among them those that were cast to half formats.
+    """What the figures are made of: a run, its summary with error bars, the same with the files to
+    deploy, its networks with costs, and with them those that were cast to half formats.
     """
 
     run: Run
     summary: pd.DataFrame
+    everything: pd.DataFrame
     networks: pd.DataFrame
     with_casts: pd.DataFrame
 
@@ -49,7 +50,8 @@ def view(run: Run) -> View:
     casts = cost_charts.cast_networks(
         run.formats, *candidates.latency_setting(run.latencies), dense
     )
-    return View(run, summary, networks, pd.concat([networks, casts], ignore_index=True))
+    with_casts = pd.concat([networks, casts], ignore_index=True)
+    return View(run, summary, run.everything(), networks, with_casts)
 
 
 def percent(share: float) -> str:
