@@ -43,8 +43,8 @@ LAYERS = (
     ("packed",),
     ("packed_summary",),
     (
-        "setting", "results", "recovery", "onnx_run", "onnx_export", "onnx_int8", "onnx_files",
-        "engines",
+        "setting", "results", "recovery", "onnx_run", "onnx_export", "onnx_pixels", "onnx_int8",
+        "onnx_files", "engines",
     ),
     ("storing", "timings"),
     ("tables", "predictions", "manifest", "unpaired", "frontier"),

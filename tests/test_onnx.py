@@ -343,6 +343,8 @@ def test_zeros_of_a_pruned_network_stay_zeros(trained, bits):
     wanted = sorted(masks.prunable(pruned).values(), key=torch.Tensor.numel)
     assert len(found) == len(wanted)
     for levels, weight in zip(found, wanted, strict=True):
+        if levels.ndim == 4:  # The first convolution has more channels; tests/test_onnx_pixels.py.
+            levels = levels[:, : weight.shape[1]]
         # Linear layers are stored as [in, out] or [out, in].
         zeros = (weight == 0).numpy()
         zeros = zeros if zeros.shape == levels.shape else zeros.T

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from stages.lib import calibration, hardware, onnx_export
+from stages.lib import calibration, hardware, onnx_export, onnx_pixels
 from stages.lib.calibration import Observed
 from stages.lib.onnx_run import IMAGES, LOGITS
 from stages.lib.onnx_runtime import onnxruntime
@@ -43,7 +43,8 @@ def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
 
 
 def _inferred(model: bytes) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(onnx.load_from_string(model))
+    """The network as it is observed and quantized: its first convolution reads raw pixels."""
+    return onnx_pixels.folded(onnx.shape_inference.infer_shapes(onnx.load_from_string(model)))
 
 
 def _activations(proto: onnx.ModelProto) -> list[str]:
@@ -126,7 +127,7 @@ def _normalising(graph: onnx.GraphProto) -> list[str]:
     reached, found = {IMAGES}, []
     for node in graph.node:
         inputs = set(node.input) - constants
-        if node.op_type in ("Cast", "Mul", "Add") and inputs and inputs <= reached:
+        if node.op_type in ("Cast", "Mul", "Add", "Pad") and inputs and inputs <= reached:
             found.append(node.name)
             reached.update(node.output)
     return found
@@ -178,7 +179,10 @@ def quantize(
     notes = onnx_export.metadata(model)
     proto = _inferred(model)
     proto.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
-    limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in chosen.items()}
+    exact = {onnx_pixels.PIXELS: onnx_pixels.RANGE} if onnx_pixels.PIXELS in chosen else {}
+    limits = {
+        name: (np.float32(low), np.float32(high)) for name, (low, high) in (chosen | exact).items()
+    }
     with _quiet():
         quantizer = QDQQuantizer(
             proto,
@@ -195,6 +199,7 @@ def quantize(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     _with_float_logits(quantizer.model.model.graph)
+    onnx_pixels.read_directly(quantizer.model.model.graph)
     quantizer.model.clean_initializers()
     notes[onnx_export.ABOUT] |= about
     return onnx_export.sealed(
