@@ -4,6 +4,7 @@ from tqdm import tqdm
 
 from stages.lib import (
     channels,
+    difference,
     masks,
     outputs,
     paths,
@@ -73,11 +74,11 @@ def main(params, seed: int) -> None:
         ):
             masked = removal.mask(baseline, plan, chosen)
             small = removal.remove(baseline, plan, chosen)
-            difference = removal.largest_difference(masked, small, check)
-            if difference > TOLERANCE:
+            apart = difference.largest(masked, small, check)
+            if apart > TOLERANCE:
                 raise UserError(
                     f"structured_prune: {scope} {sparsity:g}: the small network's outputs differ"
-                    f" from the masked one's by {difference:.2g} (allowed: {TOLERANCE:g})"
+                    f" from the masked one's by {apart:.2g} (allowed: {TOLERANCE:g})"
                 )
             method = f"structured_{scope}"
             kept.keep(

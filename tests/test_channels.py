@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stages.lib import channels, counting, removal, structured
+from stages.lib import channels, counting, difference, removal, structured
 from stages.lib.errors import UserError
 from tests import toys
 
@@ -383,7 +383,7 @@ def test_without_any_filters_the_network_is_what_it_is_with_zeros(network, data)
     gone = removal.slots_of(plan, wanted)
     filters = removal.of_slots(plan, gone)
     masked, small = removal.mask(model, plan, filters), removal.remove(model, plan, filters)
-    assert removal.largest_difference(masked, small, toys.noise(4, SHAPE)) < 1e-9
+    assert difference.largest(masked, small, toys.noise(4, SHAPE)) < 1e-9
     assert counting.parameters(masked) == counting.parameters(model)
     assert removal.Weights(model, plan).left(gone) == counting.prunable_weights(small)
     for name, slots in plan.filters.items():

@@ -28,7 +28,7 @@ def test_what_is_unwrapped_is_what_was_wrapped(metadata, payload):
 def test_the_frame_is_25_bytes():
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
     deflated = deflater.compress(b"about" * 20) + deflater.flush()
-    assert FILE[:5] == b"\x93PQN\1"
+    assert FILE[:5] == b"\x93PQN\2"
     assert int.from_bytes(FILE[5:13], "little") == len(FILE)
     assert int.from_bytes(FILE[21:25], "little") == len(deflated)
     assert FILE[25:] == deflated + b"payload"
@@ -50,7 +50,7 @@ def test_a_tail_is_refused():
     assert "damaged" in refusal(FILE + b"\0")
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 1, 3, 255])
 def test_another_version_is_told_from_damage(version):
     text = refusal(container.sealed(FILE[:4] + bytes([version]) + FILE[5:]))
     assert f"version {version}" in text
@@ -60,7 +60,9 @@ def test_another_version_is_told_from_damage(version):
 
 def framed(deflated_length, rest):
     length = container.FRAME.size + len(rest)
-    frame = container.FRAME.pack(container.MAGIC, 1, length, bytes(8), deflated_length)
+    frame = container.FRAME.pack(
+        container.MAGIC, container.VERSION, length, bytes(8), deflated_length
+    )
     return container.sealed(frame + rest)
 
 

@@ -88,6 +88,15 @@ def test_a_few_values_of_many_bits_get_a_short_table():
     assert 0 < table.shift < 16
 
 
+@given(arrays(), st.integers(0, 7))
+@toys.few_examples
+def test_low_bits_that_are_all_zero_cost_nothing(values, zeros):
+    values = values >> zeros << zeros
+    data, (table,) = there_and_back([values])
+    assert table.zeros >= zeros or not values.any()
+    assert len(data) == len(there_and_back([values >> zeros])[0])
+
+
 def test_random_numbers_cost_their_bits():
     values = np.random.default_rng(0).integers(0, 2**16, 5000).astype(np.uint16)
     data, _ = there_and_back([values])
@@ -153,6 +162,15 @@ def test_low_bits_are_read_by_the_documentation_alone():
     assert np.array_equal(entropy_coding.decode(both, [table], [500], [np.int8])[0], values)
 
 
+def test_low_bits_that_are_zero_are_read_by_the_documentation_alone():
+    values = laplace(500, 1.5, bits=4) << 3
+    table = Table(0, -7, np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1]), 3)
+    data = entropy_coding.encode([values], [table])
+    frequencies = entropy_coding.frequencies(table.roots).tolist()
+    assert read_as_documented(data, frequencies, 500) == ((values >> 3) + 7).tolist()
+    assert np.array_equal(entropy_coding.decode(data, [table], [500], [np.int8])[0], values)
+
+
 def test_the_bytes_of_a_known_stream():
     table = Table(0, -1, np.array([1, 3, 1]))
     data = entropy_coding.encode([np.array([0, 0, 1, -1, 0, 0, 0, 0], np.int8)], [table])
@@ -179,6 +197,7 @@ def test_a_symbol_too_many_or_too_few_is_noticed(count, wanted, seed):
         (b"", Table(0, 127, np.array([1, 1])), np.int8, "out of range"),
         (b"", Table(0, -129, np.array([1, 1])), np.int8, "out of range"),
         (b"", Table(3, 15, np.array([1, 1])), np.int8, "out of range"),
+        (b"", Table(0, 15, np.array([1, 1]), 3), np.int8, "out of range"),
         (b"", Table(0, -1, np.array([1, 1])), np.uint16, "out of range"),
         (b"", Table(16, 2**31 - 1, np.array([1])), np.int16, "out of range"),
     ],

@@ -81,7 +81,7 @@ def test_what_is_packed_is_the_network_quantized(capsys, model, tmp_path, bits):
         (lambda data: data[:-1], "cut short"),
         (lambda data: data[:-1] + b"\0", "damaged"),
         (lambda data: b"PK\3\4" + data, "not a packed network"),
-        (lambda data: container.sealed(data[:4] + b"\2" + data[5:]), "version 2"),
+        (lambda data: container.sealed(data[:4] + b"\3" + data[5:]), "version 3"),
         (lambda _: b"", "not a packed network"),
         (None, "not found"),
     ],

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import checkpoints, counting, masks, models, removal, structured
+from stages.lib import checkpoints, counting, difference, masks, models, removal, structured
 from stages.lib.errors import UserError
 from tests import toys
 
@@ -129,12 +129,12 @@ def test_the_small_network_has_the_outputs_of_the_masked_one(model, plan, chosen
     masked = removal.mask(model, plan, filters)
     small = removal.remove(model, plan, filters)
     assert_same_outputs(masked, small)
-    assert removal.largest_difference(masked, small, toys.noise(16)) < 1e-5
+    assert difference.largest(masked, small, toys.noise(16)) < 1e-5
 
 
 def test_the_masked_network_differs_from_the_whole_one(model, plan, chosen):
     masked = removal.mask(model, plan, chosen["layer", 0.5])
-    assert removal.largest_difference(masked, model, toys.noise(16)) > 0.01
+    assert difference.largest(masked, model, toys.noise(16)) > 0.01
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -330,7 +330,7 @@ def test_filters_that_depend_on_each_other_go_together(network, filters, sizes):
     small = removal.remove(given, plan, filters)
     assert {name: len(small.get_submodule(name).weight) for name in sizes} == sizes
     assert_same_outputs(masked, small)
-    assert removal.largest_difference(masked, given, toys.noise(16)) > 1e-3
+    assert difference.largest(masked, given, toys.noise(16)) > 1e-3
 
 
 def test_removing_every_filter_by_way_of_coupled_layers_is_refused():
@@ -415,12 +415,12 @@ def test_a_filter_of_zeros_goes_first_without_changing_the_outputs(model):
     assert_same_outputs(given, small)
 
 
-def test_largest_difference_is_relative_to_the_largest_logit():
+def test_the_largest_difference_is_relative_to_the_largest_logit():
     one, other = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
     one.weight.data = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
     other.weight.data = torch.tensor([[4.0, 0.0], [0.0, 3.0]])
-    assert removal.largest_difference(one, other, torch.eye(2)) == 0.5
-    assert removal.largest_difference(one, one, torch.eye(2)) == 0
+    assert difference.largest(one, other, torch.eye(2)) == 0.5
+    assert difference.largest(one, one, torch.eye(2)) == 0
 
 
 def test_masks_of_filters_are_read_off_the_weights(model, plan):

@@ -17,7 +17,7 @@ import struct
 import zlib
 
 MAGIC = b"\x93PQN"
-VERSION = 1
+VERSION = 2
 CHECKSUM_AT, CHECKSUM_BYTES = 13, 8
 FRAME = struct.Struct("<4sBQ8sI")
 # Far above what a network's takes: a deflated file of a few kB may claim a thousand times more.

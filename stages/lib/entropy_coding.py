@@ -1,8 +1,9 @@
 """Integers to bytes and back, close to their entropy: range asymmetric numeral systems (Duda,
 Asymmetric Numeral Systems, 2013) with one histogram per array, by the coder of `constriction`.
 
-An integer v is split into v >> shift, which is coded by a table of how often it occurs, and the
-low `shift` bits, which are taken as they come. A table is the square roots of the counts, rounded:
+Low bits that are zero in every integer of an array are not coded. What stands above them is split
+into v >> shift, which is coded by a table of how often it occurs, and the low `shift` bits, which
+are taken as they come. A table is the square roots of the counts, rounded:
 the rounding costs about a quarter of a bit per table entry in all, however long the array (the root
 is the variance-stabilising transform of counts; Anscombe, 1948). Everything that a decoder computes
 from a table is whole numbers, so that every platform decodes the same.
@@ -34,12 +35,14 @@ ENTRY_BITS, EMPTY_ENTRY_BITS = 5.0, 0.5
 
 class Table(NamedTuple):
     """How an array is coded. shift: 0…16; roots: int64 [alphabet], at least one entry, for v >>
-    shift of `least`, `least` + 1, …; each 0…2^19 − 1, and not all 0.
+    zeros >> shift of `least`, `least` + 1, …; each 0…2^19 − 1, and not all 0; zeros: low bits that
+    are zero in all of the array, 0…16.
     """
 
     shift: int
     least: int
     roots: np.ndarray
+    zeros: int = 0
 
 
 # Of an array without values.
@@ -64,7 +67,7 @@ def frequencies(roots: np.ndarray) -> np.ndarray:
 
 def payload_bits(table: Table, values: np.ndarray) -> float:
     """What `encode` takes for these values. A stream is the sum of its arrays, and 3 to 6 bytes."""
-    least, counts = entropy.histogram(values >> table.shift)
+    least, counts = entropy.histogram(values >> table.zeros >> table.shift)
     return values.size * table.shift + _modelled_bits(table, least, counts)
 
 
@@ -74,6 +77,12 @@ def _modelled_bits(table: Table, least: int, counts: np.ndarray) -> float:
     start = least - table.least  # a table may be wider than the values
     used = frequencies(table.roots)[start : start + len(counts)]
     return float((counts * (PRECISION - np.log2(used))).sum())
+
+
+def _low_zeros(values: np.ndarray) -> int:
+    """How many low bits are zero in every value; 0 where all values are 0."""
+    joined = int(np.bitwise_or.reduce(values))
+    return (joined & -joined).bit_length() - 1 if joined else 0
 
 
 def table_for(values: np.ndarray) -> Table:
@@ -86,13 +95,14 @@ def table_for(values: np.ndarray) -> Table:
         return EMPTY
     if int(values.max()) - int(values.min()) >= LARGEST_ALPHABET:
         raise ValueError("integers of more than 16 bits are not coded")
-    least, counts = entropy.histogram(values)
+    zeros = _low_zeros(values)
+    least, counts = entropy.histogram(values >> zeros)
     best, fewest = None, np.inf
     for shift in range(LARGEST_SHIFT + 1):
         high = least >> shift
         positions = (np.arange(least, least + len(counts)) >> shift) - high
         folded = np.bincount(positions, counts).astype(np.int64)
-        table = Table(shift, high, _roots(folded))
+        table = Table(shift, high, _roots(folded), zeros)
         entries = np.where(folded > 0, ENTRY_BITS, EMPTY_ENTRY_BITS).sum()
         bits = values.size * shift + _modelled_bits(table, high, folded) + entries
         if bits < fewest:
@@ -121,7 +131,7 @@ def _parts(table: Table) -> list[tuple[int, constriction.stream.model.Model]]:
 
 
 def _symbols(values: np.ndarray, table: Table, low_bits: int) -> np.ndarray:
-    wide = values.astype(np.int32)
+    wide = values.astype(np.int32) >> table.zeros
     if low_bits:
         return wide & (2**low_bits - 1)
     return (wide >> table.shift) - np.int32(table.least)
@@ -158,8 +168,8 @@ def decode(
     coder = constriction.stream.stack.AnsCoder(words)
     found = []
     for table, length, dtype in zip(tables, lengths, dtypes, strict=True):
-        least = table.least << table.shift
-        most = ((table.least + len(table.roots)) << table.shift) - 1
+        least = table.least << table.shift << table.zeros
+        most = (((table.least + len(table.roots)) << table.shift) - 1) << table.zeros
         if least < np.iinfo(dtype).min or most > np.iinfo(dtype).max:
             raise ValueError("a table holds symbols that are out of range")
         values = np.full(length, least, dtype=dtype)
@@ -168,7 +178,8 @@ def decode(
                 piece = values[start : start + PIECE]
                 symbols = coder.decode(model, len(piece))
                 # Wraps where the type is signed, and back.
-                piece += (symbols if low_bits else symbols << table.shift).astype(dtype)
+                high = symbols if low_bits else symbols << table.shift
+                piece += (high << table.zeros).astype(dtype)
         found.append(values)
     if coder.num_words() != 1 or coder.get_compressed()[0] != START:
         raise ValueError("the coded symbols do not end where they should")

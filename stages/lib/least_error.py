@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from stages.lib import short_floats
 from stages.lib.quantization import Quantized, limits
 
 # Shares of the largest magnitude that the largest code may stand for: clipping the few largest
@@ -11,14 +12,22 @@ from stages.lib.quantization import Quantized, limits
 CLIPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Enough to compare choices by; the fit to the codes makes up for most of the rest.
 COARSE = (0.4, 0.6, 0.8, 1.0)
-# What a float16 holds with full precision: scales are stored in two bytes.
-HALF = (torch.finfo(torch.float16).tiny, torch.finfo(torch.float16).max)
+# The least that a scale may be: below, a float16 becomes coarse.
+LEAST = torch.finfo(torch.float16).tiny
+
+
+def fraction_bits(bits: int) -> int:
+    """Of the scales for codes of so many bits: few enough to store, and enough that rounding moves
+    the largest code by an eighth of a step at most (up to 9 bits; a float16 has no more).
+    """
+    needed = max(short_floats.FRACTION_BITS, bits + 1)
+    return min(needed, short_floats.MOST_FRACTION_BITS)
 
 
 def scales(
     weight: torch.Tensor, bits: int, granularity: str, clips: Sequence[float] = CLIPS
 ) -> torch.Tensor:
-    """S per tensor ([]) or output channel ([channels]), float32 and exactly a float16, that makes
+    """S per tensor ([]) or output channel ([channels]), a short float each, that makes
     Σ (x − S · Q)² small: the best of a grid of clipped ranges, and of the least squares fit to its
     codes (S = Σ x · Q / Σ Q²).
 
@@ -33,7 +42,7 @@ def scales(
 
     def consider(scale: torch.Tensor) -> None:
         nonlocal best, found
-        scale = scale.clamp(*HALF).half().float()
+        scale = short_floats.rounded(scale.clamp_min(LEAST), fraction_bits(bits))
         rounded = (flat / scale).round_().clamp_(-top, top)
         error = (flat - rounded * scale).square_().sum(1, keepdim=True)
         better = error < best

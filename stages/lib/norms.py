@@ -1,5 +1,5 @@
-"""Batch norms of a network that is trained no further: their statistics taken anew, and stored in
-fewer bytes.
+"""Batch norms of a network that is trained no further: their statistics taken anew, or made part of
+weight and bias.
 """
 
 import copy
@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-
-from stages.lib import masks
 
 NORM = nn.modules.batchnorm._BatchNorm
 
@@ -37,10 +35,9 @@ def reestimated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
 
 
 @torch.no_grad()
-def compacted(model: nn.Module) -> nn.Module:
-    """A copy that computes the same but for rounding, in fewer bytes: each batch norm's mean and
-    variance go into its weight and bias (a · x + b with a = γ / √(σ² + ε), b = β − a · μ), and
-    these, like other biases, are rounded to float16 where it can hold them.
+def affine(model: nn.Module) -> nn.Module:
+    """A copy that computes the same but for rounding, in evaluation mode: each batch norm's mean
+    and variance go into its weight and bias (a · x + b with a = γ / √(σ² + ε), b = β − a · μ).
     """
     model = copy.deepcopy(model).eval()
     for norm in model.modules():
@@ -54,9 +51,4 @@ def compacted(model: nn.Module) -> nn.Module:
         norm.running_var.fill_(1 - norm.eps)
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.zero_()
-    weights = masks.prunable(model)
-    for name, parameter in model.named_parameters():
-        rounded = parameter.half().float()
-        if name not in weights and bool(torch.isfinite(rounded).all()):
-            parameter.copy_(rounded)
     return model

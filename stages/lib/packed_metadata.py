@@ -75,6 +75,7 @@ def to_bytes(metadata: Metadata, dense: Skeleton) -> bytes:
             np.array(ties, dtype="<u4").tobytes(),
             *(_raw_bytes(raw[index]) for index in layout.of_kind(layouts.RAW)),
             np.array([table.shift for table in tables], dtype="<u1").tobytes(),
+            np.array([table.zeros for table in tables], dtype="<u1").tobytes(),
             np.array([table.least for table in tables], dtype="<i4").tobytes(),
             np.array([len(one) - 1 for one in roots], dtype="<u2").tobytes(),
             _planes(np.concatenate(roots)) if roots else b"",
@@ -184,14 +185,15 @@ def _tables(reader: _Reader, arrays: Sequence[layouts.Coded]) -> list[Table]:
     """A table for each array."""
     count = sum(array.length > 0 for array in arrays)
     shifts = reader.numbers("<u1", count).tolist()
+    zeros = reader.numbers("<u1", count).tolist()
     leasts = reader.numbers("<i4", count).tolist()
     sizes = (reader.numbers("<u2", count).astype(np.int64) + 1).tolist()
     roots = reader.planes(sum(sizes))
     parts = np.split(roots, np.cumsum(sizes))[:count]
-    stored = [Table(*fields) for fields in zip(shifts, leasts, parts, strict=True)]
+    stored = [Table(*fields) for fields in zip(shifts, leasts, parts, zeros, strict=True)]
     for table in stored:
         largest = table.roots.max()
-        if table.shift > entropy_coding.LARGEST_SHIFT or not (
+        if max(table.shift, table.zeros) > entropy_coding.LARGEST_SHIFT or not (
             0 < largest <= entropy_coding.LARGEST_ROOT
         ):
             raise UnsoundError("a table of its symbols is not one that can be")

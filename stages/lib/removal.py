@@ -13,8 +13,6 @@ from stages.lib.errors import UserError
 
 # Indices of filters, by the layer's name.
 Filters = dict[str, list[int]]
-# A scale to divide by, where all logits are zero.
-SMALLEST = torch.finfo(torch.float64).tiny
 
 
 def slots_of(plan: Plan, filters: Mapping[str, list[int]]) -> np.ndarray:
@@ -113,23 +111,3 @@ def remove(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn
     for name, parameter in model.named_parameters():
         small.get_parameter(name).requires_grad_(parameter.requires_grad)
     return small.eval()
-
-
-def largest_difference(one: nn.Module, other: nn.Module, batch: torch.Tensor) -> float:
-    """The largest difference of any logit, relative to the largest logit: 0 for equal networks.
-
-    Both compute in float64 where they can, so that rounding in deep networks does not look like a
-    difference. batch: float [n, channels, height, width].
-    """
-    first, second = (_logits(network, batch) for network in (one, other))
-    if first.shape != second.shape:
-        return float("inf")
-    return float((first - second).abs().max() / first.abs().max().clamp_min(SMALLEST))
-
-
-@torch.inference_mode()
-def _logits(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    try:
-        return copy.deepcopy(network).double().eval()(batch.double())
-    except RuntimeError:  # a network that insists on its own type
-        return copy.deepcopy(network).eval()(batch).double()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import channels, masks, removal
+from stages.lib import channels, difference, masks, removal
 from stages.lib.channels import Plan
 from stages.lib.errors import UserError
 from stages.lib.removal import Filters
@@ -57,7 +57,7 @@ def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[i
                 return str(error).strip().partition("\n")[0][:100] or type(error).__name__
         if without.shape != with_zeros.shape:
             return f"the outputs' shape becomes {tuple(without.shape[1:])}"
-        scale = with_zeros.abs().max().clamp_min(removal.SMALLEST)
+        scale = with_zeros.abs().max().clamp_min(difference.SMALLEST)
         same = float((with_zeros - without).abs().max() / scale) <= tolerance
         return None if same else ""
 

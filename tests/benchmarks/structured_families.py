@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from stages.lib import channels, counting, removal, structured, tables
+from stages.lib import channels, counting, difference, removal, structured, tables
 from tests import families, toys
 
 SPARSITY = 0.5
@@ -27,7 +27,7 @@ def row(name: str) -> list[str]:
     seconds = time.perf_counter() - start
     chosen = structured.choose(model, plan, SPARSITY, "layer")
     masked, small = removal.mask(model, plan, chosen), removal.remove(model, plan, chosen)
-    difference = removal.largest_difference(masked, small, toys.noise(4, shape))
+    apart = difference.largest(masked, small, toys.noise(4, shape))
     reasons = Counter(why for why in plan.refused.values() if why != channels.CLASSES)
     millions = [f"{counting.parameters(network) / 1e6:.2f}" for network in (model, small)]
     work = [f"{counting.multiply_adds(network, shape) / 1e6:.1f}" for network in (model, small)]
@@ -36,7 +36,7 @@ def row(name: str) -> list[str]:
         f"{shape[1]}",
         " → ".join(millions),
         " → ".join(work),
-        f"{difference:.0e}",
+        f"{apart:.0e}",
         f"{seconds:.1f}",
         "; ".join(f"{count} layers: {why.partition(' (')[0]}" for why, count in reasons.items()),
     ]

@@ -1,0 +1,29 @@
+"""How far apart two networks' answers are."""
+
+import copy
+
+import torch
+from torch import nn
+
+# A scale to divide by, where all logits are zero.
+SMALLEST = torch.finfo(torch.float64).tiny
+
+
+def largest(one: nn.Module, other: nn.Module, batch: torch.Tensor) -> float:
+    """The largest difference of any logit, relative to the largest logit: 0 for equal networks.
+
+    Both compute in float64 where they can, so that rounding in deep networks does not look like a
+    difference. batch: float [n, channels, height, width].
+    """
+    first, second = (_logits(network, batch) for network in (one, other))
+    if first.shape != second.shape:
+        return float("inf")
+    return float((first - second).abs().max() / first.abs().max().clamp_min(SMALLEST))
+
+
+@torch.inference_mode()
+def _logits(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    try:
+        return copy.deepcopy(network).double().eval()(batch.double())
+    except RuntimeError:  # a network that insists on its own type
+        return copy.deepcopy(network).eval()(batch).double()
