@@ -1,11 +1,9 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
 import dataclasses
-import io
 import json
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +23,11 @@ from stages.lib import (
     predictions,
     prepared,
     records,
+    stage_tables,
     tables,
     website,
 )
 from stages.lib.cli import run_stage
-from stages.lib.errors import UserError
 
 SEEDED = (
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
@@ -39,47 +37,17 @@ SEEDED = (
 DEPLOYING = ("compress", "onnx_bench")
 
 
-TEXT = {
-    "parameter", "kind", "shape",
-    "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
-    "model", "note", "coupled_with", "prunable", "reason", "engine", "isa",
-}  # fmt: skip
-
-
-def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as pandas reads it; UserError where it is missing, torn or foreign."""
-    try:
-        found = pd.read_csv(io.StringIO(records.table_text(path)))
-    except ValueError:
-        raise UserError(f"{path}: not a table; {records.REMEDY}") from None
-    records.check_columns(path, found.columns, columns)
-    numbers = [name for name in columns if name not in TEXT]
-    if found.empty or not all(pd.api.types.is_numeric_dtype(found[name]) for name in numbers):
-        raise UserError(f"{path}: empty, or text where numbers should be; {records.REMEDY}")
-    return found
-
-
 def seeded(seeds: list[int], stage: str, file: str, columns: Sequence[str]) -> pd.DataFrame:
-    """One stage's table of all seeds, with a column `seed` in front."""
-    joined = []
-    for seed in seeds:
-        one = table(paths.stage_directory(stage, seed) / file, columns)
-        one.insert(0, "seed", one.pop("seed") if "seed" in one else seed)
-        joined.append(one)
-    return pd.concat(joined, ignore_index=True)
+    """One stage's table of all seeds."""
+    files = {seed: paths.stage_directory(stage, seed) / file for seed in seeds}
+    return stage_tables.of_seeds(files, columns)
 
 
 def rows_of(seeds: list[int], stages: Sequence[str]) -> pd.DataFrame:
-    """The rows of these stages and all seeds, their schema checked."""
-    rows = []
-    for stage in stages:
-        for seed in seeds:
-            file = paths.stage_directory(stage, seed) / paths.ROWS
-            found = records.read(file)
-            if not found:
-                raise UserError(f"{file}: no rows; {records.REMEDY}")
-            rows += found
-    return pd.DataFrame(rows)
+    """The rows of these stages and all seeds."""
+    return stage_tables.rows(
+        [paths.stage_directory(stage, seed) / paths.ROWS for stage in stages for seed in seeds]
+    )
 
 
 def correct_of(
@@ -153,7 +121,9 @@ def deployed_of(seeds: list[int]) -> page.Deployed:
         rows=rows_of(seeds, DEPLOYING),
         engines=seeded(seeds, "onnx_latency", paths.ROWS, records.ENGINE_LATENCY),
         agreements=seeded(seeds, "onnx_bench", paths.AGREEMENT, records.AGREEMENT),
-        sizes=table(paths.stage_directory("file_sizes") / paths.ROWS, records.FILE_SIZE),
+        sizes=stage_tables.table(
+            paths.stage_directory("file_sizes") / paths.ROWS, records.FILE_SIZE
+        ),
         card=model_card.read(paths.DEPLOY / paths.MODEL_CARD),
     )
 
@@ -164,8 +134,8 @@ def main(params) -> None:
     rows, deployed = rows_of(seeds, SEEDED), deployed_of(seeds)
     layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
     curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH)
-    formats = table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
-    layers_of_network = table(
+    formats = stage_tables.table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
+    layers_of_network = stage_tables.table(
         paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
     )
     latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)

@@ -49,6 +49,7 @@ LAYERS = (
     ("size_targets",),
     ("storing", "timings"),
     ("tables", "predictions", "manifest", "unpaired", "frontier"),
+    ("stage_tables",),
     ("evidence", "headlines", "committed", "candidates", "ladder", "charts", "deployable"),
     ("claims", "accuracy_charts", "quantization_charts", "model_card"),
     ("accuracy_claims", "format_claims", "error_claims", "report_tables", "cost_charts"),

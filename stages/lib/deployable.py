@@ -71,6 +71,16 @@ class Candidate:
         return fmean(one.relative for one in self.timings) if self.timings else None
 
     @property
+    def relative_spread(self) -> float:
+        """Mean over seeds of that latency's interquartile range; 0 where it is not known."""
+        return fmean((one.iqr_ms or 0) / one.latency_ms * one.relative for one in self.timings)
+
+    def is_faster(self, other: "Candidate") -> bool:
+        """Whether two that were timed are further apart than half of both spreads together."""
+        apart = other.relative_latency - self.relative_latency
+        return apart > (self.relative_spread + other.relative_spread) / 2
+
+    @property
     def shipped(self) -> Row:
         """The row of the seed with the best validation accuracy, the first of equals."""
         return max(self.rows, key=lambda row: row.validation_accuracy)
@@ -200,9 +210,10 @@ def _why_none(candidates: Sequence[Candidate], given: Mapping[str, float], what:
 def choose(
     candidates: Sequence[Candidate], role: str, budgets: Budgets, validation_images: int
 ) -> Choice:
-    """The candidate of fewest mean bytes (role "smallest"), or of least relative latency among
-    those that were timed ("fastest"), that meets all budgets; of equals the one with the higher
-    validation accuracy, then the first.
+    """The candidate that meets all budgets and has the fewest mean bytes (role "smallest"), or,
+    among those that were timed, the highest validation accuracy of those than which the one of
+    least relative latency is not faster ("fastest"). Of equals the one with the higher validation
+    accuracy, then the first.
     """
     if role == SMALLEST:
         pool, what, known = list(candidates), "file", "kept"
@@ -215,8 +226,11 @@ def choose(
     good = [one for one in pool if all(one.meets(name, given[name]) for name in given)]
     if good:
         best = min(good, key=lambda one: (costs[one.name], -one.validation_accuracy))
+        alike = [one for one in good if role == FASTEST and not best.is_faster(one)]
+        chosen = max(alike, key=lambda one: one.validation_accuracy, default=best)
+        which = f"the {role}" if chosen is best else f"the most accurate of the {len(alike)} {role}"
         return Choice(
-            best, f"the {role} of {len(good)} within the budgets; {len(pool)} were {known}"
+            chosen, f"{which} of {len(good)} within the budgets; {len(pool)} were {known}"
         )
     if not pool:
         return Choice(None, "no network was timed with a batch of one image for every seed")
