@@ -164,7 +164,7 @@ def _deployed(seeds):
                 )  # fmt: skip
         for method, bits, sparsity, relative in (
             ("baseline", 32, 0.0, 1.0), ("onnx_float32", 32, 0.0, 0.5),
-            ("onnx_int8_minmax", 8, 0.0, 0.2), ("onnx_finetune_float32", 32, 0.95, 0.51),
+            ("onnx_int8", 8, 0.0, 0.2), ("onnx_finetune_float32", 32, 0.95, 0.51),
             ("onnx_structured_global_int8", 8, 0.8, 0.05),
         ):  # fmt: skip
             file = f"artifacts/onnx_bench/seed-{seed}/{method}-{sparsity:g}.onnx"

@@ -33,7 +33,7 @@ def test_packed_files_of_one_method_stay_apart_by_their_size(run):
 def test_engines_are_medians_over_seeds_and_say_why_there_is_no_latency(run):
     lines = deployment_tables.engine_lines(run.deployed.engines)
     assert len(lines) == 10
-    int8 = lines[(lines.method == "onnx_int8_minmax") & (lines.batch_size == 1)].iloc[0]
+    int8 = lines[(lines.method == "onnx_int8") & (lines.batch_size == 1)].iloc[0]
     assert int8.faster == pytest.approx(5)
     assert int8.runs == 27
     table = deployment_tables.engines(
@@ -48,7 +48,7 @@ def test_engines_are_medians_over_seeds_and_say_why_there_is_no_latency(run):
     ("method", "bits", "sparsity", "name"),
     [
         ("baseline", 32, 0, "dense baseline"),
-        ("onnx_int8_entropy", 8, 0, "dense baseline, int8"),
+        ("onnx_int8", 8, 0, "dense baseline, int8"),
         ("onnx_finetune_float32", 32, 0.98, "global + fine-tuning, 98 %"),
         ("onnx_structured_layer_int8", 7, 0.6, "structured, per layer + fine-tuning, 60 %, int8"),
     ],

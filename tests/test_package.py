@@ -88,7 +88,7 @@ def plenty():
         .packed(10.0, bytes=4_000, accuracy=0.945)
         .packed(50.0, bytes=800, accuracy=0.90)
         .onnx("onnx_float32", bytes=42_000, accuracy=0.95, ms=0.8, relative=0.4)
-        .onnx("onnx_int8_minmax", bits=8, bytes=12_000, accuracy=0.944, ms=0.4, relative=0.2)
+        .onnx("onnx_int8", bits=8, bytes=12_000, accuracy=0.944, ms=0.4, relative=0.2)
         .add(
             "structured_prune", "structured_global_finetune", target=0.8, bytes=9_000,
             accuracy=0.93, ms=0.2, relative=0.1, engine="torch",
@@ -101,7 +101,7 @@ def plenty():
     [
         (0.0, "baseline-0", "onnx_float32-0"),
         (0.005, "packed-10x", "onnx_float32-0"),
-        (0.01, "packed-10x", "onnx_int8_minmax-8bit"),
+        (0.01, "packed-10x", "onnx_int8-8bit"),
         (0.03, "packed-10x", "structured_global_finetune-0.8"),
         (0.05, "packed-50x", "structured_global_finetune-0.8"),
     ],
@@ -113,16 +113,16 @@ def test_the_smallest_and_the_fastest_that_are_accurate_enough(drop, smallest, f
 
 def test_what_was_not_timed_meets_no_latency_budget():
     table = plenty()
-    assert table.chosen(SMALLEST, 0.01, max_latency_ms=1.0) == "onnx_int8_minmax-8bit"
+    assert table.chosen(SMALLEST, 0.01, max_latency_ms=1.0) == "onnx_int8-8bit"
     assert table.chosen(SMALLEST, 0.03, max_latency_ms=1.0) == "structured_global_finetune-0.8"
-    assert table.chosen(SMALLEST, 0.01, max_latency_ms=5.0) == "onnx_int8_minmax-8bit"
+    assert table.chosen(SMALLEST, 0.01, max_latency_ms=5.0) == "onnx_int8-8bit"
     assert table.chosen(SMALLEST, 0.0, max_latency_ms=2.0) == "baseline-0"
 
 
 def test_bytes_and_latency_can_both_be_limited():
     table = plenty()
     assert table.chosen(FASTEST, 0.03, 12_000, 0.4) == "structured_global_finetune-0.8"
-    assert table.chosen(FASTEST, 0.01, 12_000, 0.4) == "onnx_int8_minmax-8bit"
+    assert table.chosen(FASTEST, 0.01, 12_000, 0.4) == "onnx_int8-8bit"
     none = table.choose(FASTEST, 0.01, 11_999, 0.4)
     assert none.candidate is None
     assert none.reason == (
@@ -184,7 +184,7 @@ def test_latencies_are_medians_in_milliseconds_and_means_relative_to_torch():
     assert one.latency_ms == 2.0
     assert one.relative_latency == pytest.approx(0.4)
     # The clock of another seed stood still for longer: relative to what ran beside it, it is slow.
-    table.onnx("onnx_int8_minmax", bits=8, bytes=1, accuracy=0.95, ms=1.0, relative=0.5)
+    table.onnx("onnx_int8", bits=8, bytes=1, accuracy=0.95, ms=1.0, relative=0.5)
     assert table.chosen(FASTEST, 0.0) == "onnx_float32-0"
 
 
@@ -197,12 +197,12 @@ def test_a_setting_that_not_every_seed_has_is_out():
     table = plenty().packed(99.0, bytes=1, accuracy=0.95, ms=0.001, relative=0.001, seeds=[0, 2])
     assert "packed-99x" not in {one.name for one in table.candidates}
     assert table.chosen(SMALLEST, 0.01) == "packed-10x"
-    assert table.chosen(FASTEST, 0.01) == "onnx_int8_minmax-8bit"
+    assert table.chosen(FASTEST, 0.01) == "onnx_int8-8bit"
 
 
 def test_a_network_timed_for_some_seeds_alone_was_not_timed():
     table = plenty()
-    del table.timings["artifacts/onnx_bench/seed-1/onnx_int8_minmax-0.08.onnx"]
+    del table.timings["artifacts/onnx_bench/seed-1/onnx_int8-0.08.onnx"]
     assert table.chosen(FASTEST, 0.01) == "onnx_float32-0"
 
 
@@ -257,7 +257,7 @@ def test_without_a_dense_network_nothing_is_compared():
             Budgets(0.01, None, 0.05),
             "no file meets package.max_latency_ms (0.05): the least is 0.2 ms",
             # By the latency's 3 times too much; 7 and 15; what was not timed would come last.
-            ["structured_global_finetune-0.8", "onnx_int8_minmax-8bit", "onnx_float32-0"],
+            ["structured_global_finetune-0.8", "onnx_int8-8bit", "onnx_float32-0"],
         ),
         (
             Budgets(0.01, 2_000),
@@ -507,7 +507,7 @@ def test_what_nothing_meets_is_said_in_a_line_and_on_the_card(capsys):
         assert card[role]["chosen"] is None
         assert "package.max_bytes (500)" in card[role]["reason"]
     assert [one["name"] for one in card[FASTEST]["nearest"]] == [
-        "structured_global_finetune-0.8", "onnx_int8_minmax-8bit", "baseline-0",
+        "structured_global_finetune-0.8", "onnx_int8-8bit", "baseline-0",
     ]  # fmt: skip
     assert card[SMALLEST]["nearest"][0] == {
         "name": "packed-50x", "words": "pruned, quantized and packed, 50 ×",

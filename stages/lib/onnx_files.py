@@ -1,6 +1,6 @@
 """The ONNX files of one seed: exported, quantized, executed on all images, compared with torch."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -80,12 +80,12 @@ class Collection:
         )
         return row
 
-    def add(self, source: Source, calibrations: Mapping[str, str]) -> list[Row]:
-        """Keeps the float32 file of a network and its int8 files; their rows, in this order.
-
-        calibrations: how int8 chooses the ranges of activations, by the end of the method's name.
+    def add(self, source: Source, calibrations: Sequence[str]) -> tuple[list[Row], str]:
+        """Keeps the float32 file of a network, and its int8 file by the calibration that is best on
+        validation images (the first of equals): their rows, and that calibration. Where there are
+        several, the int8 file by each is kept too.
         """
-        row = source.row
+        row, prefix, bits = source.row, source.prefix, self.int8.bits
         about = {"method": row.method, "seed": row.seed, "target_sparsity": row.target_sparsity}
         file = onnx_export.export(
             source.model,
@@ -95,25 +95,26 @@ class Collection:
             about,
         )
         wanted = onnx_export.torch_logits(source.model, self.data.test)
-        rows = [self._keep(source, f"{source.prefix}_float32", file, 32, wanted)]
+        float32 = self._keep(source, f"{prefix}_float32", file, 32, wanted)
         seen = onnx_int8.observe(file, self.int8.images.numpy(), self.threads)
-        for ending, calibration in calibrations.items():
+        files: dict[str, bytes] = {}
+        accuracies: dict[str, float] = {}
+        for calibration in calibrations:
             ranges = onnx_int8.ranges(seen, calibration, self.int8.percentile)
-            how = {"weight_bits": self.int8.bits, "calibration": calibration}
-            small = onnx_int8.quantize(file, ranges, self.int8.bits, how)
-            rows.append(
-                self._keep(source, f"{source.prefix}_{ending}", small, self.int8.bits, wanted)
-            )
-        return rows
+            how = {"weight_bits": bits, "calibration": calibration}
+            files[calibration] = onnx_int8.quantize(file, ranges, bits, how)
+            if len(calibrations) > 1:
+                kept = self._keep(
+                    source, f"{prefix}_int8_{calibration}", files[calibration], bits, wanted
+                )
+                accuracies[calibration] = kept.validation_accuracy
+        best = max(calibrations, key=lambda name: accuracies.get(name, 0.0))
+        return [float32, self._keep(source, f"{prefix}_int8", files[best], bits, wanted)], best
 
     def add_all(self, networks: list[Source], calibrations: list[str]) -> list[list[Row]]:
-        """For each network its float32 row and its int8 row; the first is the baseline.
-
-        Its int8 files are made with every calibration. The one that is best on validation images
-        (the first of equals) is the one that is returned, and taken for all other networks.
+        """For each network its float32 row and its int8 row; the first is the baseline, which tries
+        every calibration and chooses the one for all.
         """
         baseline, *others = networks
-        float32, *quantized = self.add(baseline, {f"int8_{name}": name for name in calibrations})
-        best = max(quantized, key=lambda row: row.validation_accuracy)
-        calibration = calibrations[quantized.index(best)]
-        return [[float32, best], *(self.add(one, {"int8": calibration}) for one in others)]
+        rows, calibration = self.add(baseline, calibrations)
+        return [rows, *(self.add(one, [calibration])[0] for one in others)]

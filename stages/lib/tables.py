@@ -33,6 +33,7 @@ METHODS = {
 # The files of onnx_bench: no methods of their own, but the same networks executed otherwise.
 DEPLOYED = {
     "onnx_float32": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime int8",
     "onnx_int8_minmax": "ONNX Runtime int8, min-max",
     "onnx_int8_entropy": "ONNX Runtime int8, entropy",
     "onnx_int8_percentile": "ONNX Runtime int8, percentile",
