@@ -310,7 +310,8 @@ def _files_section(run: Run, picture: Callable[[str, str], list[str]]) -> list[s
         deployment_tables.packed(everything).markdown() + "\n",
         "The ladder of every kept network (nonzeros: as if their places were free; index + value:"
         " with the place of each; entropy bound: of the integers, or, in float32, of which weights"
-        " are zero; zip: of the plain float32 file), means over seeds:\n",
+        " are zero; zip: of the plain float32 file), means over seeds. Biases, norms and scales are"
+        " float32 in the bound and coded in the file: it can be smaller than its bound.\n",
         _folded("every kept network in every form", ladder) + "\n",
         "## Files to deploy: really faster\n",
         *picture("engines", "Times faster than eager float32, by network and engine"),
