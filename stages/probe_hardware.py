@@ -2,17 +2,10 @@
 
 from stages.lib import hardware, outputs, paths
 from stages.lib.cli import run_stage
-from stages.lib.errors import UserError
 
 
 def main(params) -> None:
-    found = hardware.describe()
-    try:
-        known = hardware.read(paths.HARDWARE)
-    except UserError:
-        known = None
-    if found != known:
-        outputs.write_json(paths.HARDWARE, found)
+    outputs.write_json_if_new(paths.HARDWARE, hardware.describe())
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ SEEDED = {
     "controls", "equal_budget", "structured_prune", "int_quantize", "compress",
     "latency_bench", "onnx_bench",
 }  # fmt: skip
-ALWAYS = {"probe_hardware", "probe_inputs"}
+ALWAYS = {"probe_code", "probe_hardware", "probe_inputs"}
 
 
 def of_seed(names: set[str], seed: int = 0) -> set[str]:
@@ -81,7 +81,7 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "prepare_data", "probe_hardware", "probe_inputs", "dtype_bench", "file_sizes",
+    "prepare_data", "probe_code", "probe_hardware", "probe_inputs", "dtype_bench", "file_sizes",
     "package", "report",
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.lib import params
+from stages.lib import modules, params, paths
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.name != "__init__.py")
@@ -23,7 +23,7 @@ LAYERS = (
     (
         "errors", "paths", "hardware", "rules", "catalogue", "own", "resizing", "statistics",
         "verdicts", "entropy", "container", "calibration", "compiled", "onnx_runtime",
-        "normalization", "short_floats",
+        "normalization", "short_floats", "modules",
     ),
     ("params", "outputs", "entropy_coding"),
     ("cli", "records", "listing", "rows"),
@@ -188,9 +188,8 @@ def test_path_literals_stand_in_one_module(path):
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
         "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "DEPLOY", "INPUT_DATA", "INPUT_MODEL",
-        "REPORT_PAGE", "REPORT_SITE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS",
-        "stage_directory",
-        "baseline", "reported",
+        "REPORT_PAGE", "REPORT_SITE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS", "CODE",
+        "stage_directory", "baseline", "reported", "code_of",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths")
 
@@ -204,17 +203,19 @@ def test_nothing_is_pickled(path):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in STAGES])
-def test_the_pipeline_lists_every_file_that_a_stage_reads(name):
+def test_a_stage_depends_on_the_modules_that_it_is_made_of(name):
     stage = pipeline()[name]
-    code = {dep for dep in stage["deps"] if dep.endswith(".py")}
-    assert code == set(names(closure(ROOT / f"stages/{name}.py")))
-    assert "requirements.txt" in stage["deps"]
+    assert {"requirements.txt", f"stages/{name}.py"} <= set(stage["deps"])
+    # A probe runs always.
+    assert (str(paths.code_of(name)) in stage["deps"]) != stage.get("always_changed", False)
+    program = ROOT / f"stages/{name}.py"
+    assert set(modules.fingerprint(program, ROOT)) == set(names(closure(program)))
 
 
 def test_the_report_depends_on_what_the_page_is_made_of():
-    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "stages/lib").glob("website.*")}
+    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "stages/lib").glob("website.[!p]*")}
     assert beside <= set(pipeline()["report"]["deps"])
-    assert len(beside) == 4
+    assert len(beside) == 3
 
 
 @pytest.mark.parametrize("name", [path.stem for path in STAGES])
@@ -248,7 +249,7 @@ def test_every_section_is_read_by_some_stage():
 
 
 @pytest.mark.parametrize(
-    "name", ["report", "package", "probe_hardware", "probe_inputs", "tools.compare"]
+    "name", ["report", "package", "probe_code", "probe_hardware", "probe_inputs", "tools.compare"]
 )
 def test_stages_without_networks_do_not_import_torch(name):
     program = (

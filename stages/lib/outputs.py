@@ -99,6 +99,16 @@ def write_json(final: Path, value: Any) -> None:
     write_text(final, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_json_if_new(final: Path, value: Any) -> None:
+    """As `write_json`, but a file that says the same already is left alone."""
+    try:
+        known = json.loads(final.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if value != known:
+        write_json(final, value)
+
+
 def _cell(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 

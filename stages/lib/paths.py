@@ -10,6 +10,7 @@ HARDWARE = ARTIFACTS / "hardware.json"
 DEPLOY = ARTIFACTS / "deploy"
 INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"
+CODE = ARTIFACTS / "code"
 
 REPORTS = Path("reports")
 REPORT_PAGE = REPORTS / "report.md"
@@ -42,6 +43,11 @@ SITE_TEMPLATE = "website.html"
 SITE_STYLE = "website.css"
 SITE_SCRIPT = "website.js"
 STAGED_IMAGES = "images.staged"
+
+
+def code_of(stage: str) -> Path:
+    """What modules a stage is made of, with their hashes."""
+    return CODE / f"{stage}.json"
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:
