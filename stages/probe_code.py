@@ -11,13 +11,12 @@ from stages.lib.cli import run_stage
 
 
 def main(params) -> None:
-    programs = [path for path in Path("stages").glob("*.py") if path.stem != "__init__"]
-    for path in paths.CODE.glob("*"):
-        if path.stem not in {program.stem for program in programs}:
-            path.unlink()
-    for program in programs:
-        found = modules.fingerprint(program, Path())
-        outputs.write_json_if_new(paths.code_of(program.stem), found)
+    programs = [path for path in Path(modules.PACKAGE).glob("*.py") if path.stem != "__init__"]
+    described = {paths.code_of(program.stem): program for program in programs}
+    for path in set(paths.CODE.glob("*")) - set(described):
+        path.unlink()
+    for path, program in described.items():
+        outputs.write_json_if_new(path, modules.fingerprint(program, Path()))
 
 
 if __name__ == "__main__":

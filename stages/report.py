@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from stages.lib import (
-    charts,
     exports,
     figures,
     findings,
@@ -196,13 +195,9 @@ def main(params) -> None:
         outputs.whole_directory(paths.PLOTS) as plots,
         outputs.whole_directory(paths.RUNS) as runs,
     ):
-        for one in drawn:
-            picture = charts.picture(one.title, one.reading, one.panels)
-            charts.save(picture, directory / paths.picture_name(one.name))
-        for method, plot in exports.accuracy_plots(rows).items():
-            plot.to_csv(plots / paths.table_name(method), index=False)
-        exports.learning_curve_plot(curves).to_csv(plots / paths.LEARNING_CURVE, index=False)
-        exports.quantization_plot(rows, layers).to_csv(plots / paths.QUANTIZATION_PLOT, index=False)
+        figures.save(drawn, directory)
+        for name, plot in exports.plots(rows, layers, curves).items():
+            plot.to_csv(plots / name, index=False)
         for stage, seed, file in tables_of(seeds):
             source = paths.stage_directory(stage, seed) / file
             copied = runs / paths.reported(source).relative_to(paths.RUNS)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.lib import headlines, tables
+from stages.lib import headlines, paths, tables
 
 COMPARED = [method for method in tables.METHODS if method not in ("baseline", "best_per_layer")]
 
@@ -56,3 +56,14 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     errors = errors.rename(columns={"mse": "log10_error", "theory": "log10_theory"})
     accuracy = quantized.groupby("bits")[["test_accuracy"]].mean()
     return accuracy.join(errors, how="inner").round(6).reset_index()
+
+
+def plots(
+    rows: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """All tables that `dvc plots` draws, by the name of the file."""
+    return {
+        **{paths.table_name(method): plot for method, plot in accuracy_plots(rows).items()},
+        paths.LEARNING_CURVE: learning_curve_plot(curves),
+        paths.QUANTIZATION_PLOT: quantization_plot(rows, layers),
+    }

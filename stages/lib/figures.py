@@ -4,7 +4,8 @@ The page for browsers, the pictures of the Markdown report and those of `dvc plo
 made of these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from stages.lib import (
     cost_charts,
     deployment_figures,
     ladder,
+    paths,
     quantization_charts,
     report_tables,
     tables,
@@ -351,3 +353,10 @@ def build(run: Run) -> list[Figure]:
     """Every figure that the run has numbers for."""
     seen = view(run)
     return [figure for draw in FIGURES if (figure := draw(seen)) is not None]
+
+
+def save(figures: Sequence[Figure], directory: Path) -> None:
+    """Draws each figure into an SVG of its own name."""
+    for one in figures:
+        picture = charts.picture(one.title, one.reading, one.panels)
+        charts.save(picture, directory / paths.picture_name(one.name))
