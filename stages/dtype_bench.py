@@ -3,20 +3,19 @@
 from dataclasses import asdict
 
 import torch
-from tqdm import tqdm
 
-from stages.lib import formats, outputs, paths, records, setting
-from stages.lib.cli import run_stage
-from stages.lib.formats import Subject
-from stages.lib.setting import Setting
+from stages.lib.core import outputs, paths, records
+from stages.lib.core.stage import run_stage
+from stages.lib.engines import number_formats
+from stages.lib.engines.number_formats import Subject
+from stages.lib.evaluation.context import Context
 
 
-def baseline(at: Setting, seed: int, count: int) -> Subject:
-    """The trained network, timed on the first `count` test images, repeated if there are fewer."""
-    model, _ = setting.load_baseline(at, paths.baseline(seed), seed)
-    images = at.data.test.images
-    inputs = at.data.test.normalize(images[torch.arange(count) % len(images)]).cpu()
-    return Subject("baseline", model, inputs, at.data.test)
+def baseline(context: Context, count: int) -> Subject:
+    """The trained network, on the first `count` test images, repeated if there are fewer."""
+    test = context.data.test
+    inputs = test.normalize(test.images[torch.arange(count) % len(test.images)]).cpu()
+    return Subject("baseline", context.baseline, inputs, test)
 
 
 def resnet152(image_size: int, count: int) -> Subject:
@@ -29,39 +28,30 @@ def resnet152(image_size: int, count: int) -> Subject:
         torch.manual_seed(0)
         model = build(weights=None)
         inputs = torch.randn(count, 3, image_size, image_size)
-    formats.calibrate_batch_norm(model, inputs[:8])
+    number_formats.calibrate_batch_norm(model, inputs[:8])
     return Subject("resnet152", model, inputs, None, "random weights and images")
 
 
-def main(params, seed: int) -> None:
-    at = setting.load(params.compute, params.model, paths.PREPARED)
-    options = params.dtype_bench
+def main(context: Context) -> None:
+    options = context.params.dtype_bench
     count = max(*options.batch_sizes, options.agreement_images, 2)
     rows = []
-    for network in options.networks:
+    for network in context.progress(options.networks, "network"):
         if network == "baseline":
-            subject = baseline(at, seed, count)
+            subject = baseline(context, count)
         else:
             subject = resnet152(options.resnet152_image_size, count)
-        settings = len(options.devices) * len(options.dtypes) * len(options.batch_sizes)
-        rows += tqdm(
-            formats.bench(
-                subject,
-                options.devices,
-                options.dtypes,
-                options.batch_sizes,
-                threads=params.compute.threads,
-                seconds=options.seconds,
-                agreement_images=options.agreement_images,
-            ),
-            f"dtype_bench {network}",
-            total=settings,
-            leave=False,
-            disable=None,
+        rows += number_formats.bench(
+            subject,
+            options.devices,
+            options.dtypes,
+            options.batch_sizes,
+            threads=context.params.compute.threads,
+            seconds=options.seconds,
+            agreement_images=options.agreement_images,
         )
-    with outputs.whole_directory(paths.stage_directory("dtype_bench")) as directory:
-        outputs.write_csv(directory / paths.ROWS, records.FORMAT, map(asdict, rows))
+    outputs.write_csv(context.directory / paths.ROWS, records.FORMAT, map(asdict, rows))
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["compute", "model", "dtype_bench"], per_seed=True)
+    run_stage(main, Context)

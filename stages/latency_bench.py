@@ -1,79 +1,46 @@
-"""Times structured pruning's small networks in turns with the dense and an unstructured one."""
+"""Times every network in every engine, of all seeds, in turns and in one process."""
 
-from functools import partial
 from pathlib import Path
 
-import torch
-from torch import nn
+from stages.lib.core import hardware, outputs, paths, records
+from stages.lib.core.stage import run_stage
+from stages.lib.engines import benchmark
+from stages.lib.engines.benchmark import Subject
+from stages.lib.evaluation.context import Context
+from stages.lib.models import checkpoints
 
-from stages.lib import checkpoints, device, latency, outputs, paths, records, setting
-from stages.lib.cli import run_stage
-from stages.lib.records import Row
-from stages.lib.setting import Setting
 
-
-def rows_of(seed: int) -> list[Row]:
-    """The baseline, the sparsest unstructured network and every structured one."""
-    baseline, unstructured, structured = (
+def subjects(context: Context, seed: int) -> list[Subject]:
+    """The networks of one seed in every engine, the baseline in eager torch on the CPU first."""
+    options, normalize = context.params.latency_bench, context.data.test.normalize
+    baseline, masked, finetuned, structured, exported = (
         records.read(paths.stage_directory(stage, seed) / paths.ROWS)
-        for stage in ("train_baseline", "global_prune", "structured_prune")
-    )
-    # Fine-tuning changes no shape, hence no latency.
-    kept = [row for row in structured if not row.method.endswith("_finetune")]
-    return [*baseline, *unstructured[-1:], *kept]
+        for stage in ("train_baseline", "global_prune", "finetune", "structured_prune",
+                      "export_onnx")
+    )  # fmt: skip
+    rows = [*baseline, *masked[-1:], *finetuned[-1:], *structured]
+    networks = [(row, checkpoints.load_model(Path(row.model))) for row in rows]
+    dense, found = networks[0], []
+    halves = [dtype for dtype in context.params.dtype_bench.dtypes if dtype != "float32"]
+    for device in dict.fromkeys((benchmark.CPU, context.device)):
+        found += [benchmark.of_torch(*one, normalize, device) for one in networks]
+        found += [benchmark.of_torch(*dense, normalize, device, dtype) for dtype in halves]
+    if options.compile and seed == context.params.seeds[0]:
+        found.append(benchmark.of_compiled(*dense, normalize, options.compile_seconds))
+    return found + [benchmark.of_file(row, options.threads) for row in exported]
 
 
-def measure(
-    at: Setting,
-    rows: list[Row],
-    networks: list[nn.Module],
-    size: int,
-    threads: int,
-    seconds: float,
-) -> list[dict]:
-    """One line per network, in the order of `rows`: its latency for a batch of `size` test
-    images.
-    """
-    images = at.data.test.images
-    batch = at.data.test.normalize(images[torch.arange(size) % len(images)])
-    with torch.inference_mode():
-        found = latency.interleaved(
-            [partial(network, batch) for network in networks],
-            device=at.device,
-            threads=threads,
-            seconds=seconds,
-        )
-    return [
-        {
-            "seed": row.seed,
-            "method": row.method,
-            "target_sparsity": row.target_sparsity,
-            "device": at.device.type,
-            "batch_size": size,
-            "threads": threads,
-            "latency_ms": time.median_ms,
-            "latency_iqr_ms": time.iqr_ms,
-            "runs": time.runs,
-            "relative_to_baseline": latency.relative(time, found[0]),
-            "model": row.model,
-        }
-        for row, time in zip(rows, found, strict=True)
-    ]
-
-
-def main(params, seed: int) -> None:
-    at = setting.load(params.compute, params.model, paths.PREPARED)
-    options, threads = params.latency_bench, params.compute.threads
-    rows = rows_of(seed)
-    networks = [device.place(checkpoints.load_model(Path(row.model)), at.device) for row in rows]
+def main(context: Context) -> None:
+    options = context.params.latency_bench
+    timed = [one for seed in context.params.seeds for one in subjects(context, seed)]
+    isa = hardware.kernel_isa(hardware.read(paths.HARDWARE)["isa"])
     lines = [
         line
-        for size in options.batch_sizes
-        for line in measure(at, rows, networks, size, threads, options.seconds)
+        for size in context.progress(options.batch_sizes, "batch size")
+        for line in benchmark.measure(timed, context.data.test, size, options, isa)
     ]
-    with outputs.whole_directory(paths.stage_directory("latency_bench", seed)) as directory:
-        outputs.write_csv(directory / paths.ROWS, records.LATENCY, lines)
+    outputs.write_csv(context.directory / paths.ROWS, records.LATENCY, lines)
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["compute", "model", "latency_bench"], per_seed=True)
+    run_stage(main, Context)

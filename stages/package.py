@@ -9,13 +9,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from stages.lib import deployable, hardware, model_card, outputs, paths, prepared, records, timings
-from stages.lib.cli import run_stage
-from stages.lib.deployable import Budgets
-from stages.lib.errors import UserError
-from stages.lib.params import NO_LIMIT
-from stages.lib.records import Row
-from stages.lib.timings import Timing
+from stages.lib.analysis import model_card, selection, timings
+from stages.lib.analysis.selection import Budgets
+from stages.lib.analysis.timings import Timing
+from stages.lib.core import hardware, outputs, paths, prepared, records
+from stages.lib.core.errors import UserError
+from stages.lib.core.params import NO_LIMIT
+from stages.lib.core.records import Row
+from stages.lib.core.stage import run_stage
 
 # controls measures networks too, but keeps none of their files.
 KEEPING = (
@@ -56,17 +57,17 @@ def main(params) -> None:
     seeds, budgets = params.seeds, budgets_of(params.package)
     meta = prepared.read_meta(paths.PREPARED)
     try:
-        candidates = deployable.collect(rows_of(seeds), timings_of(seeds), seeds)
+        candidates = selection.collect(rows_of(seeds), timings_of(seeds), seeds)
     except ValueError as error:
         file = paths.stage_directory("train_baseline", seeds[0]) / paths.ROWS
         raise UserError(f"{file}: {error}; {records.REMEDY}") from None
     choices = {
-        role: deployable.choose(candidates, role, budgets, meta["images"]["validation"])
-        for role in (deployable.SMALLEST, deployable.FASTEST)
+        role: selection.choose(candidates, role, budgets, meta["images"]["validation"])
+        for role in (selection.SMALLEST, selection.FASTEST)
     }
     run = model_card.Run(
         seeds=seeds,
-        dense=next(one for one in candidates if one.rows[0].method == deployable.BASELINE),
+        dense=next(one for one in candidates if one.rows[0].method == selection.BASELINE),
         settings={
             name: dataclasses.asdict(value)
             for name, value in vars(params).items()

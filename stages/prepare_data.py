@@ -2,28 +2,32 @@
 
 import sys
 
-from stages.lib import listing, outputs, paths, prepared, sources, splits
-from stages.lib.cli import run_stage
-from stages.lib.prepared import Part
-from stages.lib.rows import Selection
+from stages.lib.core import paths, prepared
+from stages.lib.core.errors import UserError
+from stages.lib.core.prepared import Part
+from stages.lib.core.stage import Stage, run_stage
+from stages.lib.data import fingerprint, listing, sources, splits
+from stages.lib.data.row_file import Selection
 
 
-def main(params) -> None:
-    data = params.data
+def main(stage: Stage) -> None:
+    data = stage.params.data
     listing.must_be_apart(data, paths.PREPARED)
-    with outputs.whole_directory(paths.PREPARED) as directory:
-        staged = directory / paths.STAGED_IMAGES
-        found = sources.read(data, staged)
-        for line in found.notes:
-            print(f"note: {line}", file=sys.stderr)
-        indices = splits.parts(found.labels, found.own_test, data, found.classes)
-        parts = {
-            name: Part(Selection(found.images, index), found.labels[index])
-            for name, index in indices.items()
-        }
-        prepared.write(directory, parts, found.classes, data.source, found.unreadable)
-        staged.unlink()
+    before = fingerprint.of_images(data)
+    staged = stage.directory / paths.STAGED_IMAGES
+    found = sources.read(data, staged)
+    for line in found.notes:
+        print(f"note: {line}", file=sys.stderr)
+    indices = splits.parts(found.labels, found.own_test, data, found.classes)
+    parts = {
+        name: Part(Selection(found.images, index), found.labels[index])
+        for name, index in indices.items()
+    }
+    prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
+    staged.unlink()
+    if fingerprint.of_images(data) != before:
+        raise UserError(f"data.root: {data.root} changed while it was read; run `dvc repro` again")
 
 
 if __name__ == "__main__":
-    run_stage(main, reads=["data"])
+    run_stage(main)

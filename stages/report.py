@@ -9,24 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.lib import (
+from stages.lib.analysis import (
     exports,
-    figures,
     findings,
-    hardware,
     manifest,
     model_card,
-    outputs,
-    page,
-    paths,
     predictions,
-    prepared,
-    records,
     stage_tables,
     tables,
-    website,
 )
-from stages.lib.cli import run_stage
+from stages.lib.core import hardware, outputs, paths, prepared, records
+from stages.lib.core.stage import run_stage
+from stages.lib.report import figures, html, markdown
 
 SEEDED = (
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
@@ -114,9 +108,9 @@ def seconds_of(seeds: list[int]) -> dict[str, dict[int | None, float]]:
     return found
 
 
-def deployed_of(seeds: list[int]) -> page.Deployed:
+def deployed_of(seeds: list[int]) -> markdown.Deployed:
     """What there is of files to deploy."""
-    return page.Deployed(
+    return markdown.Deployed(
         rows=rows_of(seeds, DEPLOYING),
         engines=seeded(seeds, "onnx_latency", paths.ROWS, records.ENGINE_LATENCY),
         agreements=seeded(seeds, "onnx_bench", paths.AGREEMENT, records.AGREEMENT),
@@ -142,7 +136,7 @@ def main(params) -> None:
     labels = prepared.read_labels(paths.PREPARED, "test", meta)
     correct = correct_of(seeds, SEEDED, rows, labels, list(tables.KEYS[:3]))
     files = correct_of(seeds, DEPLOYING, deployed.rows, labels, list(tables.KEYS))
-    run = page.Run(
+    run = markdown.Run(
         seeds=seeds,
         rows=rows,
         best=seeded(seeds, "layerwise_sweep", paths.BEST_TRADEOFF, records.BEST_SPARSITY),
@@ -188,7 +182,7 @@ def main(params) -> None:
     }
     drawn = figures.build(run)
     places = {one.name: f"{paths.FIGURES.name}/{paths.picture_name(one.name)}" for one in drawn}
-    text, site = page.render(run, found, places), website.render(run, found, drawn)
+    text, site = markdown.render(run, found, places), html.render(run, found, drawn)
 
     with (
         outputs.whole_directory(paths.FIGURES) as directory,

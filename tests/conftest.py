@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (
     "stages", "dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config", ".dvc/.gitignore",
-    ".dvcignore", ".gitignore", "data/.gitignore", "artifacts/.gitignore",
+    ".dvcignore", ".gitattributes", ".gitignore", "data/.gitignore", "artifacts/.gitignore",
 )  # fmt: skip
 
 # As little work as still goes through every stage. Threads: 1, as two workers share two cores.
@@ -36,8 +36,9 @@ TINY = {
     "iterative_prune": {
         "target": 0.6, "step": 0.3, "epochs_per_step": 1, "learning_rate": 0.05,
     },
-    "controls": {"finetuned": ["baseline", "uniform", "random_global"]},
-    "equal_budget": {"sparsities": [0.6]},
+    "controls": {
+        "finetuned": ["baseline", "uniform", "random_global"], "equal_budget": [0.6],
+    },
     "structured_prune": {
         "sparsities": [0.6], "scopes": ["layer"], "multiple_of": 1, "epochs": 1,
         "learning_rate": 0.05, "distillation": 0, "temperature": 4,
@@ -51,16 +52,18 @@ TINY = {
         "networks": ["baseline"], "dtypes": ["float32", "bfloat16"], "devices": ["cpu", "cuda"],
         "batch_sizes": [1, 2], "resnet152_image_size": 32, "agreement_images": 2, "seconds": 0.01,
     },
-    "latency_bench": {"batch_sizes": [1], "seconds": 0.01},
+    "latency_bench": {
+        "batch_sizes": [1, 2], "seconds": 0.01, "threads": 1, "compile": False,
+        "compile_seconds": 60,
+    },
     "int_quantize": {
         "bits": [4, 8], "schemes": ["affine", "symmetric"], "granularities": ["tensor"],
         "store_bits": [8],
     },
-    "onnx_bench": {
+    "export_onnx": {
         "structured_scopes": "all", "structured_sparsities": "all",
         "calibration": ["minmax", "percentile"], "calibration_images": 16, "percentile": 99.9,
-        "weight_bits": "auto", "batch_sizes": [1], "seconds": 0.01, "threads": "auto",
-        "compile": False, "compile_seconds": 60,
+        "weight_bits": "auto",
     },
     "package": {"max_accuracy_drop": 0.2, "max_bytes": "none", "max_latency_ms": "none"},
     "report": {"sparsity": 0.6, "confidence": 0.95, "tolerance": 0.01},
@@ -69,10 +72,9 @@ TINY = {
 
 SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
-    "controls", "equal_budget", "structured_prune", "int_quantize", "compress",
-    "latency_bench", "onnx_bench",
+    "controls", "structured_prune", "int_quantize", "compress", "export_onnx",
 }  # fmt: skip
-ALWAYS = {"probe_code", "probe_hardware", "probe_inputs"}
+ALWAYS = {"probe"}
 
 
 def of_seed(names: set[str], seed: int = 0) -> set[str]:
@@ -81,8 +83,7 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "prepare_data", "probe_code", "probe_hardware", "probe_inputs", "dtype_bench", "file_sizes",
-    "package", "report",
+    "probe", "prepare_data", "dtype_bench", "latency_bench", "package", "report",
 }  # fmt: skip
 
 

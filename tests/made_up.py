@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from stages.lib.evidence import Evidence
-from stages.lib.records import Row
+from stages.lib.analysis.evidence import Evidence
+from stages.lib.core.records import Row
 
 SEEDS = (0, 1, 2)
 IMAGES = 1000
@@ -17,7 +17,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 def row(seed, method, target, accuracy, layer="all", bits=32, **other):
     values = {
-        "sparsity": target, "parameters": 1000, "nonzero_parameters": 900, "multiply_adds": 5000,
+        "sparsity": target, "parameters": 1000, "nonzero_parameters": 900, "macs": 5000,
         "extra_epochs": 5 * any(part in method for part in ("tune", "iterative", "long")),
         "validation_accuracy": accuracy, "test_accuracy": accuracy, "bytes_on_disk": 4000,
     }  # fmt: skip

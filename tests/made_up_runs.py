@@ -4,8 +4,9 @@ import dataclasses
 
 import pandas as pd
 
-from stages.lib import committed, manifest, outputs, paths
-from stages.lib.records import COLUMNS, FORMAT, LATENCY
+from stages.lib.analysis import committed, manifest
+from stages.lib.core import outputs, paths
+from stages.lib.core.records import COLUMNS, FORMAT, LATENCY
 
 POINTS = (0.4, 0.8)
 ACCURACIES = {
@@ -33,7 +34,7 @@ def row(seed, method, point, accuracy, size):
     return {
         "seed": seed, "method": method, "layer": "all",
         "weight_bits": 8 if method == "affine_tensor" else 32, "target_sparsity": point,
-        "sparsity": point, "parameters": 10, "nonzero_parameters": 10, "multiply_adds": 10,
+        "sparsity": point, "parameters": 10, "nonzero_parameters": 10, "macs": 10,
         "extra_epochs": 0, "validation_accuracy": accuracy, "test_accuracy": accuracy,
         "bytes_on_disk": size, "test_top5": None, "model": "",
     }  # fmt: skip

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from stages.lib import page
-from stages.lib.records import Row
+from stages.lib.core.records import Row
+from stages.lib.report import markdown
 
 POINTS = (0.4, 0.8, 0.95)
 # Test accuracy at POINTS; the baseline has 0.95.
@@ -77,7 +77,7 @@ def _row(seed, method, sparsity, accuracy, layer="all", bits=32, size=40_000, **
     return Row(
         seed=seed, method=method, layer=layer, weight_bits=bits, target_sparsity=sparsity,
         sparsity=sparsity, parameters=10_000, nonzero_parameters=round(10_000 * left) or 1,
-        multiply_adds=round(50_000 * left) or 1, extra_epochs=other.pop("extra_epochs", 0),
+        macs=round(50_000 * left) or 1, extra_epochs=other.pop("extra_epochs", 0),
         validation_accuracy=accuracy, test_accuracy=accuracy, bytes_on_disk=size, **other,
     )  # fmt: skip
 
@@ -191,7 +191,7 @@ def _deployed(seeds):
                         "note": "" if known else "could not be run",
                     }
                 )  # fmt: skip
-    return page.Deployed(*map(pd.DataFrame, (rows, engines, agreements, sizes)), card={})
+    return markdown.Deployed(*map(pd.DataFrame, (rows, engines, agreements, sizes)), card={})
 
 
 def a_run(seeds=(0, 1, 2), methods=tuple(ACCURACIES), layers=LAYERS, classes=("a", "b"), gpu=False):
@@ -216,7 +216,7 @@ def a_run(seeds=(0, 1, 2), methods=tuple(ACCURACIES), layers=LAYERS, classes=("a
         for seed in seeds for layer in layers for scheme in ("affine", "symmetric")
         for granularity in ("tensor", "channel") for bits in (2, 4, 8, 16)
     )  # fmt: skip
-    return page.Run(
+    return markdown.Run(
         seeds=list(seeds),
         rows=pd.DataFrame(
             row for seed in seeds for row in _rows(seed, methods, layers)
@@ -235,7 +235,7 @@ def a_run(seeds=(0, 1, 2), methods=tuple(ACCURACIES), layers=LAYERS, classes=("a
         ),
         inventory=pd.DataFrame(
             {"parameter": f"{layer}.{kind}", "kind": "Conv2d", "shape": "2", "count": 2,
-             "multiply_adds": 2, "prunable": "yes" if kind == "weight" else "no"}
+             "macs": 2, "prunable": "yes" if kind == "weight" else "no"}
             for layer in layers for kind in ("weight", "bias")
         ),
         network="convnet",

@@ -6,10 +6,10 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from stages.lib import models
-from stages.lib.evaluation import Data, Samples
-from stages.lib.images import Normalize
-from stages.lib.params import Training
+from stages.lib.core.params import Training
+from stages.lib.evaluation.images import Normalize
+from stages.lib.evaluation.inference import Data, Samples
+from stages.lib.models import registry
 
 # Two workers with two threads each on two cores wait for each other: tests take ten times longer.
 torch.set_num_threads(1)
@@ -20,7 +20,9 @@ few_examples = settings(max_examples=100, deadline=None, derandomize=True, datab
 
 def convnet(width: int = 4, in_channels: int = 1, classes: int = 3, seed: int = 0) -> nn.Module:
     """The pipeline's network, small."""
-    return models.build_seeded(models.architecture("convnet", width, in_channels, classes), seed)
+    return registry.build_seeded(
+        registry.architecture("convnet", width, in_channels, classes), seed
+    )
 
 
 @torch.no_grad()

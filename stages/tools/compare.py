@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.lib import committed, comparing, comparison_text, manifest, paths
-from stages.lib import params as parameters
-from stages.lib.cli import errors_for_people
-from stages.lib.errors import UserError
+from stages.lib.analysis import committed, comparison, comparison_text, manifest
+from stages.lib.core import errors, paths
+from stages.lib.core import params as parameters
+from stages.lib.core.errors import UserError
 
 # The stages whose rows the named metrics are taken from; all but the first may be missing.
 STAGES = (
@@ -153,9 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown.add_argument("--json", action="store_true", help="for programs")
     shown.add_argument("--markdown", action="store_true", help="for a summary in CI")
     arguments = parser.parse_args(argv)
-    with errors_for_people():
+    with errors.told():
         params = parameters.read("layerwise_sweep", "report")
-        rules = comparing.Rules(
+        rules = comparison.Rules(
             params.report.sparsity,
             params.layerwise_sweep.max_accuracy_drop,
             params.report.confidence,
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         commit = commit_of(arguments.base)
         before, after = map(run_of, (at_revision(arguments.base, commit), in_working_tree()))
-        lines = comparing.compare(before, after, rules)
+        lines = comparison.compare(before, after, rules)
     told = (
         f"{arguments.base} ({commit[:7]}) → working tree",
         comparison_text.facts(before.manifest, after.manifest, rules),

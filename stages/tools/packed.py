@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stages.lib import checkpoints, outputs, packed, packed_summary, paths, quantization
-from stages.lib.cli import errors_for_people
-from stages.lib.packed_summary import Summary
+from stages.lib.compression import packed, packed_summary
+from stages.lib.compression.packed_summary import Summary
+from stages.lib.core import errors, outputs, paths
+from stages.lib.models import checkpoints
+from stages.lib.quantization import linear
 
 
 def totals(summary: Summary) -> str:
@@ -74,7 +76,7 @@ def unpack(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     model = checkpoints.load_model(arguments.file)
-    quantized = quantization.quantize_weights(model, arguments.bits, "symmetric", "channel")
+    quantized = linear.quantize_weights(model, arguments.bits, "symmetric", "channel")
     size = packed.save(arguments.output, model, quantized)
     dense = arguments.file.stat().st_size
     print(f"{arguments.output}: {size:,} bytes, {dense / size:.1f} times smaller")
@@ -124,7 +126,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parsed(argv)
-    with errors_for_people():
+    with errors.told():
         arguments.function(arguments)
 
 

@@ -24,7 +24,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from stages.lib import checkpoints, masks, packed, packed_summary, quantization
+from stages.lib.compression import packed, packed_summary
+from stages.lib.models import checkpoints, prunable
+from stages.lib.quantization import linear
 
 BITS = (8, 4, 3)
 
@@ -48,11 +50,11 @@ def by_zstd(data: bytes) -> float:
 def sizes(path: Path, bits: int) -> dict[str, float]:
     """The sizes in bytes for one network, and the seconds that packing and unpacking took."""
     model = checkpoints.load_model(path)
-    quantized = quantization.quantize_weights(model, bits, "symmetric", "channel")
-    weights = masks.prunable(model).values()
+    quantized = linear.quantize_weights(model, bits, "symmetric", "channel")
+    weights = prunable.weights(model).values()
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "model.safetensors"
-        quantization.save_model(plain, model, quantized)
+        linear.save_model(plain, model, quantized)
         integers = plain.read_bytes()
     start = time.perf_counter()
     data = packed.pack(model, quantized)

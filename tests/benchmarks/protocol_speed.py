@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.lib import counting, masks, models, prepared, records
-from stages.lib.prepared import Part
+from stages.lib.core import prepared, records
+from stages.lib.core.prepared import Part
+from stages.lib.evaluation import counting
+from stages.lib.models import registry
+from stages.lib.pruning import schedule
 from tests.conftest import TINY, Repository
 
 SPARSITIES = [0.4, 0.6, 0.8, 0.9]
@@ -62,7 +65,7 @@ def arrays(folder: Path | None, train: int) -> tuple[dict[str, Part], list[str]]
 
 
 def matrix_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Multiply-adds per second of products of 2048×2048 matrices, the best of those timed."""
+    """MACs per second of products of 2048×2048 matrices, the best of those timed."""
     one, other = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -80,7 +83,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     parts, classes = arrays(options.prepared, options.train)
-    steps = masks.schedule(STEP, SPARSITIES[-1], SPARSITIES)
+    steps = schedule.sparsities(STEP, SPARSITIES[-1], SPARSITIES)
     settings = {
         "threads": options.threads, "width": options.width, "batch_size": 128, "momentum": 0.9,
         "weight_decay": 5e-4, "shift": 4, "sparsities": SPARSITIES, "steps": steps,
@@ -138,9 +141,9 @@ def main() -> None:
         print(f"| {name} | {plain['accuracies'][name]:.2%} | {row.test_accuracy:.2%} |")
 
     torch.set_num_threads(options.threads)
-    model = models.build(models.architecture("convnet", options.width, 3, 10))
+    model = registry.build(registry.architecture("convnet", options.width, 3, 10))
     # Forward, gradient of the weights, gradient of the inputs: three products of the same size.
-    work = 3 * counting.multiply_adds(model, (3, 32, 32))
+    work = 3 * counting.macs(model, (3, 32, 32))
     images = EPOCHS["baseline"] * len(parts["train"].labels) / ours["baseline"]
     peaks = {name: matrix_peak(dtype) for name, dtype in
              (("bfloat16", torch.bfloat16), ("float32", torch.float32))}  # fmt: skip

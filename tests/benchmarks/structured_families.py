@@ -13,7 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from stages.lib import channels, counting, difference, removal, structured, tables
+from stages.lib.analysis import tables
+from stages.lib.evaluation import counting, difference
+from stages.lib.structured import coupling, ranking, removal
 from tests import families, toys
 
 SPARSITY = 0.5
@@ -23,14 +25,14 @@ def row(name: str) -> list[str]:
     """One family, pruned to SPARSITY with the same share of every coupled set."""
     model, shape = families.build(name), families.shape(name)
     start = time.perf_counter()
-    plan = structured.analyse(model, shape)
+    plan = ranking.analyse(model, shape)
     seconds = time.perf_counter() - start
-    chosen = structured.choose(model, plan, SPARSITY, "layer")
+    chosen = ranking.choose(model, plan, SPARSITY, "layer")
     masked, small = removal.mask(model, plan, chosen), removal.remove(model, plan, chosen)
     apart = difference.largest(masked, small, toys.noise(4, shape))
-    reasons = Counter(why for why in plan.refused.values() if why != channels.CLASSES)
+    reasons = Counter(why for why in plan.refused.values() if why != coupling.CLASSES)
     millions = [f"{counting.parameters(network) / 1e6:.2f}" for network in (model, small)]
-    work = [f"{counting.multiply_adds(network, shape) / 1e6:.1f}" for network in (model, small)]
+    work = [f"{counting.macs(network, shape) / 1e6:.1f}" for network in (model, small)]
     return [
         name,
         f"{shape[1]}",
@@ -44,7 +46,7 @@ def row(name: str) -> list[str]:
 
 def main() -> None:
     headers = (
-        "network", "pixels", "parameters, M", "multiply-adds, M", "masked − small", "analysis, s",
+        "network", "pixels", "parameters, M", "MACs, M", "masked − small", "analysis, s",
         "refused beside the classifier",
     )  # fmt: skip
     print(tables.markdown(headers, [row(name) for name in families.FAMILIES]))

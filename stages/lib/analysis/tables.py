@@ -1,0 +1,230 @@
+"""From rows to tables: mean and standard deviation over seeds, in words and units for people."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from stages.lib.analysis import statistics
+
+# Methods in the order in which the course takes them, with the names that people read.
+METHODS = {
+    "baseline": "dense baseline",
+    "random_uniform": "random, every layer alike",
+    "random_global": "random, global",
+    "uniform": "uniform (every layer alike)",
+    "best_per_layer": "best trade-off per layer",
+    "global": "global",
+    "baseline_finetune": "dense + fine-tuning",
+    "random_global_finetune": "random, global + fine-tuning",
+    "uniform_finetune": "uniform + fine-tuning",
+    "finetune": "global + fine-tuning",
+    "iterative": "iterative",
+    "baseline_long": "dense + iterative's epochs",
+    "finetune_long": "global + iterative's epochs",
+    "structured_layer": "structured, per layer",
+    "structured_global": "structured, global",
+    "structured_layer_finetune": "structured, per layer + fine-tuning",
+    "structured_global_finetune": "structured, global + fine-tuning",
+}
+# The files of onnx_bench: no methods of their own, but the same networks executed otherwise.
+DEPLOYED = {
+    "onnx_float32": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime int8",
+    "onnx_int8_minmax": "ONNX Runtime int8, min-max",
+    "onnx_int8_entropy": "ONNX Runtime int8, entropy",
+    "onnx_int8_percentile": "ONNX Runtime int8, percentile",
+    "onnx_finetune_float32": "global + fine-tuning, ONNX Runtime",
+    "onnx_finetune_int8": "global + fine-tuning, ONNX Runtime int8",
+    "onnx_structured_layer_float32": "structured, per layer, ONNX Runtime",
+    "onnx_structured_layer_int8": "structured, per layer, ONNX Runtime int8",
+    "onnx_structured_global_float32": "structured, global, ONNX Runtime",
+    "onnx_structured_global_int8": "structured, global, ONNX Runtime int8",
+}
+# The networks of compress: packed files, by what makes them small.
+PACKED = {
+    "packed": "pruned, quantized and packed",
+    "packed_pruned": "pruned and packed",
+    "packed_quantized": "quantized and packed",
+}
+# What tells networks apart.
+KEYS = ("method", "target_sparsity", "weight_bits", "times_smaller")
+MEASURED = (
+    "sparsity", "parameters", "nonzero_parameters", "macs", "extra_epochs",
+    "validation_accuracy", "test_accuracy", "bytes_on_disk",
+)  # fmt: skip
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of every measured column, `test_accuracy_std` (sample standard deviation, NaN
+    for one seed) and `seeds`, per method, layer, weight_bits, target_sparsity and times_smaller (1
+    where the rows say nothing of it); beside them the
+    baseline's parameters over the nonzero ones (`compression`) and its MACs over those
+    that are left (`reduction`, NaN where none is), as pruning papers give them (Blalock et al.,
+    2020), and `test_top5`, NaN where it is not known.
+    """
+    top5 = rows.test_top5.astype(float) if "test_top5" in rows else math.nan
+    smaller = rows.times_smaller.astype(float) if "times_smaller" in rows else 1.0
+    grouped = rows.assign(test_top5=top5, times_smaller=smaller).groupby(
+        ["method", "layer", "weight_bits", "target_sparsity", "times_smaller"],
+        sort=False,
+        as_index=False,
+    )
+    means = grouped[[*MEASURED, "test_top5"]].mean()
+    means["test_accuracy_std"] = grouped["test_accuracy"].std()["test_accuracy"]
+    means["seeds"] = grouped["seed"].nunique()["seed"]
+    dense = means[means.method == "baseline"]
+    if len(dense):
+        left = means.macs.where(means.macs > 0)
+        means["compression"] = dense.parameters.iloc[0] / means.nonzero_parameters
+        means["reduction"] = dense.macs.iloc[0] / left
+    return means
+
+
+def intervals(correct: Mapping[tuple, NDArray], confidence: float) -> pd.DataFrame:
+    """An interval of the test accuracy of each network, as `with_bounds` takes them.
+
+    correct: by method, target sparsity, bits per weight and, of packed networks, how many times
+    smaller they were to be: bool [seeds, images].
+    """
+    found = [(key, statistics.accuracy(right, confidence)) for key, right in correct.items()]
+    return pd.DataFrame(
+        [(*key, *(1.0,) * (len(KEYS) - len(key)), one.low, one.high) for key, one in found],
+        columns=[*KEYS, "low", "high"],
+    )
+
+
+def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
+    """The summary with columns `low` and `high`: the ends of the test accuracy's error bars.
+
+    intervals: as `intervals` gives them, low and high as shares. Where it is None or says nothing
+    of a network, the ends are one standard deviation away, and the mean itself where there is one
+    seed.
+    """
+    deviation = summary.test_accuracy_std.fillna(0)
+    low = (summary.test_accuracy - deviation).clip(lower=0)
+    high = (summary.test_accuracy + deviation).clip(upper=1)
+    if intervals is not None:
+        keys = [*KEYS, "layer"]
+        found = summary[keys].merge(intervals.assign(layer="all"), "left", keys)
+        low, high = (
+            pd.Series(found[name].to_numpy(), summary.index).fillna(fallback)
+            for name, fallback in (("low", low), ("high", high))
+        )
+    return summary.assign(low=low, high=high)
+
+
+def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
+    """Test accuracy of a whole-network method at one target sparsity: one number per seed."""
+    chosen = rows[
+        (rows.method == method)
+        & (rows.layer == "all")
+        & ((rows.target_sparsity - sparsity).abs() < 1e-9)
+    ]
+    return chosen.set_index("seed")["test_accuracy"]
+
+
+def spread(mean: float, std: float) -> str:
+    """An accuracy (0…1) in percent, with its standard deviation where there is one."""
+    return f"{100 * mean:.1f}" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def estimate(mean: float, low: float, high: float) -> str:
+    """An accuracy (0…1) in percent, with the ends of its error bar where they are apart."""
+    text = f"{100 * mean:.1f} %"
+    return text if low == high else f"{text} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def network(method: str, weight_bits: int, sparsity: float, times_smaller: float = 1) -> str:
+    """A network in words: "iterative, 80 %", "int8, affine per tensor", "pruned and packed,
+    20 ×".
+    """
+    if method in PACKED:
+        return f"{PACKED[method]}, {times_smaller:g} ×"
+    if weight_bits < 32 and method not in DEPLOYED:
+        return f"int{weight_bits}, {method.replace('_', ' per ')}"
+    name = METHODS[method] if method in METHODS else DEPLOYED[method]
+    return f"{name}, {percent(round(sparsity, 3))}" if sparsity > 0 else name
+
+
+def accuracy(values: pd.Series) -> str:
+    """Accuracies of several seeds (0…1) as "mean ± standard deviation %"."""
+    return spread(values.mean(), values.std()) + " %"
+
+
+def points(share: float) -> str:
+    """A difference of accuracies in points, with its sign: +1.2."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0: no minus before nothing
+
+
+def percent(share: float) -> str:
+    """A share as a percentage without needless digits: 0.8 → 80 %, 0.995 → 99.5 %."""
+    return f"{100 * share:.4g} %"
+
+
+def size(count: float) -> str:
+    """Bytes in binary units, as file managers and the course count them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024 or unit == "MiB":
+            break
+        count /= 1024
+    return f"{count:.4g} {unit}"
+
+
+def factor(value: float) -> str:
+    """How many times less, to three significant digits: 4.93 ×; empty where it is not known."""
+    return "" if pd.isna(value) else f"{value:.3g} ×"
+
+
+def count(number: float) -> str:
+    """A count with thousands set apart."""
+    return f"{number:,.0f}"
+
+
+def times(number: int, what: str) -> str:
+    """A count and its noun: 1 epoch, 5 epochs."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
+def milliseconds(value: float) -> str:
+    """A latency to three significant digits, whatever its size; empty where it is not known."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+class Table(NamedTuple):
+    """headers; rows of as many cells, as text; the first `left` columns are aligned left."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+
+    def markdown(self) -> str:
+        """As a GitHub table."""
+        return markdown(self.headers, self.rows, self.left)
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A GitHub table: the first `left` columns aligned left, the others right."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    align = ["left" if index < left else "right" for index in range(len(headers))]
+    return tabulate(
+        cells, headers, "pipe", colalign=align if cells else None, disable_numparse=True
+    )
+
+
+def sparsest(rows: pd.DataFrame, method: str, max_drop: float) -> float | None:
+    """The largest target sparsity at which the method's mean validation accuracy is within
+    `max_drop` of the baseline's; 0 where it is at none, None where the method was not run.
+    """
+    means = summary(rows[rows.layer == "all"])
+    dense = means[means.method == "baseline"].validation_accuracy.iloc[0]
+    points = means[means.method == method]
+    if points.empty:
+        return None
+    good = points[points.validation_accuracy >= dense - max_drop]
+    return float(good.target_sparsity.max()) if len(good) else 0.0

@@ -1,0 +1,35 @@
+"""How sensitive the network's output is to each weight."""
+
+import torch
+from torch import nn
+
+from stages.lib.evaluation.inference import Samples
+from stages.lib.models import prunable
+
+BATCH = 10
+
+
+def of_logits(
+    model: nn.Module, samples: Samples, count: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """G of every prunable weight, float32, by name: Σ G · (change of the weight)² estimates the
+    squared change of the logits, summed over classes, of one image on average.
+
+    The diagonal of the Gauss-Newton matrix of the logits, from the gradients of their sums with
+    random signs (Hutchinson). Unlike the Fisher information of the predictions it does not vanish
+    where these are certain, as on images that the network was trained on. `count` images are drawn
+    from `samples` (all, where there are fewer). generator: a CPU stream.
+    """
+    weights = list(prunable.weights(model))
+    parameters = [model.get_parameter(name) for name in weights]
+    total = [torch.zeros_like(one) for one in parameters]
+    order = torch.randperm(len(samples.labels), generator=generator)[:count]
+    model.eval()
+    for index in order.split(BATCH):
+        logits = model(samples.normalize(samples.images[index])).float()
+        signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits) * 2 - 1
+        found = torch.autograd.grad((logits * signs).sum(), parameters, allow_unused=True)
+        for squares, gradient in zip(total, found, strict=True):
+            if gradient is not None:
+                squares += gradient**2
+    return {name: one / len(order) for name, one in zip(weights, total, strict=True)}

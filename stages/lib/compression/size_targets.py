@@ -1,0 +1,143 @@
+"""Networks for given sizes of the packed file: pruned, quantized and trained for it, under a budget
+of bytes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from stages.lib.compression import (
+    allocation,
+    batch_norm,
+    folding,
+    packed,
+    quantization_aware,
+    sensitivity,
+)
+from stages.lib.compression.folding import Compact
+from stages.lib.evaluation.context import Context
+from stages.lib.evaluation.inference import Samples
+from stages.lib.models import checkpoints, prunable
+from stages.lib.pruning import masks
+from stages.lib.quantization.linear import Quantized, with_weights
+from stages.lib.quantization.mse_scales import quantize
+from stages.lib.training import loop
+from stages.lib.training.distillation import Distillation
+
+# Pruned alone, each weight that stays has 8 bits; quantized alone, up to as many as it needs.
+PRUNED_BITS = (8,)
+QUANTIZED_BITS = (2, 3, 4, 5, 6, 7, 8)
+# Batches of training images that batch norm's statistics are taken from at the end.
+NORM_BATCHES = 10
+# Images that tell whether a compacted network computes the same.
+CHECK_IMAGES = 16
+# Codes change a little after the plan stands still, and so do their bytes.
+MARGIN = 0.98
+
+
+class Arm(NamedTuple):
+    """method: what its rows are called; the sparsities and bits that a layer may have."""
+
+    method: str
+    sparsities: tuple[float, ...]
+    bits: tuple[int, ...]
+
+
+def arms(names: Sequence[str], bits: Sequence[int]) -> list[Arm]:
+    """The arms that params name, in the order of the params."""
+    known = {
+        "both": Arm("packed", allocation.SPARSITIES, tuple(bits)),
+        "pruned": Arm("packed_pruned", allocation.SPARSITIES, PRUNED_BITS),
+        "quantized": Arm("packed_quantized", (0.0,), QUANTIZED_BITS),
+    }
+    return [known[name] for name in names]
+
+
+class Size(NamedTuple):
+    """times_smaller: than the dense network's file, as asked for; epochs: of training until there,
+    those of larger sizes included; network: for the packed file.
+    """
+
+    times_smaller: float
+    epochs: int
+    network: Compact
+
+
+def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: torch.Tensor) -> int:
+    """What a packed file of this network takes besides its codes: scales, norms, biases, header.
+
+    batch: some normalised images.
+    """
+    quantized = {
+        name: quantize(weight, bits, granularity)
+        for name, weight in prunable.weights(model).items()
+    }
+    small = folding.compacted(model, quantized, batch)
+    empty = {name: one._replace(Q=torch.zeros_like(one.Q)) for name, one in small.quantized.items()}
+    return len(packed.pack(small.model, empty))
+
+
+def _finished(
+    model: nn.Module, quantized: Mapping[str, Quantized], train: Samples, stream: torch.Generator
+) -> Compact:
+    """The trained network as it is packed: batch norms fitted to the quantized weights."""
+    order = torch.randperm(len(train.labels), generator=stream)
+    chosen = order[: NORM_BATCHES * train.batch_size].split(train.batch_size)
+    fitted = batch_norm.reestimated(
+        with_weights(model, quantized), (train.normalize(train.images[index]) for index in chosen)
+    )
+    return folding.compacted(
+        fitted, quantized, train.normalize(train.images[chosen[0][:CHECK_IMAGES]])
+    )
+
+
+def sizes(context: Context, arm: Arm) -> Iterator[Size]:
+    """The network for each of compress.times_smaller that the arm can reach, in order; each goes on
+    from the one before. The baseline is the teacher.
+    """
+    options, teacher, train = context.params.compress, context.baseline, context.data.train
+    dense = checkpoints.serialized_bytes(teacher)
+    some = train.normalize(train.images[:CHECK_IMAGES])
+    model, epochs = teacher, 0
+    begin = dict.fromkeys(prunable.weights(model), 0.0)
+    for factor in options.times_smaller:
+        stream = context.generator(f"{arm.method} {factor:g}")
+        budget = MARGIN * dense / factor - bytes_beside_codes(
+            model, max(arm.bits), options.granularity, some
+        )
+        damage = sensitivity.of_logits(model, train, options.sensitivity_images, stream)
+
+        def plan(
+            weights: Mapping[str, torch.Tensor], damage=damage, budget=budget
+        ) -> dict[str, allocation.Choice]:
+            layers = {
+                name: allocation.choices(
+                    weight, damage[name], arm.sparsities, arm.bits, options.granularity
+                )
+                for name, weight in weights.items()
+            }
+            return allocation.allocate(layers, budget)
+
+        first = plan(prunable.weights(model))
+        if sum(one.size for one in first.values()) > budget:
+            return
+        scheme = quantization_aware.QuantizationAware(plan, begin, options.granularity, first)
+        model, _ = loop.fit(
+            model,
+            context.data,
+            context.params.training,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            generator=stream,
+            precision=context.precision,
+            scheme=scheme,
+            loss=Distillation(teacher, options.distillation, options.temperature),
+            label=context.name,
+        )
+        masks.apply_(model, scheme.kept)
+        epochs += options.epochs
+        quantized = scheme.quantized(model)
+        begin = {name: float((one.Q == 0).double().mean()) for name, one in quantized.items()}
+        yield Size(factor, epochs, _finished(model, quantized, train, stream))

@@ -1,0 +1,79 @@
+"""What a network takes in every form in which it can be stored, in bytes."""
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors.torch import save
+from torch import nn
+
+from stages.lib.compression import entropy
+from stages.lib.core import paths
+from stages.lib.models import checkpoints, prunable
+from stages.lib.quantization.linear import Quantized
+
+FLOAT_BITS = 32
+SCALE_BYTES = 4
+# Name, sizes and checksum of one file in a zip archive: local header, central directory and end.
+ZIP_FRAME = 30 + 46 + 22
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes. dense: the plain float32 file, zeros and all; nonzeros: the values that are not zero,
+    as if their places were free; index_value: with the place of each; entropy: the Shannon bound:
+    of quantized weights n · H of their integers, of others n · H of which ones are zero, and the
+    nonzero values as they are; zipped: the plain float32 file in a zip archive (DEFLATE).
+
+    Biases, norms and scales are counted raw in all but the first and the last.
+    """
+
+    dense: int
+    nonzeros: int
+    index_value: int
+    entropy: int
+    zipped: int
+
+
+def zip_bytes(data: bytes, name: str) -> int:
+    """The size of a zip archive that holds this one file, deflated."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return len(packer.compress(data)) + len(packer.flush()) + ZIP_FRAME + 2 * len(name)
+
+
+def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Sizes:
+    """The sizes of a network with these integer weights, of `bits` each; of a float32 network
+    where there are none.
+    """
+    state = checkpoints.tensors_of(model)
+    plain = save(state)
+    weights = prunable.weights(model)
+    raw = sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in state.items()
+        if name not in weights and name not in quantized
+    )
+    nonzeros = index_value = bound = 0.0
+    for name in weights:
+        parts = quantized.get(name)
+        if parts is None:
+            values, width = state[name].detach().cpu().numpy(), FLOAT_BITS
+            mask = entropy.bound_bits((values != 0).astype(np.int8))
+            bound += mask + entropy.nonzero_bits(values, width)
+        else:
+            width = min(bits, 8 * parts.Q.element_size())
+            bound += entropy.bound_bits(parts.Q.numpy())
+            # Zero is the integer Z.
+            values = (parts.Q.int() - parts.Z.reshape(-1, *(1,) * (parts.Q.dim() - 1))).numpy()
+            raw += parts.S.numel() * SCALE_BYTES
+        nonzeros += entropy.nonzero_bits(values, width)
+        index_value += entropy.index_value_bits(values, width)
+    return Sizes(
+        dense=checkpoints.serialized_bytes(model),
+        nonzeros=raw + math.ceil(nonzeros / 8),
+        index_value=raw + math.ceil(index_value / 8),
+        entropy=raw + math.ceil(bound / 8),
+        zipped=zip_bytes(plain, paths.MODEL),
+    )

@@ -1,0 +1,184 @@
+"""The user's own network: `path/to/file.py:factory`, found, fingerprinted, loaded and called."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.lib.core.errors import UserError
+
+
+def is_own(name: str) -> bool:
+    """Whether a `model.name` names a file of the user's rather than a network of the catalogue."""
+    file, colon, factory = name.rpartition(":")
+    return bool(colon) and file.endswith(".py") and factory.isidentifier()
+
+
+def split(name: str) -> tuple[Path, str]:
+    """The file and the factory of `path/to/file.py:factory`."""
+    file, _, factory = name.rpartition(":")
+    return Path(file), factory
+
+
+def must_exist(name: str) -> Path:
+    """The file of `path/to/file.py:factory`; UserError where it is missing."""
+    file, _ = split(name)
+    if not file.is_file():
+        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
+    return file
+
+
+def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
+    """Modules and packages within `folder` that `file`, somewhere in it, imports, as files."""
+    names: set[tuple[str, ...]] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = file.relative_to(folder).parts[: -node.level] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            names |= {base, *((*base, alias.name) for alias in node.names)}
+    candidates = set()
+    for parts in names:
+        # Importing a.b.c runs a/__init__.py and a/b/__init__.py as well.
+        for end in range(1, len(parts) + 1):
+            stem = folder.joinpath(*parts[:end])
+            candidates |= {stem.with_name(f"{stem.name}.py"), stem / "__init__.py"}
+    return {candidate for candidate in candidates if candidate.is_file()}
+
+
+def fingerprint(name: str) -> str | None:
+    """SHA-256 over the file and whatever it imports from its own folder; None where it is missing.
+
+    Reads, and runs nothing.
+    """
+    start, _ = split(name)
+    if not start.is_file():
+        return None
+    reached: dict[str, bytes] = {}
+    waiting = [start]
+    while waiting:
+        file = waiting.pop()
+        key = file.relative_to(start.parent).as_posix()
+        if key in reached:
+            continue
+        reached[key] = file.read_bytes()
+        try:
+            waiting += _imported(file, ast.parse(reached[key]), start.parent)
+        except (SyntaxError, ValueError):  # loading it will say so, with the line
+            continue
+    digest = hashlib.sha256()
+    for key in sorted(reached):
+        digest.update(f"{key} {len(reached[key])}\n".encode() + reached[key])
+    return digest.hexdigest()
+
+
+def _blame(file: Path, error: BaseException) -> str:
+    """The last line of the user's own code in a traceback, and what was raised there."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = Path(error.filename)
+        if place.is_relative_to(Path.cwd()):
+            place = place.relative_to(Path.cwd())
+        return f"{place}, line {error.lineno}: {error.msg}"
+    lines = [
+        f"{file}, line {frame.lineno}: "
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == file.resolve()
+    ]
+    text = str(error).splitlines()[0] if str(error) else "no message"
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = "; install it in this environment, or put it beside the file"
+    return f"{lines[-1] if lines else f'{file}: '}{type(error).__name__}: {text}{hint}"
+
+
+# The names of the modules that each folder of the user's has brought in.
+_brought: dict[Path, set[str]] = {}
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The modules in `folder` can be imported; those of another folder, which may bear the same
+    names, are forgotten.
+    """
+    for other in _brought.keys() - {folder}:
+        for name in _brought.pop(other):
+            sys.modules.pop(name, None)
+    before, path = set(sys.modules), list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).is_relative_to(folder):
+                _brought.setdefault(folder, set()).add(name)
+
+
+def _load(name: str) -> Any:
+    file, factory = split(name)
+    # Dataclasses look their module up by its name, and files of two folders may share a stem.
+    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"own_{file.stem}_{digest}", file.resolve())
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+        del sys.modules[spec.name]
+        raise UserError(f"model.name: {_blame(file, error)}") from None
+    found = getattr(module, factory, None)
+    if not callable(found):
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise UserError(
+            f"model.name: {file} has nothing to call by the name {factory};"
+            f" it has {', '.join(known) or 'no function'}"
+        )
+    return found
+
+
+def call(name: str, offered: Mapping[str, Any]) -> Any:
+    """What the factory returns, given those of the `offered` keywords that it takes. The file's
+    folder is importable while the file and the factory run.
+
+    UserError where the file or the factory is missing, or, with the line of the user's file, where
+    either raises.
+    """
+    file = must_exist(name)
+    with _importable(file.resolve().parent):
+        factory = _load(name)
+        try:
+            takes = tuple(inspect.signature(factory).parameters.values())
+        except (TypeError, ValueError):
+            takes = ()
+        everything = any(one.kind is one.VAR_KEYWORD for one in takes)
+        named = {
+            one.name for one in takes if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        }
+        wanted = {key: value for key, value in offered.items() if everything or key in named}
+        try:
+            return factory(**wanted)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+            given = ", ".join(f"{key}={value}" for key, value in wanted.items())
+            missing = [
+                one.name
+                for one in takes
+                if one.name in named and one.default is one.empty and one.name not in offered
+            ]
+            hint = (
+                f"; a factory is given those of {', '.join(offered)} that it names"
+                if missing
+                else ""
+            )
+            raise UserError(f"model.name: {name}({given}): {_blame(file, error)}{hint}") from None

@@ -1,0 +1,158 @@
+"""What machine this is, found out without importing torch.
+
+The CUDA driver is asked through ctypes, as it respects CUDA_VISIBLE_DEVICES and tells in a
+tenth of a second what `import torch` needs two for.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from stages.lib.core.errors import UserError
+
+# The instruction sets that change how fast a network runs; the other flags vary between
+# kernels on one machine and would make the same machine look new.
+_X86_ISA = re.compile(r"avx\w*|amx\w*|fma\w*|f16c|sse4_[12]")
+_ARM_ISA = re.compile(r"asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?")
+MACHINE = ("system", "machine", "cpu", "isa", "cores", "gpus")
+SOFTWARE = ("python", "torch", "torchvision")
+KEYS = (*MACHINE, *SOFTWARE)
+# Instructions that multiply numbers of 16 bits; f16c and avx512f only convert them.
+HALF_INSTRUCTIONS = {
+    "float16": {"avx512_fp16", "amx_fp16", "fp16", "fphp", "asimdhp"},
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
+}
+# x86 instructions that add products of eight bits in thirty-two.
+WIDE_INT8_SUMS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}
+# What decides the speed of int8 kernels, and of float32 and bfloat16 beside them.
+KERNEL_ISA = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "avx512_bf16",
+    "amx_bf16", "asimd", "asimddp", "dotprod", "i8mm", "bf16", "sve", "sme",
+)  # fmt: skip
+_APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
+
+
+@cache
+def cuda_devices() -> tuple[str, ...]:
+    """Names of the CUDA devices this process may use; empty where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    names = []
+    for index in range(count.value):
+        device = ctypes.c_int()
+        name = ctypes.create_string_buffer(256)
+        if driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+            driver.cuDeviceGetName(name, len(name), device)
+            names.append(name.value.decode(errors="replace"))
+    return tuple(names)
+
+
+def _sysctl(key: str) -> str:
+    try:
+        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
+    """CPU model and its sorted arithmetic instruction sets, out of /proc/cpuinfo's text."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip().lower(), value.strip())
+    # Apart, as x86's sme is memory encryption.
+    isa, flags = (
+        (_X86_ISA, fields["flags"]) if "flags" in fields else (_ARM_ISA, fields.get("features", ""))
+    )
+    model = fields.get("model name") or fields.get("cpu part", "")
+    return model, sorted({flag for flag in flags.split() if isa.fullmatch(flag)})
+
+
+def _cpu() -> tuple[str, list[str]]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model, flags = parse_cpuinfo(cpuinfo.read_text(errors="replace"))
+    else:
+        model = _sysctl("machdep.cpu.brand_string")
+        flags = sorted(
+            name.lower()
+            for name in _APPLE_FEATURES
+            if _sysctl(f"hw.optional.arm.FEAT_{name}") == "1"
+        )
+    return model or platform.processor() or platform.machine(), flags
+
+
+def native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 by itself, in a way that torch's wheels use.
+
+    Apple's chips have the instructions, but torch's CPU kernels for macOS do not use them.
+    """
+    native = HALF_INSTRUCTIONS["bfloat16"]
+    return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
+
+
+def int8_saturates(machine: str, isa: Sequence[str]) -> bool:
+    """Whether int8 kernels of this CPU add two products of eight bits in sixteen: on x86 without
+    VNNI or AMX, uint8 × int8 then saturates above 32767 (255 × 127 × 2 = 64770), silently.
+
+    machine, isa: as `describe` has them. Seven-bit weights stay below (255 × 64 × 2 = 32640).
+    """
+    if machine.lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    return WIDE_INT8_SUMS.isdisjoint(isa)
+
+
+def kernel_isa(isa: Sequence[str]) -> str:
+    """The instruction sets of `isa` that kernels choose by, in words of a line: "avx2 avx512f"."""
+    return " ".join(name for name in KERNEL_ISA if name in isa)
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A description that `describe` gave, from its file. UserError where it is missing or torn."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or set(found) != set(KEYS):
+        raise UserError(f"{path}: not a description of a machine; run `dvc repro probe_hardware`")
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """The machine as far as it decides latencies: system, CPU, instruction sets, cores, GPUs,
+    torch.
+    """
+    model, flags = _cpu()
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": model,
+        "isa": flags,
+        "cores": cores(),
+        "gpus": list(cuda_devices()),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "torchvision": metadata.version("torchvision"),
+    }

@@ -1,0 +1,122 @@
+"""Every path of the project. Stages run from the repository's root, so paths are relative to it."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
+REQUIREMENTS = Path("requirements.txt")
+PREPARED = Path("data/prepared")
+ARTIFACTS = Path("artifacts")
+HARDWARE = ARTIFACTS / "hardware.json"
+DEPLOY = ARTIFACTS / "deploy"
+INPUT_DATA = ARTIFACTS / "inputs/data.json"
+INPUT_MODEL = ARTIFACTS / "inputs/model.json"
+
+REPORTS = Path("reports")
+REPORT_PAGE = REPORTS / "report.md"
+REPORT_SITE = REPORTS / "index.html"
+METRICS = REPORTS / "metrics.json"
+FINDINGS = REPORTS / "findings.json"
+FIGURES = REPORTS / "figures"
+PLOTS = REPORTS / "plots"
+RUNS = REPORTS / "runs"
+
+ROWS = "rows.csv"
+PREDICTIONS = "predictions.safetensors"
+MODEL = "model.safetensors"
+LEARNING_CURVE = "learning_curve.csv"
+BEST_TRADEOFF = "best_tradeoff.csv"
+LAYERS = "layers.csv"
+QUANTIZED_LAYERS = "layers.csv"
+FILTERS = "filters.csv"
+AGREEMENT = "agreement.csv"
+QUANTIZATION_PLOT = "quantization.csv"
+META = "meta.json"
+MANIFEST = "run.json"
+MODEL_CARD = "model_card.json"
+SAFETENSORS = ".safetensors"
+PACKED = ".packed"
+ONNX = ".onnx"
+WEIGHTS = (SAFETENSORS, ".pt", ".pth")
+# Beside the module that renders them.
+SITE_TEMPLATE = "page.html"
+SITE_STYLE = "page.css"
+SITE_SCRIPT = "page.js"
+STAGED_IMAGES = "images.staged"
+
+
+def stage_directory(stage: str, seed: int | None = None) -> Path:
+    """Where a stage leaves its outputs: `artifacts/STAGE`, and `/seed-N` below it for a per-seed
+    stage.
+    """
+    directory = ARTIFACTS / stage
+    return directory if seed is None else directory / f"seed-{seed}"
+
+
+def reported(file: Path) -> Path:
+    """Where the report keeps its copy of a stage's table: `reports/runs/STAGE/seed-N/rows.csv`."""
+    return RUNS / file.relative_to(ARTIFACTS)
+
+
+def baseline(seed: int) -> Path:
+    """The dense network of a seed."""
+    return stage_directory("train_baseline", seed) / MODEL
+
+
+def array_name(part: str, kind: str) -> str:
+    """File name of a prepared array: `train_images.npy`."""
+    return f"{part}_{kind}.npy"
+
+
+def table_name(name: str) -> str:
+    """File name of a table in reports/: `global.csv`."""
+    return f"{name}.csv"
+
+
+def picture_name(name: str) -> str:
+    """File name of a picture: `accuracy.svg`."""
+    return f"{name}.svg"
+
+
+def model_name(method: str, sparsity: float) -> str:
+    """File name of a kept model, unique within its stage: `global-0.95.safetensors`."""
+    return f"{method}-{sparsity:g}.safetensors"
+
+
+def onnx_name(method: str, sparsity: float) -> str:
+    """File name of an ONNX network: `onnx_float32.onnx`, `onnx_finetune_int8-0.98.onnx`."""
+    return f"{method}-{sparsity:g}.onnx" if sparsity else f"{method}.onnx"
+
+
+def prediction_name(
+    method: str, target_sparsity: float, weight_bits: int = 32, times_smaller: float = 1.0
+) -> str:
+    """Under what a network's test predictions are stored: `global-0.8`, `affine_tensor-8bit`,
+    `onnx_finetune_int8-0.98-8bit`, `packed-20x`.
+    """
+    if times_smaller != 1:
+        return f"{method}-{times_smaller:g}x"
+    if weight_bits == 32:
+        return f"{method}-{target_sparsity:g}"
+    sparsity = f"-{target_sparsity:g}" if target_sparsity else ""
+    return f"{method}{sparsity}-{weight_bits}bit"
+
+
+def deployed_name(role: str, source: Path) -> str:
+    """File name of what is deployed in a role, a copy of `source`: `smallest.packed`."""
+    return f"{role}{source.suffix}"
+
+
+def packed_name(method: str, times_smaller: float) -> str:
+    """File name of a packed network: `packed-20x.packed`."""
+    return f"{method}-{times_smaller:g}x.packed"
+
+
+def quantized_name(method: str, bits: int) -> str:
+    """File name of a network with integer weights: `affine_channel-8bit.safetensors`."""
+    return f"{method}-{bits}bit.safetensors"
+
+
+def package_directory() -> Path:
+    """The sizes of every file and what was selected."""
+    return stage_directory("package")

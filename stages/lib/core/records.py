@@ -1,0 +1,142 @@
+"""The one row shape: what every pruning and quantizing stage says about a network. Beside it, the
+columns of the few tables that say something else.
+
+Accuracies and sparsities are shares (0…1) rounded to six digits; sizes are bytes; an empty cell is
+None. A column that is not here is an error, in a row to be written as in a table to be read.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from stages.lib.core import outputs
+from stages.lib.core.errors import UserError
+
+# What a row's `layer` says where it is about the whole network.
+ALL_LAYERS = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """seed; method; layer: a layer's name or "all"; weight_bits: 32 where nothing was quantized;
+    target_sparsity asked for and sparsity reached, both shares of the baseline's prunable
+    weights; times_smaller: how many times smaller than the dense float32 file a packed one was to
+    be, 1 where nothing was asked for; parameters and nonzero_parameters, batch norm's and biases
+    too; macs with a nonzero weight, for one image; extra_epochs of training spent after
+    the baseline; accuracies, top-1; bytes_on_disk of the model's file; test_top5: top-5 accuracy
+    where there are 20 classes or more, else None; model: the file's path where it is kept, else
+    empty.
+    """
+
+    seed: int
+    method: str
+    layer: str
+    weight_bits: int
+    target_sparsity: float
+    sparsity: float
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    extra_epochs: int
+    validation_accuracy: float
+    test_accuracy: float
+    bytes_on_disk: int
+    test_top5: float | None = None
+    times_smaller: float = 1.0
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "target_sparsity",
+            "sparsity",
+            "validation_accuracy",
+            "test_accuracy",
+        ):
+            object.__setattr__(self, name, round(float(getattr(self, name)), 6))
+        if self.test_top5 is not None:
+            object.__setattr__(self, "test_top5", round(float(self.test_top5), 6))
+
+
+# The other tables, by what a line of them is about.
+EPOCH = ("epoch", "learning_rate", "train_loss", "train_accuracy", "validation_accuracy")
+BEST_SPARSITY = ("seed", "layer", "sparsity", "validation_accuracy")
+QUANTIZED_LAYER = (
+    "seed", "layer", "scheme", "granularity", "bits", "scale_least", "scale_most",
+    "zero_point_least", "zero_point_most", "mse", "theory", "ratio",
+)  # fmt: skip
+# The parameters of the network: what pruning single weights may touch, and what it leaves alone.
+LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
+# Why a layer keeps its filters; coupled_with: names of layers, set apart by spaces.
+PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
+FORMAT = (
+    "network", "image_shape", "device", "dtype", "batch_size", "parameters", "bytes_on_disk",
+    "tensor_bytes", "threads", "accuracy", "agreement", "agreement_images", "latency_ms",
+    "latency_iqr_ms", "runs", "peak_memory_bytes", "note",
+)  # fmt: skip
+# An ONNX file's logits beside those of the same network in torch, on the test images.
+AGREEMENT = (
+    "seed", "method", "target_sparsity", "weight_bits", "images", "largest_difference",
+    "largest_logit", "agreement", "model",
+)  # fmt: skip
+# engine: what executes the network; isa: the instructions that decide how fast int8 is; note: why
+# there is no latency.
+LATENCY = (
+    "seed", "method", "engine", "target_sparsity", "weight_bits", "device", "batch_size", "threads",
+    "isa", "latency_ms", "latency_iqr_ms", "repetitions", "model", "note",
+)  # fmt: skip
+# What a kept network takes in every form; file_bytes: of the file that is kept.
+FILE_SIZE = (
+    "seed", "method", "target_sparsity", "weight_bits", "times_smaller", "dense_bytes",
+    "nonzero_bytes", "index_value_bytes", "entropy_bytes", "zip_bytes", "file_bytes", "model",
+)  # fmt: skip
+
+REMEDY = "delete it and run `dvc repro`"
+COLUMNS = {field.name: field.type for field in fields(Row)}
+
+
+def _share_or_none(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+PARSERS = {name: _share_or_none if kind == float | None else kind for name, kind in COLUMNS.items()}
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Writes rows as CSV, in the order given."""
+    outputs.write_csv(path, list(COLUMNS), (asdict(row) for row in rows))
+
+
+def table_text(path: Path) -> str:
+    """The text of a CSV of `outputs.write_csv`. UserError where it is missing or cut short."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro`") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path}: not a readable table; {REMEDY}") from None
+    if not text.endswith("\n"):
+        raise UserError(f"{path}: cut short; {REMEDY}")
+    return text
+
+
+def check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """UserError, naming the file and the odd columns, where a table is not the one wanted."""
+    if list(found) != list(wanted):
+        odd = sorted(set(found) ^ set(wanted)) or ["another order"]
+        raise UserError(f"{path}: not the columns of this table ({', '.join(odd)}); {REMEDY}")
+
+
+def read(path: Path) -> list[Row]:
+    """Reads rows back. UserError, naming the file and line, where a column or a value is off."""
+    reader = csv.DictReader(table_text(path).splitlines())
+    check_columns(path, reader.fieldnames or [], list(COLUMNS))
+    rows = []
+    for line in reader:
+        try:
+            if None in line or None in line.values():
+                raise ValueError("more or fewer cells than columns")
+            rows.append(Row(**{name: parse(line[name]) for name, parse in PARSERS.items()}))
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: line {reader.line_num} is not a row; {REMEDY}") from None
+    return rows

@@ -1,0 +1,212 @@
+"""One image file to one uint8 array, whatever its format, size and mode.
+
+An image is turned upright (EXIF), brought to 8 bits a channel, resized so that its shorter side
+has the size asked for, cut to the square in its centre, and laid on white where it is transparent.
+Colour profiles are not applied; of an animation the first frame counts.
+"""
+
+import logging
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Condition
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stages.lib.core.errors import UserError
+from stages.lib.data.listing import printable
+
+SMALLEST, LARGEST = 8, 1024
+# A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at the most.
+MOST_PIXELS = 2**26
+_BAND_PIXELS = 2**18
+
+# Modes whose pixels cannot be interpolated, and what they become first.
+_PLAIN = {
+    "1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "HSV": "RGB",
+    "YCbCr": "RGB",
+}  # fmt: skip
+
+
+class UnreadableError(Exception):
+    """A file that gives no image; its text is the reason."""
+
+
+class _Budget:
+    """So many pixels may be in decoding at once, over all threads."""
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+_BUDGET = _Budget(MOST_PIXELS)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Readies Pillow for threads that decode, and keeps its warnings off stderr meanwhile."""
+    # Threads that find it half done would take a known format for an unknown one.
+    Image.init()
+    log, limit = logging.getLogger("PIL"), Image.MAX_IMAGE_PIXELS
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is asked for instead
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _from_16_bits(levels: np.ndarray) -> np.ndarray:
+    return np.rint(levels / 257)
+
+
+def _from_floats(levels: np.ndarray) -> np.ndarray:
+    if not (levels.min() >= 0 and levels.max() <= 1):
+        raise UnreadableError("floating-point pixels that are not all within 0…1")
+    return np.rint(levels * 255)
+
+
+def _by_bands(image: Image.Image, levels_of: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """A grey image with other levels, a band of rows at a time: wide numbers are never held
+    for the whole of it.
+    """
+    levels = np.empty((image.height, image.width), np.uint8)
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        band = np.asarray(image.crop((0, top, image.width, bottom)))
+        levels[top:bottom] = levels_of(band)
+    return Image.fromarray(levels)
+
+
+def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
+    """The image in a mode of 8 bits a channel that can be resized: L, LA, RGB, RGBA or CMYK.
+
+    16-bit greys are scaled by 255/65535, floats in 0…1 by 255. Raises UnreadableError where the
+    range of the numbers is not known.
+    """
+    mode = image.mode
+    if mode in ("1", "L", "P", "RGB") and "transparency" in image.info:
+        return image.convert("RGBA")
+    # Pillow's reader of PGM files spreads what is deeper than 8 bits over 16.
+    if mode.startswith("I;16") or (mode == "I" and file_format == "PPM"):
+        return _by_bands(image, _from_16_bits)
+    if mode == "F":
+        return _by_bands(image, _from_floats)
+    if mode == "I":
+        raise UnreadableError("32-bit pixels, of which the range is not known")
+    if mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    if mode not in _PLAIN:
+        raise UnreadableError(f"pixels in mode {mode}, which cannot be brought to grey or RGB")
+    return image.convert(_PLAIN[mode])
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side resized to `size` pixels (bicubic, antialiased), the centre square kept."""
+    if image.size == (size, size):
+        return image
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def to_array(image: Image.Image, mode: str) -> np.ndarray:
+    """An 8-bit image in `mode` (L or RGB), on white where it is transparent.
+
+    Returns uint8 [1 or 3, height, width].
+    """
+    if image.mode in ("LA", "RGBA"):
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    pixels = np.asarray(image.convert(mode))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image) -> None:
+    # A broken EXIF block, which raises about anything, makes no broken image.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _finished(image: Image.Image, size: int | None, mode: str) -> np.ndarray:
+    file_format = image.format
+    image.load()
+    _upright(image)
+    plain = eight_bits(image, file_format)
+    return to_array(plain if size is None else square(plain, size), mode)
+
+
+def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError("not a regular file")
+    if status.st_size == 0:
+        raise UnreadableError("an empty file")
+    with path.open("rb") as file:
+        image = Image.open(file)
+        if size is None and max(image.size) > LARGEST:
+            raise UserError(
+                f"data.image_size: auto, but {printable(str(path))} has"
+                f" {image.width}×{image.height} pixels; allowed: at most {LARGEST} a side, or a"
+                " number for data.image_size"
+            )
+        whole = image.width * image.height
+        if size is not None:
+            # A JPEG is decoded at an eighth, a quarter or half of its size where that is enough.
+            image.draft(None, (2 * size, 2 * size))
+        # A progressive one is held whole all the same.
+        progressive = "progressive" in image.info
+        pixels = whole if progressive else image.width * image.height
+        if pixels > MOST_PIXELS:
+            raise UnreadableError(
+                f"{whole / 1e6:.0f} million pixels; at most {MOST_PIXELS / 1e6:.0f}"
+            )
+        with _BUDGET.of(pixels):
+            found = _finished(image, size, mode)
+            del image  # before another thread may begin with as large a one
+            return found
+
+
+def decode(path: Path, size: int | None, mode: str) -> np.ndarray:
+    """The image in a file as uint8 [channels, height, width]; mode L gives 1 channel, RGB 3.
+
+    size: pixels a side of the square; None keeps the image's own size. Raises UnreadableError with
+    the reason, and UserError for an image too large to keep its size.
+    """
+    try:
+        return _open(path, size, mode)
+    except (UnreadableError, UserError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableError("not an image, or in a format that Pillow does not read") from None
+    except FileNotFoundError:
+        raise UnreadableError(
+            "a link that leads nowhere" if path.is_symlink() else "gone"
+        ) from None
+    except Exception as error:  # noqa: BLE001  a damaged file makes Pillow raise about anything
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise UnreadableError(" ".join(reason.split()) or type(error).__name__) from None

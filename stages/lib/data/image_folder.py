@@ -1,0 +1,214 @@
+"""A person's folder of images: ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*."""
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.lib.core.errors import UserError
+from stages.lib.data import listing
+from stages.lib.data.listing import printable
+
+SHOWN = 20
+
+
+class Listing(NamedTuple):
+    """files: paths relative to the root, those of a test/ folder last; labels: int64 [n].
+
+    own_test: how many of the files are of a test/ folder. notes: what a person should know.
+    """
+
+    files: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    own_test: int
+    notes: list[str]
+
+
+def some(names: Iterable[str]) -> str:
+    """Names for a line of text: the first few, and how many more."""
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(printable, names[:5])) + more
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the other things in a folder."""
+    folders, others = [], []
+    for entry in listing.visible(folder):
+        (folders if listing.is_folder(entry) else others).append(entry.name)
+    for name in others:
+        if (folder / name).is_symlink() and not (folder / name).is_file():
+            raise UserError(
+                f"data.root: {printable(str(folder / name))} is a link that leads nowhere or to"
+                " itself; remove or mend it"
+            )
+    return folders, others
+
+
+def _parts(root: Path, folders: list[str]) -> list[str]:
+    """["train", "test"] where that is the layout, [] where the folders are classes."""
+    by_name = {name.lower(): name for name in folders}
+    if not {"train", "test"} & set(by_name):
+        return []
+    # A class may be called train, as in car, bus, train: then it has no folders inside.
+    layered = any(
+        _entries(root / by_name[part])[0] for part in ("train", "test") if part in by_name
+    )
+    if {"train", "test"} <= set(by_name):
+        if not layered:
+            raise UserError(
+                f"data.root: train/ and test/ in {root} hold no class folders; put each class in"
+                " a folder of its own: train/CLASS/* and test/CLASS/*"
+            )
+        others = [name for name in folders if name.lower() not in ("train", "test")]
+        if others:
+            raise UserError(
+                f"data.root: {root} has train/, test/ and also {some(others)}; move that"
+                " elsewhere, or its images into train/, out of which validation is taken"
+            )
+        return [by_name["train"], by_name["test"]]
+    if layered:
+        there, missing = ("train", "test") if "train" in by_name else ("test", "train")
+        raise UserError(
+            f"data.root: {root} has {there}/ with folders inside, but no {missing}/; add it, or"
+            " put the class folders alone in data.root and they are split"
+        )
+    return []
+
+
+def _refuse_twins(places: Iterable[str]) -> None:
+    """UserError where two names, without what is before the last /, differ in case alone."""
+    seen: dict[str, str] = {}
+    for place in places:
+        name = place.rpartition("/")[2]
+        # The same letters may be one character or two (é), and look alike all the same.
+        key = unicodedata.normalize("NFC", name).casefold()
+        other = seen.setdefault(key, place)
+        if other.rpartition("/")[2] != name:
+            raise UserError(
+                f"data.root: {printable(other)} and {printable(place)} are the same class in"
+                " different spelling; give them one name"
+            )
+
+
+def _refuse_missing(parts: list[str], classes: dict[str, list[str]]) -> None:
+    train, test = parts
+    for here, there in ((train, test), (test, train)):
+        missing = [name for name in classes[here] if name not in classes[there]]
+        if missing:
+            raise UserError(
+                f"data.root: classes of {here}/ that are missing from {there}/: {some(missing)};"
+                " each class needs a folder in both"
+            )
+
+
+def _files(root: Path, place: str) -> list[str]:
+    """Paths, relative to the root, of all files below one class folder."""
+
+    def stop(path: str, reason: str) -> None:
+        raise UserError(
+            f"data.root: {printable(str(root / place / path))}: {reason}; remove or mend it"
+        )
+
+    return [
+        f"{place}/{path}"
+        for path, _ in listing.walk(root / place, on_trouble=stop)
+        if not path.endswith("/")
+    ]
+
+
+def list_images(root: Path) -> Listing:
+    """Every file of every class, in an order that depends on the names alone; none is opened.
+
+    Raises UserError where the folder is missing or its layout is not one of the two: no class
+    folders, a single class, classes without a file, the same class in different case, classes
+    missing from train/ or test/, links that lead back.
+    """
+    if not root.exists():
+        raise UserError(
+            f"data.root: {root} is not there; put the images in {os.path.abspath(root)}/CLASS/, or"  # noqa: PTH100  a link stays as it was typed
+            " set data.root to where they are"
+        )
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} is a file; allowed: a folder of class folders")
+    folders, loose = _entries(root)
+    _refuse_twins(folders)
+    parts = _parts(root, folders)
+    classes: dict[str, list[str]] = {}
+    for part in parts or [""]:
+        classes[part], beside = _entries(root / part)
+        loose = loose + [f"{part}/{name}" for name in beside if part]
+    places = [f"{part}/{name}" if part else name for part in classes for name in classes[part]]
+    _refuse_twins(places)
+    if parts:
+        _refuse_missing(parts, classes)
+    names = classes[parts[0] if parts else ""]
+    if len(names) < 2:
+        found = f"a single class folder ({printable(names[0])})" if names else "no class folders"
+        raise UserError(
+            f"data.root: {root} has {found}; allowed: at least two, each with its images inside"
+        )
+    files, labels, empty = [], [], []
+    own_test = 0
+    for place in places:
+        found = _files(root, place)
+        files += found
+        labels.append(np.full(len(found), len(labels) % len(names)))
+        if parts and place.startswith(f"{parts[1]}/"):
+            own_test += len(found)
+        if not found:
+            empty.append(place)
+    if empty:
+        raise UserError(
+            f"data.root: {root} has class folders without a file: {some(empty)}; fill or remove"
+            " them"
+        )
+    notes = []
+    if loose:
+        notes.append(f"data.root: files beside the class folders are not read: {some(loose)}")
+    shown = [printable(name) for name in names]
+    return Listing(files, np.concatenate(labels).astype(np.int64), shown, own_test, notes)
+
+
+def refuse_unreadable(listed: Listing, root: Path, reasons: dict[int, str], most: int) -> None:
+    """UserError where more than `most` files cannot be read (each with its reason), or where
+    that leaves a class with nothing.
+
+    reasons: by the file's index.
+    """
+    if len(reasons) > most:
+        lines = [
+            f"data.root: {len(reasons)} of {len(listed.files)} files in {root} cannot be read as"
+            f" images; mend or remove them, or raise data.max_unreadable (now {most})"
+        ]
+        lines += described(listed, reasons)
+        raise UserError("\n".join(lines))
+    readable = np.ones(len(listed.files), bool)
+    readable[list(reasons)] = False
+    is_test = np.arange(len(listed.files)) >= len(listed.files) - listed.own_test
+    for part in (~is_test, is_test) if listed.own_test else (~is_test,):
+        left = np.bincount(listed.labels[part & readable], minlength=len(listed.classes))
+        if not left.all():
+            label = int(np.argmin(left))
+            first = int(np.flatnonzero(part & (listed.labels == label))[0])
+            name = listed.files[first]
+            place = "/".join(name.split("/")[: 2 if listed.own_test else 1])
+            raise UserError(
+                f"data.root: none of the files in {printable(str(root / place))} can be read"
+                f" ({printable(name)}: {printable(reasons[first])}); mend them, or remove the class"
+            )
+
+
+def described(listed: Listing, reasons: dict[int, str]) -> list[str]:
+    """A line for each unreadable file, the first few of them."""
+    lines = [
+        f"  {printable(listed.files[index])}: {printable(reason)}"
+        for index, reason in sorted(reasons.items())[:SHOWN]
+    ]
+    if len(reasons) > SHOWN:
+        lines.append(f"  and {len(reasons) - SHOWN} more")
+    return lines

@@ -1,0 +1,135 @@
+"""Public sets through torchvision, which downloads them once and checks their MD5 sums."""
+
+import http.client
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib.core.errors import UserError
+
+CLASS_NAMES = {
+    "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100", "svhn": "SVHN",
+}  # fmt: skip
+_SECONDS_OF_SILENCE = 60
+
+
+def _files(dataset: type) -> list[tuple[str, str]]:
+    """(path below the root, MD5 sum) of the files that a person can put there by hand."""
+    if hasattr(dataset, "resources"):
+        return [(f"{dataset.__name__}/raw/{name}", md5) for name, md5 in dataset.resources]
+    if hasattr(dataset, "split_list"):
+        return [tuple(dataset.split_list[part][1:]) for part in ("train", "test")]
+    return [(dataset.filename, dataset.tgz_md5)]
+
+
+def _remedy(dataset: type, root: Path) -> str:
+    from torchvision.datasets.utils import check_integrity
+
+    wanted: dict[str, list[str]] = {}
+    for path, md5 in _files(dataset):
+        if check_integrity(root / path, md5):
+            continue
+        torn = ", the one there is torn or another file" if (root / path).exists() else ""
+        place, _, name = path.rpartition("/")
+        wanted.setdefault(place, []).append(f"{name} (MD5 {md5}{torn})")
+    return "; ".join(
+        f"put {', '.join(names)} into {os.path.abspath(root / place)}"  # noqa: PTH100  keeps links
+        for place, names in wanted.items()
+    )
+
+
+def _is_whole_idx(path: Path) -> bool:
+    """Whether a file of bytes in MNIST's format is as long as its header says."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:3] != b"\0\0\x08":
+            return False
+        sizes = file.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        return False
+    length = 4 + len(sizes) + int(np.prod(struct.unpack(f">{magic[3]}I", sizes)))
+    return path.stat().st_size == length
+
+
+def _refuse_torn_idx(dataset: type, root: Path) -> None:
+    """torchvision believes an extracted file whenever it is there: one that a kill cut short too.
+
+    It is made anew where its archive is at hand, and a UserError where it is not.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    for archive, md5 in getattr(dataset, "resources", ()):
+        packed = root / dataset.__name__ / "raw" / archive
+        path = packed.with_suffix("")
+        if not path.exists() or _is_whole_idx(path):
+            continue
+        if not check_integrity(packed, md5):
+            raise UserError(f"data.root: {path} is cut short or another file; delete it")
+        path.unlink()
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """A silent server ends in an error, where torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load(source: str, dataset: type, root: Path, train: bool):
+    part = {"split": "train" if train else "test"} if source == "svhn" else {"train": train}
+    try:
+        _refuse_torn_idx(dataset, root)
+        with _patience():
+            return dataset(root, download=True, **part)
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+        remedy = _remedy(dataset, root)
+        # Of several mirrors the last one's answer.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        if isinstance(error, PermissionError) or not remedy:
+            raise UserError(f"data.source {source}: cannot be read in {root}: {reason}") from None
+        raise UserError(
+            f"data.source {source}: not whole in {root}, and the download failed ({reason});"
+            f" {remedy}"
+        ) from None
+    except (ValueError, AssertionError, LookupError, TypeError, zlib.error) as error:
+        raise UserError(
+            f"data.source {source}: what lies in {root} is not that set ({error}); delete it and"
+            " run again"
+        ) from None
+
+
+def load(source: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The training or the test part of a public set, downloaded into `root` if it is not there.
+
+    Returns images, uint8 [n, height, width] or [n, height, width, 3]; labels, int64 [n]; class
+    names. Raises UserError that names the missing files, their MD5 sums and their place where
+    there is no network.
+    """
+    from torchvision import datasets  # takes seconds
+
+    dataset = getattr(datasets, CLASS_NAMES[source])
+    found = _load(source, dataset, root, train)
+    images = np.asarray(found.data)
+    labels = np.asarray(found.labels if source == "svhn" else found.targets, dtype=np.int64)
+    if source == "svhn":
+        images = images.transpose(0, 2, 3, 1)
+    own_names = source not in ("mnist", "svhn")
+    classes = list(found.classes) if own_names else [str(digit) for digit in range(10)]
+    fits = labels.shape == images.shape[:1] and images.dtype == np.uint8 and len(labels)
+    if not fits or labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(
+            f"data.source {source}: images and labels in {root} do not fit together; delete them"
+            " and run again"
+        )
+    return images, labels, classes

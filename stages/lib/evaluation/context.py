@@ -1,0 +1,78 @@
+"""What every stage that touches networks is handed: the device, the data, the baseline, the
+evaluator, random streams and the collector of results.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stages.lib.core import paths, prepared
+from stages.lib.core.stage import Stage
+from stages.lib.evaluation import counting, device, images, inference
+from stages.lib.evaluation.evaluator import Evaluator
+from stages.lib.evaluation.inference import Data
+from stages.lib.evaluation.results import Results
+from stages.lib.models import checkpoints, registry
+
+
+class Context(Stage):
+    """A stage that touches networks. Each part is made when it is first asked for."""
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where networks are trained and measured. Sets torch up for it."""
+        compute = self.params.compute
+        return device.configure(compute.device, compute.threads)
+
+    @cached_property
+    def precision(self) -> torch.dtype:
+        """What convolutions compute in while training."""
+        return device.training_dtype(self.params.compute.precision, self.device)
+
+    @cached_property
+    def data(self) -> Data:
+        """The prepared data on the device, with the normalization that the params ask for."""
+        dataset = prepared.load(paths.PREPARED)
+        name, where = self.params.model.normalize, self.device
+        fixed = name != "training"
+        normalize = images.fixed_normalize(name, dataset.image_shape[0], where) if fixed else None
+        return inference.on_device(dataset, where, normalize)
+
+    @cached_property
+    def architecture(self) -> registry.Architecture:
+        """The unpruned network that the params describe for this data."""
+        channels, *image_size = self.data.image_shape
+        model = self.params.model
+        classes = len(self.data.classes)
+        return registry.architecture(model.name, model.width, channels, classes, image_size)
+
+    @cached_property
+    def baseline(self) -> nn.Module:
+        """The trained baseline of this seed, on the device."""
+        return self.network(paths.baseline(self.seed))
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Measures networks against the baseline of this seed."""
+        return Evaluator(self.seed, self.data, counting.prunable_weights(self.baseline))
+
+    @cached_property
+    def results(self) -> Results:
+        """Collects this stage's rows, networks and predictions."""
+        return Results(self.directory, self.output, self.evaluator)
+
+    def network(self, path: Path) -> nn.Module:
+        """A network of the params' architecture from its file, on the device."""
+        # The device first: it sets torch up.
+        where = self.device
+        return device.place(checkpoints.load_model(path, self.architecture), where)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A random stream for one purpose of this stage and seed."""
+        return device.generator(self.seed, f"{self.name} {purpose}")
+
+    def finish(self) -> None:
+        if "results" in vars(self):
+            self.results.write()

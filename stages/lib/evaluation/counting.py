@@ -1,0 +1,143 @@
+"""Parameters, nonzeros and MACs of a network."""
+
+from collections.abc import Sequence
+from inspect import signature
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from stages.lib.core.errors import UserError
+from stages.lib.models import prunable
+
+CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters, batch norm's and biases too."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def nonzero_parameters(model: nn.Module) -> int:
+    """Number of parameters that are not zero."""
+    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+
+
+def prunable_weights(model: nn.Module) -> int:
+    """Number of weights that pruning may touch: what sparsity is a share of."""
+    return sum(weight.numel() for weight in prunable.weights(model).values())
+
+
+def nonzero_weights(model: nn.Module) -> int:
+    """Number of prunable weights that are not zero."""
+    return sum(int(torch.count_nonzero(weight)) for weight in prunable.weights(model).values())
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how often each weight is multiplied while it is entered, whether its layer is called
+    or a network uses it on its own (as Swin's attention does).
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names  # by the parameter's id
+        self.used = dict.fromkeys(names.values(), 0)
+
+    def _note(self, weight: object, times: int) -> None:
+        if id(weight) in self.names:
+            self.used[self.names[id(weight)]] += times
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        if function in (functional.linear, *CONVOLUTIONS):
+            weight = arguments[1] if len(arguments) > 1 else keywords["weight"]
+            channels = result.shape[-1 if function is functional.linear else 1]
+            self._note(weight, result.numel() // channels)
+        elif function is functional.multi_head_attention_forward:
+            bound = signature(function).bind(*arguments, **keywords).arguments
+            times = bound["query"].numel() // bound["query"].shape[-1]
+            for name in ("out_proj_weight", *prunable.PROJECTIONS):
+                self._note(bound.get(name), times)
+        return result
+
+
+def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
+    """How often each prunable weight is used for one image: once per output position of its layer,
+    whatever the groups (edges counted as if the padding were image). 0 where a forward pass does
+    not use it in a convolution, a linear map or attention's projections.
+
+    image_shape: (channels, height, width).
+    """
+    uses = _Uses({id(model.get_parameter(name)): name for name in prunable.weights(model)})
+    training = model.training
+    first = next(model.parameters())
+    try:
+        with torch.inference_mode(), uses:
+            model.eval()(torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype))
+    finally:
+        model.train(training)
+    return uses.used
+
+
+def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
+    """The prunable weights that no logit depends on: pruning them would look as if it cost nothing.
+
+    image_shape: (channels, height, width). Raises UserError where no gradient reaches any.
+    """
+    names = list(prunable.weights(model))
+    training = model.training
+    first = next(model.parameters())
+    weights = [model.get_parameter(name) for name in names]
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        images = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
+        gradients = torch.autograd.grad(model.eval()(images).sum(), weights, allow_unused=True)
+    except RuntimeError:
+        raise UserError(
+            "model.name: the network's logits have no gradient, so it cannot be trained; take"
+            " torch.no_grad, inference_mode and detach out of its forward"
+        ) from None
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+        model.train(training)
+    return [name for name, found in zip(names, gradients, strict=True) if found is None]
+
+
+def macs(model: nn.Module, image_shape: Sequence[int]) -> int:
+    """MACs with a nonzero weight for one image, of all convolutions, linear layers and
+    attention's projections: nonzeros × positions. What multiplies no weights (attention's products
+    of queries and keys, norms) is not counted.
+
+    For unstructured sparsity this is what could be saved, not what a dense kernel saves
+    (ShrinkBench's theoretical speed-up; Blalock et al., 2020). image_shape: (channels, height,
+    width).
+    """
+    used = positions(model, image_shape)
+    return sum(
+        int(torch.count_nonzero(weight)) * used[name]
+        for name, weight in prunable.weights(model).items()
+    )
+
+
+def inventory(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str, object]]:
+    """Every parameter of the network, in order, as lines of records.LAYER: the class of its module,
+    its shape, its count, the MACs that it takes for one image, and whether pruning may
+    touch it ("yes" or "no"). image_shape: (channels, height, width).
+    """
+    used = positions(model, image_shape)
+    return [
+        {
+            "parameter": name,
+            "kind": type(model.get_submodule(name.rpartition(".")[0])).__name__,
+            "shape": "×".join(map(str, parameter.shape)),
+            "count": parameter.numel(),
+            "macs": parameter.numel() * used[name] if name in used else 0,
+            "prunable": "yes" if name in used else "no",
+        }
+        for name, parameter in model.named_parameters()
+    ]

@@ -1,0 +1,84 @@
+"""One protocol for every method: a network in, its row and its test predictions out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from stages.lib.core.records import Row
+from stages.lib.evaluation import counting, inference
+from stages.lib.evaluation.inference import Data
+from stages.lib.models import checkpoints
+
+
+class Predicted(NamedTuple):
+    """The class that a network gives each validation and each test image, int64 [n]; and its top-5
+    accuracy on the test images, where there are classes enough for it.
+    """
+
+    validation: torch.Tensor
+    test: torch.Tensor
+    test_top5: float | None = None
+
+
+def predictions(model: nn.Module, data: Data) -> Predicted:
+    """What the network predicts for the images that choices are made on, and for those reported."""
+    validation = inference.predict(model, data.validation)
+    if len(data.classes) < inference.LEAST_CLASSES_FOR_TOP5:
+        return Predicted(validation, inference.predict(model, data.test))
+    return Predicted(validation, *inference.predict_with_top5(model, data.test))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What the rows of one stage and seed have in common.
+
+    dense_weights: the prunable weights of the baseline, of which sparsity is a share, in a
+    network with fewer filters too.
+    """
+
+    seed: int
+    data: Data
+    dense_weights: int
+
+    def row(
+        self,
+        model: nn.Module,
+        method: str,
+        *,
+        target_sparsity: float = 0.0,
+        layer: str = "all",
+        weight_bits: int = 32,
+        times_smaller: float = 1.0,
+        extra_epochs: int = 0,
+        bytes_on_disk: int | None = None,
+        kept_as: Path | None = None,
+        predicted: Predicted | None = None,
+    ) -> tuple[Row, torch.Tensor]:
+        """Measures the network: its row, and the predicted class of each test image (int64 [n]).
+
+        bytes_on_disk: of the file where it is another than the float32 model's; predicted: where
+        it is known already.
+        """
+        validation, test, top5 = predicted or predictions(model, self.data)
+        row = Row(
+            seed=self.seed,
+            method=method,
+            layer=layer,
+            weight_bits=weight_bits,
+            target_sparsity=target_sparsity,
+            times_smaller=times_smaller,
+            sparsity=1 - counting.nonzero_weights(model) / self.dense_weights,
+            parameters=counting.parameters(model),
+            nonzero_parameters=counting.nonzero_parameters(model),
+            macs=counting.macs(model, self.data.image_shape),
+            extra_epochs=extra_epochs,
+            validation_accuracy=inference.share_correct(validation, self.data.validation.labels),
+            test_accuracy=inference.share_correct(test, self.data.test.labels),
+            bytes_on_disk=bytes_on_disk or checkpoints.serialized_bytes(model),
+            test_top5=top5,
+            model=kept_as.as_posix() if kept_as else "",
+        )
+        return row, test

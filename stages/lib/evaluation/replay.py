@@ -1,0 +1,194 @@
+"""Evaluating a network with one weight changed, again and again, without computing what comes
+before that weight more than once.
+
+A forward pass calls modules in a fixed order. Whatever has returned before the changed weight is
+first used cannot depend on it, so its output is kept from one recorded pass and handed out again;
+only the rest is computed. Nothing is assumed about the network's graph, and the results are those
+of whole passes bit for bit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from stages.lib.evaluation.inference import Samples
+
+
+def _parts(value: Any) -> list[torch.Tensor] | None:
+    """The tensors of what a module returned; None where it is nothing that can be kept."""
+    if isinstance(value, torch.Tensor):
+        parts = [value]
+    elif type(value) is tuple and all(
+        one is None or isinstance(one, torch.Tensor) for one in value
+    ):
+        parts = [one for one in value if one is not None]
+    else:
+        return None
+    # Inference tensors do not tell whether they were written to.
+    return None if any(one.is_inference() for one in parts) else parts
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    return tuple(one if one is None else one.clone() for one in value)
+
+
+def _masked(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    # In the layout of the weight, which decides what kernel computes: a product of the two may
+    # come in the mask's.
+    return weight.clone().mul_(mask)
+
+
+@dataclass
+class _Call:
+    """One call of a module in the recorded pass: when it started and ended (places in the log of
+    calls), what it returned, and that value's version when it did.
+    """
+
+    start: int
+    end: int
+    value: Any
+    versions: list[int]
+
+
+class Replay:
+    """Wraps every module below `model` while it is entered; the model must be in evaluation mode,
+    and gradients off.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.modules = {name: module for name, module in model.named_modules() if name}
+        # A network may have set a module's forward itself.
+        self.before: dict[str, Any] = {}
+        self.recorded: dict[tuple[str, int], _Call] = {}
+        self.log: list[str] = []
+        # Outputs that a later operation writes into (`out += shortcut`): copies are handed out.
+        self.overwritten: set[tuple[str, int]] = set()
+        self.counts: dict[str, int] = {}
+        self.limit: int | None = None
+
+    def __enter__(self) -> "Replay":
+        for name, module in self.modules.items():
+            if "forward" in vars(module):
+                self.before[name] = module.forward
+            module.forward = self._wrapped(name, module.forward)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, module in self.modules.items():
+            del module.forward
+            if name in self.before:
+                module.forward = self.before[name]
+
+    def _wrapped(self, name: str, forward):
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            key = (name, self.counts.get(name, 0))
+            self.counts[name] = key[1] + 1
+            if self.limit is not None:
+                known = self.recorded.get(key)
+                if known is None or known.end > self.limit:
+                    return forward(*arguments, **keywords)
+                # The calls that this one made then do not happen now, but count.
+                for inner in self.log[known.start + 1 : known.end]:
+                    self.counts[inner] = self.counts.get(inner, 0) + 1
+                return _copied(known.value) if key in self.overwritten else known.value
+            start = len(self.log)
+            self.log.append(name)
+            value = forward(*arguments, **keywords)
+            parts = _parts(value)
+            if parts is not None:
+                kept = _copied(value) if key in self.overwritten else value
+                versions = [one._version for one in parts]
+                self.recorded[key] = _Call(start, len(self.log), kept, versions)
+            return value
+
+        return call
+
+    def _run(self, batch: torch.Tensor, limit: int | None) -> torch.Tensor:
+        self.counts, self.limit = {}, limit
+        return self.model(batch.clone())
+
+    def record(self, batch: torch.Tensor) -> torch.Tensor:
+        """A whole pass, kept for `replay`; returns the logits."""
+        while True:
+            self.recorded, self.log = {}, []
+            logits = self._run(batch, None)
+            spoiled = {
+                key
+                for key, call in self.recorded.items()
+                if key not in self.overwritten
+                and [one._version for one in _parts(call.value)] != call.versions
+            }
+            if not spoiled:
+                return logits
+            self.overwritten |= spoiled
+
+    def first_use(self, weight: str) -> int:
+        """The place in the log of calls where the parameter called `weight` is first used: by a
+        module that owns it, or else (used without calling it) by the nearest one around it that
+        is called.
+        """
+        parameter = self.model.get_parameter(weight)
+        places = []
+        for name, module in self.modules.items():
+            if any(one is parameter for one in module.parameters(recurse=False)):
+                while name and name not in self.log:
+                    name = name.rpartition(".")[0]
+                places.append(self.log.index(name) if name else 0)
+        return min(places, default=0)
+
+    def replay(self, batch: torch.Tensor, first_use: int) -> torch.Tensor:
+        """The logits for the recorded batch with a weight changed that is used from `first_use`
+        on.
+        """
+        return self._run(batch, first_use)
+
+
+@torch.no_grad()
+def predict_masked(
+    model: nn.Module,
+    samples: Samples,
+    masks: Mapping[str, Sequence[torch.Tensor]],
+    label: str = "predicting",
+) -> dict[str, list[torch.Tensor]]:
+    """What the network predicts with one weight masked at a time: for each weight (by parameter
+    name) and each of its masks, the class of the largest logit per sample, int64 [n] on the CPU.
+
+    Evaluation mode while it runs; the mode before is put back.
+    """
+    training = model.training
+    model.eval()
+    found = {name: [[] for _ in variants] for name, variants in masks.items()}
+    whole: set[str] = set()
+    batches = tqdm(
+        samples.batches(), label, samples.batch_count, unit="batch", leave=False, disable=None
+    )
+    with Replay(model) as replay:
+        for number, batch in enumerate(batches):
+            replay.record(batch)
+            for name, variants in masks.items():
+                parameter = model.get_parameter(name)
+                dense = parameter.data
+                start = 0 if name in whole else replay.first_use(name)
+                try:
+                    if number == 0 and start > 0 and variants:
+                        # By the mask that removes most: one that removes nothing tells nothing.
+                        parameter.data = _masked(dense, min(variants, key=torch.count_nonzero))
+                        if not torch.equal(replay.replay(batch, start), replay.replay(batch, 0)):
+                            # The network computes otherwise than its calls tell: whole passes.
+                            whole.add(name)
+                            start = 0
+                    for index, mask in enumerate(variants):
+                        parameter.data = _masked(dense, mask)
+                        logits = replay.replay(batch, start)
+                        found[name][index].append(logits.argmax(1).cpu())
+                finally:
+                    parameter.data = dense
+    model.train(training)
+    return {name: [torch.cat(parts) for parts in variants] for name, variants in found.items()}

@@ -1,0 +1,54 @@
+"""What a stage leaves for one seed: rows, kept models, test predictions of whole networks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.lib.core import paths, records
+from stages.lib.evaluation.evaluator import Evaluator
+from stages.lib.models import checkpoints
+
+
+class Results:
+    """Collects into `directory`, which will be known as `final` once it is whole."""
+
+    def __init__(self, directory: Path, final: Path, evaluator: Evaluator) -> None:
+        self.directory, self.final, self.evaluator = directory, final, evaluator
+        self.rows: list[records.Row] = []
+        self.predictions: dict[str, torch.Tensor] = {}
+
+    def record(self, model: nn.Module, method: str, **about: Any) -> records.Row:
+        """Measures a network whose file is not kept, and stores its test predictions. `about`: as
+        in Evaluator.row.
+        """
+        row, predictions = self.evaluator.row(model, method, **about)
+        self.rows.append(row)
+        # A sweep of single layers would be many predictions that nothing compares.
+        if row.layer == records.ALL_LAYERS:
+            name = paths.prediction_name(
+                method, row.target_sparsity, row.weight_bits, row.times_smaller
+            )
+            self.predictions[name] = predictions
+        return row
+
+    def save(
+        self, model: nn.Module, method: str, file: str | None = None, **about: Any
+    ) -> records.Row:
+        """Saves the network, as METHOD-SPARSITY unless `file` is given, measures it and stores its
+        test predictions.
+        """
+        file = file or paths.model_name(method, about["target_sparsity"])
+        size = checkpoints.save_model(model, self.directory / file)
+        return self.record_file(model, method, file, bytes_on_disk=size, **about)
+
+    def record_file(self, model: nn.Module, method: str, name: str, **about: Any) -> records.Row:
+        """As `save`, for a network whose file `name` stands in the directory already."""
+        return self.record(model, method, kept_as=self.final / name, **about)
+
+    def write(self) -> None:
+        """Writes the rows and the predictions."""
+        records.write(self.directory / paths.ROWS, self.rows)
+        if self.predictions:
+            checkpoints.save_tensors(self.directory / paths.PREDICTIONS, self.predictions)

@@ -1,0 +1,125 @@
+"""Model files: safetensors, with the architecture as JSON in the header. No pickle.
+
+One metadata key only: safetensors writes several in no fixed order, and the same model
+must give the same bytes.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
+from torch import nn
+
+from stages.lib.core.errors import UserError
+from stages.lib.models import registry
+
+KEY = "architecture"
+REMEDY = "delete it and run `dvc repro`"
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The network's state dict as a file takes it: on the CPU, contiguous, nothing shared."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        # A file holds each tensor once; tied weights are stored under both their names.
+        tensors[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return tensors
+
+
+def serialized_bytes(model: nn.Module) -> int:
+    """Size in bytes of the file that `save_model` would write."""
+    shapes = tuple(
+        (name, tensor.dtype, tuple(tensor.shape)) for name, tensor in model.state_dict().items()
+    )
+    return _serialized_bytes(shapes, json.dumps(registry.architecture_of(model)))
+
+
+@lru_cache
+def _serialized_bytes(shapes: tuple, architecture: str) -> int:
+    # The size does not depend on the values: a sweep asks for the same one again and again.
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in shapes}
+    return len(save(tensors, {KEY: architecture}))
+
+
+def save_model(model: nn.Module, path: Path) -> int:
+    """Writes weights, buffers and architecture; returns the size of the file in bytes."""
+    return save_tensors(path, tensors_of(model), {KEY: registry.architecture_of(model)})
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any] | None = None
+) -> int:
+    """Writes named tensors and at most one header entry (JSON); returns the file's size in
+    bytes.
+    """
+    if header is not None and len(header) > 1:
+        raise ValueError("one header entry at most: several are written in no fixed order")
+    metadata = {key: json.dumps(value) for key, value in (header or {}).items()}
+    try:
+        save_file(tensors, path, metadata or None)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+    return path.stat().st_size
+
+
+def load_tensors(path: Path, key: str | None = None) -> tuple[dict[str, torch.Tensor], Any]:
+    """All tensors of a safetensors file and the JSON value under `key` of its header (or None).
+
+    UserError, naming the file and the remedy, where it is missing, cut short or foreign.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: not found; run `dvc repro`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        raise UserError(f"{path}: not a whole safetensors file (cut short?); {REMEDY}") from None
+    if key is None:
+        return tensors, None
+    try:
+        return tensors, json.loads(metadata[key])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path}: not written by this pipeline ({key} is missing); {REMEDY}"
+        ) from None
+
+
+def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.Module:
+    """Rebuilds the network of a file on the CPU, in evaluation mode.
+
+    `expected` is what the params describe: a file of another architecture is refused. Raises
+    UserError, naming the file and the remedy, where the file is missing, torn or foreign.
+    """
+    tensors, description = load_tensors(path, KEY)
+    if expected is not None and description != expected:
+        differing = sorted(
+            name
+            for name in {
+                *expected,
+                *(description if isinstance(description, dict) else ()),
+            }
+            if not isinstance(description, dict) or description.get(name) != expected.get(name)
+        )
+        raise UserError(
+            f"{path}: a network of another architecture than params.yaml's (it differs in"
+            f" {', '.join(differing)}); {REMEDY}"
+        )
+    return restore(path, tensors, description)
+
+
+def restore(path: Path, tensors: dict[str, torch.Tensor], description: Any) -> nn.Module:
+    """A network of the architecture `description` with these weights; `path` is named in errors."""
+    try:
+        model = registry.rebuild(description, tensors)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+        raise UserError(f"{path}: its tensors do not fit its architecture; {REMEDY}") from None
+    return model.eval()

@@ -1,0 +1,168 @@
+"""Networks by name: an architecture is a plain dict that builds, and is read off, a network.
+
+The dict travels in every model file, so that a fresh process rebuilds the network from the
+file alone (and, for a network of the user's own, from the user's unchanged file).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from stages.lib.core import custom_model, network_names
+from stages.lib.core.errors import UserError
+from stages.lib.models import convnet, resizing, resnet, torchvision_models
+
+Architecture = dict[str, Any]
+
+# How a network differs from the dense one of its architecture; only where filters were removed.
+RESIZED = "resized"
+
+
+class Dense(NamedTuple):
+    """What a network that `build` made carries along, through copies and the removal of filters:
+    the unpruned network's architecture and layer sizes.
+    """
+
+    architecture: Architecture
+    sizes: resizing.Sizes
+
+
+def architecture(
+    name: str,
+    width: int,
+    in_channels: int,
+    classes: int,
+    image_size: Sequence[int] = (32, 32),
+) -> Architecture:
+    """The unpruned network that the params describe.
+
+    name: of the catalogue, or `path/to/file.py:factory`; width: of the ConvNet alone; image_size:
+    (height, width). Raises UserError where the user's file is missing.
+    """
+    if name not in network_names.NAMES and not custom_model.is_own(name):
+        raise ValueError(f"no network is called {name}")
+    common = {"name": name, "in_channels": in_channels}
+    if name == "convnet":
+        return {**common, **convnet.sizes(width), "classes": classes}
+    if name in network_names.OWN:
+        return {**common, "classes": classes}
+    common |= {"image_size": list(image_size), "classes": classes}
+    if not custom_model.is_own(name):
+        return common
+    custom_model.must_exist(name)
+    return {**common, "code": custom_model.fingerprint(name)}
+
+
+def dense_architecture(description: Architecture) -> Architecture:
+    """The architecture of the unpruned network behind a description."""
+    return {key: value for key, value in dict(description).items() if key != RESIZED}
+
+
+def _build_own(name: str, code: str, in_channels: int, image_size: list[int], classes: int):
+    if custom_model.fingerprint(name) != code:
+        raise UserError(
+            f"{custom_model.split(name)[0]} has changed, or is gone, since the network was made"
+            " from it; run `dvc repro`, or bring that version back"
+        )
+    size = image_size[0] if len(set(image_size)) == 1 else tuple(image_size)
+    offered = {"num_classes": classes, "in_channels": in_channels, "image_size": size}
+    model = custom_model.call(name, offered)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model.name: {name} returned no torch.nn.Module")
+    return model
+
+
+def _dense(description: Architecture) -> nn.Module:
+    sizes = dense_architecture(description)
+    name = sizes.pop("name", None)
+    if name == "convnet":
+        return convnet.ConvNet(**sizes)
+    if name in network_names.OWN:
+        return resnet.ResNet(int(name.removeprefix("resnet")), **sizes)
+    if name in network_names.TORCHVISION:
+        return torchvision_models.build(name, **sizes)
+    if isinstance(name, str) and custom_model.is_own(name):
+        return _build_own(name, **sizes)
+    raise ValueError(f"no network is called {name}")
+
+
+def build(description: Architecture) -> nn.Module:
+    """A dense network of this architecture with fresh weights from torch's global random stream.
+
+    Raises ValueError or TypeError where the description is not one of ours, UserError where it
+    asks for what cannot be built.
+    """
+    model = _dense(description)
+    model._unpruned = Dense(dense_architecture(description), resizing.sizes(model))
+    return model
+
+
+def rebuild(description: Architecture, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """The network of this architecture with these weights, smaller where filters were removed.
+
+    Raises KeyError, RuntimeError, TypeError or ValueError where the two do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build(description)
+    if RESIZED in description:
+        resizing.apply_(model, description[RESIZED], tensors)
+    model.load_state_dict(tensors)
+    return model
+
+
+def build_seeded(description: Architecture, seed: int) -> nn.Module:
+    """As `build`, with weights that depend on the seed alone; the global random stream is left as
+    it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(description)
+
+
+def architecture_of(model: nn.Module) -> Architecture:
+    """The architecture of a network that `build` made, as it is now: with the sizes of what is
+    smaller where filters were removed.
+    """
+    changed = resizing.changes(model._unpruned.sizes, resizing.sizes(model))
+    base = model._unpruned.architecture
+    return {**base, RESIZED: changed} if changed else dict(base)
+
+
+def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
+    """Sends one image through: UserError where the network cannot take it, or does not answer with
+    a logit per class.
+
+    image_shape: (channels, height, width).
+    """
+    name = model._unpruned.architecture["name"]
+    shape = "×".join(map(str, image_shape))
+    first = next(model.parameters(), None)
+    if first is None:
+        raise UserError(f"model.name: {name} has no parameters; keep its layers as attributes")
+    odd = [key for key, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if odd:
+        raise UserError(
+            f"model.name: {name} keeps state that is no tensor ({odd[0]}), which no model file"
+            " takes; do without get_extra_state"
+        )
+    training = model.training
+    try:
+        with torch.inference_mode():
+            given = model.eval()(torch.zeros(2, *image_shape, device=first.device))
+    except Exception as error:  # noqa: BLE001 - any network may be named
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"model.name: {name} cannot take images of {shape} ({reason});"
+            " set data.image_size to what it needs"
+        ) from None
+    finally:
+        model.train(training)
+    if not isinstance(given, torch.Tensor) or given.shape != (2, classes):
+        wanted = f"where a tensor [2, {classes}] is wanted, a logit per class"
+        if isinstance(given, torch.Tensor):
+            got, remedy = list(given.shape), "let the factory take num_classes"
+        else:
+            got, remedy = f"a {type(given).__name__}", "return the logits alone"
+        raise UserError(f"model.name: {name} answers two images with {got} {wanted}; {remedy}")

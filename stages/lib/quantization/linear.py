@@ -1,0 +1,197 @@
+"""Linear quantization by hand: x ≈ S · (Q − Z), with integers Q, a scale S and a zero point Z.
+
+After Jacob et al., Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference (2018), and Krishnamoorthi's whitepaper (2018). Zero is always
+represented exactly, so what pruning set to zero stays zero.
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from stages.lib.core.errors import UserError
+from stages.lib.models import checkpoints, prunable, registry
+
+KEY = "quantized"
+
+
+class Quantized(NamedTuple):
+    """Q: int8 up to 8 bits, else int16, the shape of the tensor; S: float32 and Z: int32, both []
+    per tensor or [channels] per output channel (the tensor's first dimension).
+    """
+
+    Q: torch.Tensor
+    S: torch.Tensor
+    Z: torch.Tensor
+
+
+def limits(bits: int, scheme: str) -> tuple[int, int]:
+    """The smallest and largest Q. affine: all 2^bits signed integers; symmetric: one fewer, so that
+    the range has the same length on both sides of zero.
+    """
+    if not 2 <= bits <= 16:
+        raise ValueError(f"{bits} bits is outside 2…16")
+    top = 2 ** (bits - 1) - 1
+    if scheme == "symmetric":
+        return -top, top
+    if scheme == "affine":
+        return -top - 1, top
+    raise ValueError(f"no scheme is called {scheme}")
+
+
+def _along(vector: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """A [] or [channels] tensor shaped to broadcast over `tensor`'s first dimension."""
+    return vector.view(-1, *[1] * (tensor.dim() - 1)) if vector.dim() else vector
+
+
+def quantize(tensor: torch.Tensor, bits: int, scheme: str, granularity: str) -> Quantized:
+    """Quantizes a float tensor to `bits` (2…16).
+
+    affine: S spans the range of the values, widened to hold zero, and Z is where zero falls.
+    symmetric: S spans the largest magnitude, Z = 0. granularity: "tensor" or "channel" (each
+    index of the first dimension has its own S and Z). A tensor or channel of zeros has S = 1 and
+    Q = Z = 0. Raises ValueError for values that are not finite.
+    """
+    lowest, highest = limits(bits, scheme)
+    if granularity not in ("tensor", "channel"):
+        raise ValueError(f"no granularity is called {granularity}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError("a tensor with infinite or undefined values cannot be quantized")
+    # float64: at 16 bits, float32 would round (x / S) itself by up to 2^-9 of a step.
+    values = tensor.detach().cpu().double()
+    flat = values.flatten(1) if granularity == "channel" and values.dim() else values.reshape(1, -1)
+    least, most = flat.amin(1).clamp_max(0), flat.amax(1).clamp_min(0)
+    if granularity == "tensor":
+        least, most = least.squeeze(0), most.squeeze(0)
+    if scheme == "symmetric":
+        scale = torch.maximum(-least, most) / highest
+    else:
+        scale = (most - least) / (highest - lowest)
+    # S is stored as float32; a smaller one than its smallest normal number would round to zero.
+    tiny = torch.finfo(torch.float32).tiny
+    scale = torch.where(scale > 0, scale.clamp_min(tiny), 1.0).float()
+    exact = scale.double()
+    zero = torch.zeros_like(exact) if scheme == "symmetric" else (lowest - least / exact).round()
+    zero = torch.where(most > least, zero, 0.0).clamp(lowest, highest)
+    codes = (values / _along(exact, values)).round() + _along(zero, values)
+    container = torch.int8 if bits <= 8 else torch.int16
+    return Quantized(codes.clamp(lowest, highest).to(container), scale, zero.to(torch.int32))
+
+
+def dequantize(quantized: Quantized) -> torch.Tensor:
+    """S · (Q − Z) as float32, the shape of Q."""
+    steps = quantized.Q.to(torch.int32) - _along(quantized.Z, quantized.Q)
+    return steps.float() * _along(quantized.S, quantized.Q)
+
+
+def mean_squared_error(tensor: torch.Tensor, quantized: Quantized) -> float:
+    """Mean of (x − S · (Q − Z))², in float64."""
+    difference = tensor.detach().cpu().double() - dequantize(quantized).double()
+    return float((difference**2).mean())
+
+
+def theoretical_error(quantized: Quantized) -> float:
+    """S²/12, the variance of a rounding error spread evenly over one step (Bennett, 1948); per
+    channel, its mean over the channels. A tensor or channel of zeros, whose S means nothing, has
+    none.
+    """
+    steps = quantized.Q.to(torch.int32) - _along(quantized.Z, quantized.Q)
+    used = steps.flatten(1).any(1) if quantized.S.dim() else steps.any()
+    return float((quantized.S.double() ** 2 * used).mean() / 12)
+
+
+class LayerError(NamedTuple):
+    """What a table says of one quantized layer: the ranges of S and Z (over channels), the error,
+    the error that theory expects and their ratio (None where theory expects none).
+    """
+
+    scale_least: float
+    scale_most: float
+    zero_point_least: int
+    zero_point_most: int
+    mse: float
+    theory: float
+    ratio: float | None
+
+
+def layer_error(tensor: torch.Tensor, quantized: Quantized) -> LayerError:
+    """Measures the quantization of one tensor against S²/12."""
+    error, theory = mean_squared_error(tensor, quantized), theoretical_error(quantized)
+    return LayerError(
+        scale_least=float(quantized.S.min()),
+        scale_most=float(quantized.S.max()),
+        zero_point_least=int(quantized.Z.min()),
+        zero_point_most=int(quantized.Z.max()),
+        mse=error,
+        theory=theory,
+        ratio=error / theory if theory else None,
+    )
+
+
+def quantize_weights(
+    model: nn.Module, bits: int, scheme: str, granularity: str
+) -> dict[str, Quantized]:
+    """Every prunable weight of the network, quantized, by parameter name."""
+    return {
+        name: quantize(weight, bits, scheme, granularity)
+        for name, weight in prunable.weights(model).items()
+    }
+
+
+def with_weights(model: nn.Module, quantized: Mapping[str, Quantized]) -> nn.Module:
+    """A copy of the network that computes with the dequantized weights (weights only: activations
+    and arithmetic stay float32).
+    """
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parts in quantized.items():
+            copied.get_parameter(name).copy_(dequantize(parts))
+    return copied
+
+
+def tensors(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, torch.Tensor]:
+    """What a quantized file holds: NAME.Q, NAME.S and NAME.Z for each quantized weight, the rest of
+    the network as it is.
+    """
+    kept = {
+        name: tensor
+        for name, tensor in checkpoints.tensors_of(model).items()
+        if name not in quantized
+    }
+    for name, parts in quantized.items():
+        kept |= {f"{name}.{field}": getattr(parts, field).contiguous() for field in "QSZ"}
+    return kept
+
+
+def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:
+    """Writes the network with integer weights; returns the file's size in bytes."""
+    header = {
+        "architecture": registry.architecture_of(model),
+        "weights": sorted(quantized),
+    }
+    return checkpoints.save_tensors(path, tensors(model, quantized), {KEY: header})
+
+
+def load_model(path: Path) -> tuple[nn.Module, dict[str, Quantized]]:
+    """Reads back what `save_model` wrote: the network with dequantized weights, and Q, S, Z by
+    name.
+
+    UserError, naming the file and the remedy, where the file is missing, torn or foreign.
+    """
+    stored, header = checkpoints.load_tensors(path, KEY)
+    try:
+        quantized = {
+            name: Quantized(*(stored.pop(f"{name}.{field}") for field in "QSZ"))
+            for name in header["weights"]
+        }
+        stored |= {name: dequantize(parts) for name, parts in quantized.items()}
+        description = header["architecture"]
+    except (KeyError, TypeError, RuntimeError):
+        raise UserError(
+            f"{path}: not a quantized network of this pipeline; {checkpoints.REMEDY}"
+        ) from None
+    return checkpoints.restore(path, stored, description), quantized

@@ -1,0 +1,42 @@
+"""Training after pruning: one call for every method, so that they differ in nothing else."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from stages.lib.evaluation.context import Context
+from stages.lib.training import loop
+
+
+def recover(
+    context: Context,
+    model: nn.Module,
+    arm: str,
+    *,
+    epochs: int,
+    learning_rate: float,
+    masks: Mapping[str, torch.Tensor] | None = None,
+    loss: loop.CrossEntropy | None = None,
+) -> nn.Module:
+    """A trained copy of the network.
+
+    context: of the stage, with params `training`.
+    arm: names the random stream of batches and augmentation within this stage and seed.
+    learning_rate: the peak of the one-cycle schedule.
+    masks: by parameter name; a weight stays zero where its mask is False.
+    loss: that of the labels unless given.
+    """
+    trained, _ = loop.fit(
+        model,
+        context.data,
+        context.params.training,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        precision=context.precision,
+        generator=context.generator(arm),
+        masks=masks,
+        loss=loss,
+        label=context.name,
+    )
+    return trained

@@ -1,0 +1,24 @@
+"""Describes the machine and the person's own inputs. Always runs; its files change only when these
+do, and so do the stages that depend on them. Needs no torch.
+"""
+
+from stages.lib.core import hardware, outputs, paths
+from stages.lib.core.stage import Stage, run_stage
+from stages.lib.data import fingerprint, listing
+
+
+def main(stage: Stage) -> None:
+    data, model = stage.params.data, stage.params.model
+    # Checked here as well: before prepare_data runs, dvc removes what it wrote.
+    listing.must_be_apart(data, paths.PREPARED)
+    for output, description in (
+        (paths.HARDWARE, hardware.describe()),
+        (paths.INPUT_DATA, fingerprint.of_images(data)),
+        (paths.INPUT_MODEL, fingerprint.of_network(model)),
+    ):
+        outputs.write_json(stage.place(output), description)
+    outputs.remove_other_seeds(paths.ARTIFACTS, stage.params.seeds)
+
+
+if __name__ == "__main__":
+    run_stage(main)

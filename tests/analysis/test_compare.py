@@ -1,0 +1,246 @@
+"""`python -m stages.tools.compare` between a commit and the working tree, both made here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up_runs import ACCURACIES, MACHINE, META, a_run, write
+
+from stages.tools import compare
+
+ROOT = Path(__file__).parents[2]
+RUN = "reports/runs/run.json"
+
+
+def git(folder, *arguments):
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def put(folder, **about):
+    shutil.rmtree(folder / "reports", ignore_errors=True)
+    write(a_run(**about), folder)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository whose only commit has a report; the working directory of the test."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    git(tmp_path, "init", "-q", "-b", "main")
+    put(tmp_path)
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "a run")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines_of(capsys, base="HEAD"):
+    code = compare.main([base, "--json"])
+    values = json.loads(capsys.readouterr().out)
+    return code, {line["metric"]: line for line in values["metrics"]}
+
+
+def failed(capsys, *argv):
+    """What a mistake prints, after checking that it is one line and that the code is 2."""
+    with pytest.raises(SystemExit) as stop:
+        compare.main(list(argv))
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+@pytest.mark.usefixtures("repository")
+def test_nothing_changed(capsys):
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert {line["verdict"] for line in lines.values()} == {"equal"}
+    assert len(lines) == 15
+
+
+def test_an_improvement(repository, capsys):
+    put(repository, accuracies=ACCURACIES | {"iterative": 0.97})
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert lines["test_accuracy.iterative"]["verdict"] == "better"
+
+
+def test_a_loss_beyond_the_tolerance_is_exit_code_1_until_the_tolerance_forgives_it(
+    repository, capsys
+):
+    put(repository, accuracies=ACCURACIES | {"iterative": 0.92})
+    code, lines = lines_of(capsys)
+    assert code == 1
+    assert [name for name, line in lines.items() if line["real_loss"]] == [
+        "test_accuracy.iterative",
+        "sparsest_within.iterative",
+    ]
+    params = (repository / "params.yaml").read_text(encoding="utf-8")
+    assert "tolerance: 0.005" in params
+    params = params.replace("tolerance: 0.005", "tolerance: 0.05")
+    (repository / "params.yaml").write_text(params, encoding="utf-8")
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert lines["test_accuracy.iterative"]["verdict"] == "worse"
+
+
+def test_noise(repository, capsys):
+    put(repository, wobble={0: 0.001, 1: -0.001, 2: 0.0})
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert lines["test_accuracy.finetune"]["verdict"] == "within noise"
+
+
+def test_another_machine(repository, capsys):
+    put(repository, time=40.0, machine=MACHINE | {"cpu": "another CPU"})
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert lines["latency_ms.baseline.cpu.batch_1"]["verdict"] == "other machine"
+    assert lines["test_accuracy.finetune"]["verdict"] == "equal"
+
+
+def test_other_data(repository, capsys):
+    put(repository, accuracies=dict.fromkeys(ACCURACIES, 0.5), meta=META | {"checksum": "0"})
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert lines["test_accuracy.finetune"]["verdict"] == "other data"
+
+
+@pytest.mark.parametrize("stage", ["iterative_prune", "int_quantize", "latency_bench"])
+def test_a_stage_that_one_run_alone_has(repository, capsys, stage):
+    shutil.rmtree(repository / "reports/runs" / stage)
+    code, lines = lines_of(capsys)
+    assert code == 0
+    gone = {name for name, line in lines.items() if line["verdict"] == "gone"}
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "without it")
+    put(repository)
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert {name for name, line in lines.items() if line["verdict"] == "new"} == gone
+    assert gone
+
+
+def test_branches_tags_and_older_commits_are_revisions(repository, capsys):
+    git(repository, "tag", "-a", "v1", "-m", "annotated")
+    git(repository, "branch", "side")
+    put(repository, size=9000)
+    git(repository, "commit", "-qam", "larger")
+    assert lines_of(capsys)[0] == 0
+    for base in ("v1", "side", "HEAD~1", "main^"):
+        assert lines_of(capsys, base)[0] == 1
+
+
+def test_a_folder_of_a_larger_repository(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    put(folder)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "a run")
+    monkeypatch.chdir(folder)
+    assert lines_of(capsys)[0] == 0
+
+
+def test_tables_that_git_checks_out_with_carriage_returns(repository, capsys):
+    for file in (repository / "reports/runs").rglob("*.csv"):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert {line["verdict"] for line in lines.values()} == {"equal"}
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("revision", ["no-such", "", "HEAD~9", "main:reports", "0" * 40])
+def test_an_unknown_revision(capsys, revision):
+    assert f"{revision}: not a revision of this repository; take one" in failed(capsys, revision)
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_revision_is_no_option_of_git(capsys):
+    assert "--all: not a revision" in failed(capsys, "--", "--all")
+
+
+def test_no_repository(tmp_path, monkeypatch, capsys):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "not a git repository" in failed(capsys, "HEAD")
+
+
+def test_not_in_the_repositorys_root(repository, monkeypatch, capsys):
+    monkeypatch.chdir(repository / "reports")
+    assert "params.yaml: not found; run from the repository's root" in failed(capsys, "HEAD")
+
+
+def test_no_report(repository, capsys):
+    shutil.rmtree(repository / "reports")
+    assert failed(capsys, "HEAD") == (
+        "error: working tree: reports: no report there; run `dvc repro`\n"
+    )
+    git(repository, "commit", "-qam", "no report")
+    put(repository)
+    assert "HEAD: reports: no report there; take another revision" in failed(capsys, "HEAD")
+
+
+def test_a_report_from_before_the_manifest(repository, capsys):
+    (repository / RUN).unlink()
+    assert "working tree: reports/runs/run.json: not there, the report is of an older" in failed(
+        capsys, "HEAD"
+    )
+    git(repository, "commit", "-qam", "an older format")
+    put(repository)
+    assert "HEAD: reports/runs/run.json: not there, the report is of an older" in failed(
+        capsys, "HEAD"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("finetune/seed-1/rows.csv", "cut short"),
+        ("train_baseline/seed-0/rows.csv", "cut short"),
+        ("dtype_bench/rows.csv", "cut short"),
+        ("run.json", "not JSON"),
+    ],
+)
+def test_a_torn_file(repository, capsys, file, problem):
+    path = repository / "reports/runs" / file
+    path.write_bytes(path.read_bytes()[:-20])
+    assert f"working tree: reports/runs/{file}: {problem}" in failed(capsys, "HEAD")
+    git(repository, "commit", "-qam", "torn")
+    put(repository)
+    assert f"HEAD: reports/runs/{file}: {problem}" in failed(capsys, "HEAD")
+
+
+@pytest.mark.parametrize("stage", ["finetune", "train_baseline", "latency_bench"])
+def test_a_missing_file(repository, capsys, stage):
+    (repository / f"reports/runs/{stage}/seed-2/rows.csv").unlink()
+    assert f"reports/runs/{stage}/seed-2/rows.csv: missing" in failed(capsys, "HEAD")
+
+
+def test_as_a_command_nothing_is_written_and_the_tree_stays_as_it_is(repository):
+    put(repository, size=9000)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def state():
+        names = sorted(path for path in repository.rglob("*") if ".git" not in path.parts)
+        return {path: path.read_bytes() for path in names if path.is_file()}
+
+    before = state()
+    command = [sys.executable, "-m", "stages.tools.compare", "HEAD"]
+    for form, start in (([], "HEAD ("), (["--markdown"], "**HEAD ("), (["--json"], "{")):
+        done = subprocess.run(
+            [*command, *form], env=environment, capture_output=True, encoding="utf-8"
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.startswith(start)
+        assert done.stderr == ""
+    assert state() == before

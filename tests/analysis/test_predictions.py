@@ -1,0 +1,79 @@
+"""Stored predictions, read back without torch, and what is said of files that do not fit."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from stages.lib.analysis import predictions
+from stages.lib.core import paths
+from stages.lib.core.errors import UserError
+
+LABELS = np.array([0, 1, 2, 1], np.int64)
+
+
+def stored(directory, networks):
+    file = directory / paths.PREDICTIONS
+    directory.mkdir(exist_ok=True)
+    save_file(networks, file)
+    return file
+
+
+def test_names_tell_methods_sparsities_and_widths_apart():
+    assert paths.prediction_name("global", 0.8) == "global-0.8"
+    assert paths.prediction_name("baseline", 0.0) == "baseline-0"
+    assert paths.prediction_name("affine_tensor", 0.0, 8) == "affine_tensor-8bit"
+
+
+def test_each_seed_is_a_row_and_each_image_a_column(tmp_path):
+    files = []
+    for seed, classes in enumerate([[0, 1, 2, 0], [2, 1, 2, 1]]):
+        one = stored(tmp_path / f"one {seed}", {"global-0.8": np.array(classes, np.int64)})
+        other = stored(tmp_path / f"other {seed}", {"affine_tensor-8bit": LABELS})
+        files.append([one, other])
+    keys = [("global", 0.8, 32), ("affine_tensor", 0.0, 8)]
+    found = predictions.correct(files, keys, LABELS)
+    assert list(found) == keys
+    assert found[keys[0]].dtype == bool
+    assert found[keys[0]].tolist() == [[True, True, True, False], [False, True, True, True]]
+    assert found[keys[1]].all()
+
+
+def test_what_one_seed_lacks_is_left_out(tmp_path):
+    first = stored(tmp_path / "first", {"global-0.8": LABELS, "global-0.9": LABELS})
+    second = stored(tmp_path / "second", {"global-0.8": LABELS})
+    keys = [("global", 0.8, 32), ("global", 0.9, 32), ("iterative", 0.8, 32)]
+    assert list(predictions.correct([[first], [second]], keys, LABELS)) == keys[:1]
+    assert predictions.correct([], keys, LABELS) == {}
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (np.array([0, 1, 2], np.int64), r"int64 \[3\] where the 4 test images"),
+        (np.array([0, 1, 2, 1], np.int32), r"int32 \[4\]"),
+        (np.array([[0, 1, 2, 1]], np.int64), r"int64 \[1, 4\]"),
+    ],
+)
+def test_predictions_for_other_images_are_refused(tmp_path, classes, told):
+    file = stored(tmp_path, {"global-0.8": classes})
+    with pytest.raises(UserError, match=told) as refused:
+        predictions.read(file, LABELS)
+    assert str(file) in str(refused.value)
+    assert "delete it and run `dvc repro`" in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a file of tensors"])
+def test_a_missing_or_torn_file_is_named(tmp_path, content):
+    file = tmp_path / paths.PREDICTIONS
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match="dvc repro") as refused:
+        predictions.read(file, LABELS)
+    assert str(file) in str(refused.value)
+
+
+def test_a_file_cut_short_is_named(tmp_path):
+    file = stored(tmp_path, {"global-0.8": LABELS})
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match="cut short"):
+        predictions.read(file, LABELS)

@@ -1,0 +1,239 @@
+"""Intervals: known closed forms, symmetries, and how often they hold the truth in simulations."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import stats
+
+from stages.lib.analysis import statistics
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 40))
+CONFIDENCES = st.floats(0.5, 0.9999)
+many = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def pairs(draw):
+    shape = draw(SHAPES)
+    return tuple(draw(arrays.arrays(bool, shape)) for _ in range(2))
+
+
+def width(interval):
+    return interval.high - interval.low
+
+
+def bonett_price(only_one, only_other, images, confidence):
+    """Their adjusted Wald interval, from the numbers of images that one method alone gets right."""
+    first, second = (only_one + 1) / (images + 2), (only_other + 1) / (images + 2)
+    error = math.sqrt((first + second - (first - second) ** 2) / (images + 2))
+    half = stats.norm.ppf(0.5 + confidence / 2) * error
+    return first - second - half, first - second + half
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
+@pytest.mark.parametrize(("only_one", "only_other"), [(12, 5), (0, 0), (0, 9), (50, 50)])
+def test_one_seed_is_bonett_and_prices_interval(only_one, only_other, confidence):
+    one, other = np.zeros((2, 1, 400), bool)
+    one[0, :only_one] = True
+    other[0, only_one : only_one + only_other] = True
+    one[0, 300:] = other[0, 300:] = True
+    found = statistics.difference(one, other, confidence)
+    low, high = bonett_price(only_one, only_other, 400, confidence)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.estimate == pytest.approx((only_one - only_other) / 400)
+    assert (found.confidence, found.seeds, found.images) == (confidence, 1, 400)
+
+
+@pytest.mark.parametrize("right", [0, 1, 93, 100])
+def test_one_seeds_accuracy_is_agresti_and_coulls_interval(right):
+    correct = (np.arange(100) < right)[None]
+    found = statistics.accuracy(correct, 0.95)
+    z = stats.norm.ppf(0.975)
+    centre = (right + z**2 / 2) / (100 + z**2)
+    half = z * math.sqrt(centre * (1 - centre) / (100 + z**2))
+    assert found.low == pytest.approx(max(0, centre - half))
+    assert found.high == pytest.approx(min(1, centre + half))
+    # Wilson's has the same centre and is never wider.
+    wilson = stats.binomtest(right, 100).proportion_ci(0.95, method="wilson")
+    assert found.low <= wilson.low + 1e-12
+    assert wilson.high <= found.high + 1e-12
+
+
+def test_seeds_that_differ_and_images_that_do_not_are_students_t():
+    # Every image of a seed alike: all there is to know is in the seeds' means.
+    values = np.array([1.0, 0.0, 0.0, 0.0])
+    one = np.repeat(values[:, None] > 0, 100_000, axis=1)
+    found = statistics.difference(one, np.zeros_like(one), 0.9)
+    half = stats.t.ppf(0.95, 3) * values.std(ddof=1) / 2
+    assert (found.low, found.high) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-3)
+
+
+@given(pairs(), CONFIDENCES)
+@many
+def test_a_difference_turned_round_is_its_negative(pair, confidence):
+    one, other = pair
+    forth = statistics.difference(one, other, confidence)
+    back = statistics.difference(other, one, confidence)
+    assert forth.estimate == -back.estimate == pytest.approx(one.mean() - other.mean())
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=1e-12)
+    assert -1 <= forth.low <= forth.estimate <= forth.high <= 1
+    assert (forth.seeds, forth.images) == one.shape
+
+
+@given(arrays.arrays(bool, SHAPES), CONFIDENCES)
+@many
+def test_a_network_against_itself_is_level_but_not_for_certain(correct, confidence):
+    found = statistics.difference(correct, correct, confidence)
+    assert found.estimate == 0
+    assert found.low == -found.high < 0
+
+
+@given(arrays.arrays(bool, SHAPES), CONFIDENCES)
+@many
+def test_an_accuracy_is_a_share_inside_its_interval(correct, confidence):
+    found = statistics.accuracy(correct, confidence)
+    assert 0 <= found.low <= found.estimate <= found.high <= 1
+    assert found.estimate == pytest.approx(correct.mean())
+    assert width(found) > 0
+    wrong = statistics.accuracy(~correct, confidence)
+    assert (wrong.low, wrong.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-12)
+
+
+@given(pairs(), st.randoms(use_true_random=False))
+@many
+def test_the_order_of_seeds_and_images_does_not_matter(pair, random):
+    one, other = pair
+    seeds, images = (random.sample(range(size), size) for size in one.shape)
+    found = statistics.difference(one, other, 0.95)
+    shuffled = statistics.difference(one[seeds][:, images], other[seeds][:, images], 0.95)
+    assert (shuffled.low, shuffled.high) == pytest.approx((found.low, found.high))
+
+
+@given(pairs())
+@many
+def test_more_confidence_is_wider(pair):
+    widths = [width(statistics.difference(*pair, level)) for level in (0.8, 0.95, 0.999)]
+    assert widths == sorted(widths)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_hundred_times_the_images_is_a_tenth_of_the_width(seeds):
+    random = np.random.default_rng(0)
+    one, other = random.random((2, seeds, 400)) < 0.8
+    # Copies of the same images: the same disagreement on more of them. Seeds that agree.
+    one, other = np.repeat(one[:1], seeds, axis=0), np.repeat(other[:1], seeds, axis=0)
+    few = statistics.difference(one, other, 0.95)
+    more = statistics.difference(np.tile(one, 100), np.tile(other, 100), 0.95)
+    assert width(more) == pytest.approx(width(few) / 10, rel=0.02)
+
+
+def test_seeds_that_disagree_widen_what_the_images_alone_would_say():
+    random = np.random.default_rng(0)
+    alike = np.repeat(random.random((1, 2000)) < 0.8, 3, axis=0)
+    drifting = alike.copy()
+    drifting[1, :200] = False
+    drifting[2, :400] = False
+    assert width(statistics.accuracy(drifting, 0.95)) > 3 * width(statistics.accuracy(alike, 0.95))
+
+
+RIGHT = np.ones((2, 3), bool)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (RIGHT, np.ones((2, 4), bool)),
+        (RIGHT, np.ones((1, 3), bool)),
+        (np.ones(3, bool), np.ones(3, bool)),
+        (np.ones((0, 3), bool), np.ones((0, 3), bool)),
+        (np.ones((2, 0), bool), np.ones((2, 0), bool)),
+        (np.ones((2, 3), int), np.ones((2, 3), int)),
+    ],
+)
+def test_what_does_not_fit_is_refused(one, other):
+    with pytest.raises(ValueError, match="seeds"):
+        statistics.difference(one, other, 0.95)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95, -1])
+def test_a_confidence_is_a_share(confidence):
+    for call in (
+        lambda: statistics.accuracy(RIGHT, confidence),
+        lambda: statistics.difference(RIGHT, RIGHT, confidence),
+    ):
+        with pytest.raises(ValueError, match="confidence"):
+            call()
+
+
+def test_unpaired_accuracies_are_newcombes_interval():
+    # Newcombe (1998), table II, (a): 56/70 against 48/80, method 10.
+    found = statistics.unpaired_difference(56 / 70, 70, 48 / 80, 80, 0.95)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert found.estimate == pytest.approx(0.2)
+    back = statistics.unpaired_difference(48 / 80, 80, 56 / 70, 70, 0.95)
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+    with pytest.raises(ValueError, match="no accuracies"):
+        statistics.unpaired_difference(0.5, 0, 0.5, 10, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "images", "guessing"),
+    [(0.1, 0.1, 500, True), (0.125, 0.1, 500, True), (0.128, 0.1, 500, False), (0.0, 0.5, 9, True)],
+)
+def test_at_chance_is_within_two_standard_errors_of_guessing(accuracy, chance, images, guessing):
+    assert statistics.at_chance(accuracy, chance, images) == guessing
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+GAP, BY_METHOD, EASY = 0.4, 0.7, 1.5
+
+
+def chances(random, seeds, images, seed_deviation):
+    """The probabilities with which two methods' networks are right: [2, seeds, images].
+
+    Images are more or less difficult, for one method more than for the other; trainings turn out
+    well or badly.
+    """
+    difficulty = random.normal(EASY, 1.5, images)
+    apart = random.normal(0, BY_METHOD, (2, 1, images))
+    training = random.normal(0, seed_deviation, (2, seeds, 1))
+    training[0] += GAP
+    return sigmoid(difficulty + apart + training)
+
+
+def held(seeds, images, seed_deviation, confidence, trials):
+    """In what share of simulated runs the interval holds the true difference.
+
+    One seed: that of these two networks over all images there are. More: that of all trainings.
+    """
+    random = np.random.default_rng([seeds, images, round(100 * seed_deviation)])
+    everything = chances(random, 1 if seeds == 1 else 2000, 2000, seed_deviation)
+    truth = everything[0].mean() - everything[1].mean()
+    count = 0
+    for _ in range(trials):
+        if seeds == 1:
+            right = everything[:, :, random.integers(0, 2000, images)]
+        else:
+            right = chances(random, seeds, images, seed_deviation)
+        found = statistics.difference(*(random.random(right.shape) < right), confidence)
+        count += found.low <= truth <= found.high
+    return count / trials
+
+
+@pytest.mark.parametrize("seed_deviation", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("images", [50, 500, 2000])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_promise(seeds, images, seed_deviation):
+    assert held(seeds, images, seed_deviation, 0.95, 1000) >= 0.93
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_so_do_intervals_that_are_corrected_for_many_comparisons(seeds):
+    assert held(seeds, 500, 1.0, 0.99, 1000) >= 0.97

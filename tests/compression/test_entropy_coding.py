@@ -1,0 +1,212 @@
+"""Integers through the coder and back; a decoder written from the documentation alone."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stages.lib.compression import entropy, entropy_coding
+from stages.lib.compression.entropy_coding import Table
+from tests import toys
+
+DTYPES = [np.int8, np.int16, np.uint16]
+
+
+def laplace(count, scale, bits=8, seed=0):
+    """Integers as quantized weights are: many small ones."""
+    top = 2 ** (bits - 1) - 1
+    noise = np.random.default_rng(seed).laplace(0, scale, count)
+    return np.rint(noise).clip(-top, top).astype(np.int8 if bits <= 8 else np.int16)
+
+
+@st.composite
+def arrays(draw):
+    """Of any length, range and skew, as one of the types."""
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    limits = np.iinfo(dtype)
+    bounds = sorted(draw(st.tuples(*[st.integers(limits.min, limits.max)] * 2)))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = random.integers(bounds[0], bounds[1] + 1, draw(st.integers(0, 300)))
+    values[random.random(len(values)) < draw(st.sampled_from([0, 0.5, 0.95, 1]))] = bounds[0]
+    return values.astype(dtype)
+
+
+def there_and_back(found):
+    tables = [entropy_coding.table_for(values) for values in found]
+    data = entropy_coding.encode(found, tables)
+    lengths = [len(values) for values in found]
+    again = entropy_coding.decode(data, tables, lengths, [values.dtype for values in found])
+    for values, other in zip(found, again, strict=True):
+        assert other.dtype == values.dtype
+        assert np.array_equal(other, values)
+    return data, tables
+
+
+@given(st.lists(arrays(), max_size=4))
+@example([])
+@example([np.zeros(0, np.int8)])
+@example([np.array([-128, 127], np.int8), np.zeros(0, np.int16), np.array([0], np.int8)])
+@example([np.arange(2**16).astype(np.uint16)])
+@example([np.array([-(2**15), 2**15 - 1], np.int16)])
+@toys.few_examples
+def test_what_is_decoded_is_what_was_encoded(found):
+    there_and_back(found)
+
+
+@given(st.lists(arrays(), max_size=3))
+@toys.few_examples
+def test_the_bits_foretold_are_those_of_the_stream(found):
+    data, tables = there_and_back(found)
+    bits = sum(map(entropy_coding.payload_bits, tables, found))
+    assert 23 <= 8 * len(data) - bits <= 48
+
+
+def test_arrays_of_one_value_add_nothing():
+    data, _ = there_and_back([np.full(10**6, -5, np.int8), np.zeros(3, np.int16)])
+    assert data == b"\0\0\0\1"
+
+
+def test_pieces_do_not_show(monkeypatch):
+    found = [laplace(1000, 2.0), laplace(1000, 3000.0, bits=16)]
+    whole = there_and_back(found)[0]
+    monkeypatch.setattr(entropy_coding, "PIECE", 17)
+    assert there_and_back(found)[0] == whole
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("zeros", [0.0, 0.92])
+def test_long_arrays_come_within_a_thousandth_of_their_entropy(bits, zeros):
+    values = laplace(200_000, 2.0 ** (bits - 3), bits)
+    values[np.random.default_rng(1).random(len(values)) < zeros] = 0
+    data, _ = there_and_back([values])
+    assert entropy.bound_bits(values) - 16 <= 8 * len(data) <= 1.001 * entropy.bound_bits(values)
+
+
+def test_a_few_values_of_many_bits_get_a_short_table():
+    table = entropy_coding.table_for(laplace(100, 5000.0, bits=16))
+    assert len(table.roots) < 20
+    assert 0 < table.shift < 16
+
+
+@given(arrays(), st.integers(0, 7))
+@toys.few_examples
+def test_low_bits_that_are_all_zero_cost_nothing(values, zeros):
+    values = values >> zeros << zeros
+    data, (table,) = there_and_back([values])
+    assert table.zeros >= zeros or not values.any()
+    assert len(data) == len(there_and_back([values >> zeros])[0])
+
+
+def test_random_numbers_cost_their_bits():
+    values = np.random.default_rng(0).integers(0, 2**16, 5000).astype(np.uint16)
+    data, _ = there_and_back([values])
+    assert len(data) <= 2 * len(values) + 8
+
+
+@given(st.lists(st.integers(0, entropy_coding.LARGEST_ROOT), min_size=1, max_size=300).filter(any))
+@example([entropy_coding.LARGEST_ROOT] * 2**16)
+@example([1, *[0] * (2**16 - 1)])
+@toys.few_examples
+def test_frequencies_are_whole_and_sum_up(roots):
+    found = entropy_coding.frequencies(np.array(roots))
+    assert found.min() >= 1
+    assert found.sum() == 2**24
+
+
+def test_frequencies_of_a_known_table():
+    # 2^24 − 3 to share out as 1 : 4 : 0; what is left over goes to the largest; 1 each on top.
+    share = (2**24 - 3) // 5
+    found = entropy_coding.frequencies(np.array([1, 2, 0]))
+    assert found.tolist() == [share + 1, 2**24 - share - 2, 1]
+
+
+def read_as_documented(data, frequencies, count):
+    """docs/packed-format.md, "The coded symbols", in plain Python."""
+    data += bytes(-len(data) % 4)
+    words = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+    state = 0
+    while words and state < 2**32:
+        state = state << 32 | words.pop()
+    symbols = []
+    for _ in range(count):
+        place = state % 2**24
+        symbol, start = 0, 0
+        while place >= start + frequencies[symbol]:
+            start += frequencies[symbol]
+            symbol += 1
+        state = (state >> 24) * frequencies[symbol] + place - start
+        if state < 2**32 and words:
+            state = state << 32 | words.pop()
+        symbols.append(symbol)
+    assert state == 2**24
+    assert not words
+    return symbols
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 2000])
+def test_the_stream_is_read_by_the_documentation_alone(count):
+    """Whole-numbered probabilities: none of the coder's rounding is left to a reader's luck."""
+    values = laplace(count, 1.5, bits=4)
+    table = Table(0, -7, np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1]))
+    data = entropy_coding.encode([values], [table])
+    frequencies = entropy_coding.frequencies(table.roots).tolist()
+    assert read_as_documented(data, frequencies, count) == (values + 7).tolist()
+
+
+def test_low_bits_are_read_by_the_documentation_alone():
+    values = laplace(500, 1.5, bits=4)
+    table = Table(3, -1, np.array([4, 5]))
+    data = entropy_coding.encode([values & 7], [Table(3, 0, np.array([1]))])
+    assert read_as_documented(data, [2**21] * 8, 500) == (values & 7).tolist()
+    both = entropy_coding.encode([values], [table])
+    assert np.array_equal(entropy_coding.decode(both, [table], [500], [np.int8])[0], values)
+
+
+def test_low_bits_that_are_zero_are_read_by_the_documentation_alone():
+    values = laplace(500, 1.5, bits=4) << 3
+    table = Table(0, -7, np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1]), 3)
+    data = entropy_coding.encode([values], [table])
+    frequencies = entropy_coding.frequencies(table.roots).tolist()
+    assert read_as_documented(data, frequencies, 500) == ((values >> 3) + 7).tolist()
+    assert np.array_equal(entropy_coding.decode(data, [table], [500], [np.int8])[0], values)
+
+
+def test_the_bytes_of_a_known_stream():
+    table = Table(0, -1, np.array([1, 3, 1]))
+    data = entropy_coding.encode([np.array([0, 0, 1, -1, 0, 0, 0, 0], np.int8)], [table])
+    assert data.hex() == "0631ba8b01"
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 2**32))
+@toys.few_examples
+def test_a_symbol_too_many_or_too_few_is_noticed(count, wanted, seed):
+    values = laplace(count, 1.5, bits=4, seed=seed)
+    table = entropy_coding.table_for(laplace(1000, 1.5, bits=4))
+    data = entropy_coding.encode([values], [table])
+    if wanted != count:
+        with pytest.raises(ValueError, match="do not end"):
+            entropy_coding.decode(data, [table], [wanted], [np.int8])
+
+
+@pytest.mark.parametrize(
+    ("data", "table", "dtype", "problem"),
+    [
+        (b"", Table(0, 0, np.array([1, 1])), np.int8, "do not end"),
+        (b"\1\0", Table(0, 0, np.array([1, 1])), np.int8, "byte too many"),
+        (b"\1" * 40, Table(0, 0, np.array([1, 1])), np.int8, "do not end"),
+        (b"", Table(0, 127, np.array([1, 1])), np.int8, "out of range"),
+        (b"", Table(0, -129, np.array([1, 1])), np.int8, "out of range"),
+        (b"", Table(3, 15, np.array([1, 1])), np.int8, "out of range"),
+        (b"", Table(0, 15, np.array([1, 1]), 3), np.int8, "out of range"),
+        (b"", Table(0, -1, np.array([1, 1])), np.uint16, "out of range"),
+        (b"", Table(16, 2**31 - 1, np.array([1])), np.int16, "out of range"),
+    ],
+)
+def test_a_stream_that_is_not_one_is_refused(data, table, dtype, problem):
+    with pytest.raises(ValueError, match=problem):
+        entropy_coding.decode(data, [table], [3], [dtype])
+
+
+def test_values_too_far_apart_are_refused():
+    with pytest.raises(ValueError, match="16 bits"):
+        entropy_coding.table_for(np.array([0, 2**16], np.int32))

@@ -1,0 +1,510 @@
+"""Packed networks: what comes out is what went in, in few bytes, and hostile files are refused."""
+
+import copy
+import json
+import struct
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision  # noqa: F401 - its own memory is not what a file is charged with
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from stages.lib.compression import container, entropy, packed, packed_summary
+from stages.lib.core.errors import UserError
+from stages.lib.models import checkpoints, prunable, registry
+from stages.lib.pruning import masks
+from stages.lib.quantization import linear
+from stages.lib.structured import ranking, removal
+from tests import toys
+
+ROOT = Path(__file__).parents[2]
+# Each of them packs or unpacks a network, some several times.
+fewer_examples = settings(toys.few_examples, max_examples=25)
+
+
+def quantized_of(model, bits=4, granularity="channel"):
+    return linear.quantize_weights(model, bits, "symmetric", granularity)
+
+
+def assert_round_trip(model, quantized):
+    data = packed.pack(model, quantized)
+    again, parts = packed.unpack(data)
+    assert toys.same_state(again, linear.with_weights(model, quantized))
+    assert registry.architecture_of(again) == registry.architecture_of(model)
+    assert not any(module.training for module in again.modules())
+    assert list(parts) == [name for name in model.state_dict() if name in quantized]
+    for name, found in parts.items():
+        for one, other in zip(found, quantized[name], strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+    assert packed.pack(again, parts) == data
+    return data
+
+
+@torch.no_grad()
+def in_halves(model, quantized):
+    """The same with values that float16 holds."""
+    for name, tensor in model.state_dict().items():
+        if name not in quantized and tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    return model, {
+        name: parts._replace(S=parts.S.half().float()) for name, parts in quantized.items()
+    }
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=6, max_size=6),
+    st.integers(1, 12),
+    st.integers(2, 16),
+    st.sampled_from([0.0, 0.5, 0.92, 0.999]),
+    st.sampled_from(["tensor", "channel"]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+@fewer_examples
+def test_any_network_comes_back_bit_for_bit(
+    channels, hidden, bits, sparsity, granularity, half, seed
+):
+    description = {
+        **registry.architecture("convnet", 1, 3, 5),
+        "channels": channels,
+        "hidden": hidden,
+    }
+    model = toys.lived_in(registry.build_seeded(description, 0), seed)
+    model = masks.masked(model, masks.global_magnitude(prunable.weights(model), sparsity))
+    quantized = quantized_of(model, bits, granularity)
+    assert_round_trip(*(in_halves(model, quantized) if half else (model, quantized)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toys.lived_in(toys.convnet())
+
+
+@pytest.fixture(scope="module")
+def file(model):
+    """The bytes of a sound file."""
+    return packed.pack(model, quantized_of(model))
+
+
+@pytest.mark.parametrize("chosen", [[], ["hidden.weight"], ["conv1.bias", "conv1.weight"]])
+def test_what_is_not_quantized_stays_float(model, chosen):
+    quantized = {name: parts for name, parts in quantized_of(model).items() if name in chosen}
+    assert_round_trip(model, quantized)
+
+
+@torch.no_grad()
+def test_floats_come_back_to_the_bit(model):
+    odd = copy.deepcopy(model)
+    for module in (odd.norm1, odd.norm2):
+        values = [0.0, -0.0, float("inf"), float("nan")]
+        module.weight.copy_(torch.tensor(values))
+    odd.norm3.weight[:4] = torch.tensor([1e-45, -3e38, 65504.0, 6e-8])
+    again = packed.unpack(packed.pack(odd, quantized_of(odd)))[0]
+    for name, tensor in odd.state_dict().items():
+        if "norm" in name and tensor.dim():
+            other = again.state_dict()[name]
+            assert torch.equal(tensor.view(torch.int32), other.view(torch.int32)), name
+
+
+def test_networks_of_zeros_and_of_extremes():
+    model = toys.lived_in(toys.convnet())
+    quantized = quantized_of(model, 8)
+    for name, parts in quantized.items():
+        parts.Q.zero_()
+        if name == "conv2.weight":
+            parts.Q.view(-1)[:2] = torch.tensor([-128, 127])
+    assert_round_trip(model, quantized)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_network_that_lost_filters_comes_back(scope):
+    dense = toys.lived_in(registry.build_seeded(registry.architecture("resnet20", 0, 1, 3), 0))
+    plan = ranking.analyse(dense, (1, 8, 8))
+    small = removal.remove(dense, plan, ranking.choose(dense, plan, 0.6, scope))
+    assert registry.RESIZED in registry.architecture_of(small)
+    data = assert_round_trip(small, quantized_of(small))
+    assert packed_summary.inspect(data).header_bytes < 600
+
+
+TIED = """
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.first = nn.Linear(in_channels, 6, bias=False)
+        self.inner = nn.Linear(6, 6)
+        self.again = nn.Linear(6, 6)
+        self.again.weight = self.inner.weight
+        self.head = nn.Linear(6, num_classes)
+        self.register_buffer("flags", torch.tensor([True, False, True]))
+        self.register_buffer("brain", torch.arange(4).to(torch.bfloat16))
+        self.register_buffer("wide", torch.tensor([0.1, -1e300], dtype=torch.float64))
+        self.register_buffer("none", torch.zeros(0))
+        self.register_buffer("nothing", torch.zeros(0, 3))
+        self.register_buffer("one", torch.tensor(0.25))
+
+    def forward(self, images):
+        return self.head(self.again(self.inner(self.first(images.mean((2, 3))))))
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A network of the user's own, with tied weights and buffers of many types."""
+    (tmp_path / "net.py").write_text(TIED, encoding="utf-8")
+    description = registry.architecture(f"{tmp_path / 'net.py'}:Network", 0, 1, 3, (8, 8))
+    return registry.build_seeded(description, 0).eval()
+
+
+def test_tied_weights_are_stored_once_and_come_back_tied(own):
+    data = assert_round_trip(own, quantized_of(own))
+    again, _ = packed.unpack(data)
+    assert again.inner.weight is again.again.weight
+    rows = {row.name: row for row in packed_summary.inspect(data).tensors}
+    assert rows["again.weight"].stored == "as inner.weight"
+    assert rows["again.weight"].bound_bytes == rows["again.weight"].coded_bytes == 0
+    # Also where the quantized one comes second, and where none is quantized.
+    parts = linear.quantize(own.again.weight, 4, "symmetric", "tensor")
+    found = packed.unpack(packed.pack(own, {"again.weight": parts}))[0].state_dict()
+    assert torch.equal(found["inner.weight"], linear.dequantize(parts))
+    assert_round_trip(own, {})
+
+
+def test_an_own_network_that_has_changed_is_refused(own, tmp_path):
+    data = packed.pack(own, quantized_of(own))
+    (tmp_path / "net.py").write_text(TIED + "\n# changed", encoding="utf-8")
+    assert "has changed" in refusal(data)
+    (tmp_path / "net.py").unlink()
+    assert "net.py" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"Q": torch.zeros(3, 3, dtype=torch.int8)}, "not quantized from"),
+        ({"Q": torch.zeros(4, 1, 3, 3)}, "int8 or int16"),
+        ({"S": torch.ones(4, dtype=torch.float64)}, "int8 or int16"),
+        ({"S": torch.ones(3)}, "one per channel"),
+        ({"S": torch.full((4,), torch.inf)}, "not finite"),
+        ({"Z": torch.ones(4, dtype=torch.int32)}, "symmetric"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(model, change, problem):
+    parts = quantized_of(model)["conv1.weight"]._replace(**change)
+    with pytest.raises(ValueError, match=problem):
+        packed.pack(model, {"conv1.weight": parts})
+
+
+def test_names_and_types_of_another_network_are_refused(model):
+    parts = quantized_of(model)["conv1.weight"]
+    with pytest.raises(ValueError, match="not quantized from"):
+        packed.pack(model, {"conv9.weight": parts})
+    with pytest.raises(ValueError, match="other types"):
+        packed.pack(copy.deepcopy(model).half(), {})
+
+
+# Size
+
+
+def weights_like_trained_ones(bits, sparsity):
+    """A ConvNet of 0.13 M parameters with Laplace-like weights, pruned and quantized."""
+    model = registry.build_seeded(registry.architecture("convnet", 20, 3, 10), 0)
+    model = toys.lived_in(model)
+    random = np.random.default_rng(0)
+    for weight in prunable.weights(model).values():
+        weight.copy_(torch.from_numpy(random.laplace(size=tuple(weight.shape))))
+    model = masks.masked(model, masks.global_magnitude(prunable.weights(model), sparsity))
+    assert 0.1e6 < sum(parameter.numel() for parameter in model.parameters()) < 0.15e6
+    return model, quantized_of(model, bits)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("sparsity", [0, 0.92])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_is_within_two_per_cent_of_its_bound(bits, sparsity, half):
+    model, quantized = weights_like_trained_ones(bits, sparsity)
+    if half:
+        model, quantized = in_halves(model, quantized)
+    data = packed.pack(model, quantized)
+    width = 2 if half else 4
+    bound = sum(entropy.bound_bits(parts.Q.numpy()) / 8 for parts in quantized.values())
+    bound += sum(width * parts.S.numel() for parts in quantized.values())
+    for name, tensor in model.state_dict().items():
+        if name not in quantized:
+            bound += tensor.numel() * (width if tensor.is_floating_point() else 8)
+    assert len(data) <= 1.02 * bound
+    summary = packed_summary.inspect(data)
+    assert summary.bound_bytes == pytest.approx(bound)
+    # The integers alone, so that nothing that floats save hides what they cost.
+    integers = [row for row in summary.tensors if row.bits]
+    scales = sum(width * parts.S.numel() for parts in quantized.values())
+    least = sum(row.bound_bytes for row in integers) - scales
+    taken = sum(row.coded_bytes for row in integers)
+    assert taken <= 1.01 * (least + scales)
+    assert summary.header_bytes <= (800 if bits == 8 else 450)
+
+
+def test_a_summary_adds_up(model, file):
+    summary = packed_summary.inspect(file)
+    quantized = quantized_of(model)
+    assert summary.architecture == registry.architecture_of(model)
+    assert summary.file_bytes == len(file) == summary.header_bytes + summary.payload_bytes
+    assert [row.name for row in summary.tensors] == list(model.state_dict())
+    assert abs(sum(row.coded_bytes for row in summary.tensors) - summary.payload_bytes) <= 5
+    assert summary.overhead == pytest.approx(len(file) / summary.bound_bytes - 1)
+    for row in summary.tensors:
+        tensor = model.state_dict()[row.name]
+        assert row.shape == tuple(tensor.shape)
+        if row.name in quantized:
+            codes = quantized[row.name].Q
+            assert row.bits == 4
+            assert row.sparsity == pytest.approx(float((codes == 0).float().mean()))
+    plain = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    assert summary.dense_bytes == plain
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"), [([], 2), ([0], 2), ([1, -1], 2), ([2], 3), ([-7], 4), ([8], 5), ([127], 8)]
+)
+def test_the_least_width_that_holds_integers(values, bits):
+    assert packed_summary.bits_of(np.array(values, np.int8)) == bits
+
+
+# Files
+
+
+def test_a_fresh_process_rebuilds_the_network(model, tmp_path):
+    quantized = quantized_of(model)
+    path = tmp_path / "net.packed"
+    assert packed.save(path, model, quantized) == path.stat().st_size
+    assert [one.name for one in tmp_path.iterdir()] == ["net.packed"]
+    target = tmp_path / "net.safetensors"
+    command = [sys.executable, "-m", "stages.tools.packed", "unpack", path, "-o", target]
+    subprocess.run(command, cwd=ROOT, check=True)
+    expected = linear.with_weights(model, quantized)
+    assert toys.same_state(checkpoints.load_model(target), expected)
+    batch = toys.noise(3)
+    assert torch.equal(packed.load(path)[0](batch), expected(batch))
+
+
+def test_the_same_network_gives_the_same_bytes(model, file):
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+    quantized = quantized_of(other)
+    assert packed.pack(other, dict(reversed(quantized.items()))) == file
+
+
+def refusal(data, where="some/file.packed", **options):
+    with pytest.raises(UserError) as caught:
+        packed.unpack(data, where, **options)
+    text = str(caught.value)
+    assert text.startswith(f"{where}: ")
+    assert "\n" not in text
+    with pytest.raises(UserError):
+        packed_summary.inspect(data, where, **options)
+    return text
+
+
+@pytest.mark.parametrize("what", ["missing", "folder", "foreign", "torn"])
+def test_a_file_that_is_none_is_refused_and_named(tmp_path, file, what):
+    path = tmp_path / "net.packed"
+    if what == "folder":
+        path.mkdir()
+    elif what != "missing":
+        path.write_bytes(b"PK\3\4" * 100 if what == "foreign" else file[:-1])
+    with pytest.raises(UserError, match=r"net\.packed: "):
+        packed.load(path)
+
+
+def test_of_a_foreign_file_little_is_read(tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as large:
+        large.truncate(2**34)
+    assert len(packed.read(path)) < 100
+
+
+# Hostile files: the checksum is right
+
+
+def forged(file, metadata=lambda found: found, payload=lambda found: found):
+    """A file with other contents, sealed again."""
+    about, coded = container.unwrap(file)
+    return container.wrap(metadata(about), payload(coded))
+
+
+def described(file, **changes):
+    """A file that describes another network; None takes a key out."""
+
+    def metadata(about):
+        length = int.from_bytes(about[:4], "little")
+        found = json.loads(about[4 : 4 + length]) | changes
+        text = json.dumps({key: one for key, one in found.items() if one is not None}).encode()
+        return len(text).to_bytes(4, "little") + text + about[4 + length :]
+
+    return forged(file, metadata)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": None},
+        {"name": "vgg"},
+        {"name": 7},
+        {"hidden": 10**30},
+        {"hidden": 10**15},
+        {"hidden": 0},
+        {"hidden": -5},
+        {"hidden": 49},
+        {"hidden": 1.5},
+        {"classes": None},
+        {"classes": [3]},
+        {"in_channels": 0},
+        {"channels": [4] * 7},
+        {"channels": [10**6] * 6},
+        {"channels": "444444"},
+        {"depth": 4},
+        {"resized": {}},
+        {"resized": {"conv1": {"out_channels": 1}}},
+        {"name": "resnet20", "channels": None, "hidden": None},
+        {"name": "resnet20", "channels": None, "hidden": None, "classes": 10**12},
+        {"name": "vit_b_16", "channels": None, "hidden": None, "image_size": [10**9, 10**9]},
+        {"name": "vit_h_14", "channels": None, "hidden": None, "image_size": [224, 224]},
+        {"name": "no/such/file.py:net", "channels": None, "hidden": None, "image_size": [8, 8]},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_description_that_does_not_fit_is_refused_in_little_memory(file, changes):
+    data = described(file, **changes)
+    tracemalloc.start()
+    try:
+        text = refusal(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**26
+    if changes.get("hidden") == 10**15 or "vit_h_14" in changes.values():
+        assert "--max-elements" in text
+
+
+def test_a_large_network_is_rebuilt_where_it_is_allowed(file):
+    most = sum(tensor.numel() for tensor in packed.unpack(file)[0].state_dict().values())
+    packed.unpack(file, max_elements=most)
+    assert f"{most:,} numbers" in refusal(file, max_elements=most - 1)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"7", b"null", b"\xff", b"[" * 100_000, b"1" * 100_000]
+)
+def test_a_description_that_is_no_json_object_is_refused(file, text):
+    refusal(forged(file, lambda about: struct.pack("<I", len(text)) + text + about[4:]))
+
+
+@given(st.data())
+@fewer_examples
+def test_any_damage_is_refused(file, data):
+    changed = bytearray(file)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(file) - 1))] ^= data.draw(st.integers(1, 255))
+    changed = bytes(changed[: data.draw(st.integers(0, 2 * len(file)))])
+    if changed != file:
+        refusal(changed)
+
+
+mutations = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "cut", "add", "copy"]),
+        st.floats(0, 1, exclude_max=True),
+        st.binary(min_size=1, max_size=6),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def mutated(content, changes):
+    content = bytearray(content)
+    for how, place, piece in changes:
+        at = int(place * (len(content) + 1))
+        if how == "set":
+            content[at : at + len(piece)] = piece
+        elif how == "cut":
+            del content[at : at + len(piece)]
+        elif how == "add":
+            content[at:at] = piece
+        else:
+            content[at:at] = content[-(len(piece) * 50) :]
+    return bytes(content)
+
+
+def assert_rebuilt_or_refused(data):
+    """Whatever a file says: a network, or a UserError, in bounded memory."""
+    said = "fuzzed: "
+    tracemalloc.start()
+    try:
+        packed.unpack(data, "fuzzed")
+        packed_summary.inspect(data, "fuzzed")
+    except UserError as error:
+        said = str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 2**26
+    assert said.startswith("fuzzed: ")
+    assert "\n" not in said
+
+
+@given(mutations)
+@fewer_examples
+def test_metadata_of_any_kind_are_read_or_refused(file, changes):
+    assert_rebuilt_or_refused(forged(file, lambda about: mutated(about, changes)))
+
+
+@given(mutations)
+@fewer_examples
+def test_metadata_after_the_description_are_read_or_refused(file, changes):
+    """Most mutations above break the description alone."""
+
+    def metadata(about):
+        end = 4 + int.from_bytes(about[:4], "little")
+        return about[:end] + mutated(about[end:], changes)
+
+    assert_rebuilt_or_refused(forged(file, metadata))
+
+
+@given(mutations)
+@fewer_examples
+def test_a_payload_of_any_kind_is_read_or_refused(file, changes):
+    assert_rebuilt_or_refused(forged(file, payload=lambda coded: mutated(coded, changes)))
+
+
+@given(st.binary(max_size=200), st.binary(max_size=50))
+@fewer_examples
+def test_any_metadata_and_payload_are_refused(about, payload):
+    refusal(container.wrap(about, payload))
+
+
+def test_scales_that_are_not_finite_are_refused(model):
+    parts = quantized_of(model)["conv1.weight"]
+    parts.S[1] = torch.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "_check", lambda *_: None)
+        data = packed.pack(model, {"conv1.weight": parts})
+    assert "not finite" in refusal(data)
+
+
+def test_nothing_is_shared_with_the_model(model):
+    before = nn.Module.state_dict(model)["conv1.weight"].clone()
+    again, _ = packed.unpack(packed.pack(model, quantized_of(model)))
+    with torch.no_grad():
+        again.conv1.weight.add_(1)
+    assert torch.equal(model.conv1.weight, before)

@@ -1,0 +1,116 @@
+"""What a network looks like, without building it."""
+
+import resource
+import sys
+
+import pytest
+import torch
+
+from stages.lib.compression import skeletons
+from stages.lib.core.errors import UserError
+from stages.lib.models import registry, resizing
+from tests import toys
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.layer = nn.Linear(in_channels, num_classes)
+        self.register_buffer("steps", torch.arange(5))
+        {more}
+
+    def forward(self, images):
+        return self.layer(images.mean((2, 3)))
+"""
+
+
+def own(folder, more="pass"):
+    (folder / "net.py").write_text(OWN.format(more=more), encoding="utf-8")
+    return registry.architecture(f"{folder / 'net.py'}:Network", 0, 1, 3, (8, 8))
+
+
+# Networks that read values while they are built, or have buffers of whole numbers, among them.
+@pytest.mark.parametrize(
+    "name", ["convnet", "resnet20", "regnet_x_400mf", "swin_t", "shufflenet_v2_x0_5"]
+)
+def test_a_skeleton_is_that_of_the_network(name):
+    description = registry.architecture(name, 4, 1, 3, (32, 32))
+    skeleton = skeletons.of(description)
+    model = registry.build_seeded(description, 0)
+    state = model.state_dict()
+    assert list(skeleton.shapes) == list(state)
+    assert skeleton.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert skeleton.dtypes == {name: tensor.dtype for name, tensor in state.items()}
+    assert skeleton.sizes == resizing.sizes(model)
+    assert skeleton.elements == sum(tensor.numel() for tensor in state.values())
+
+
+def test_a_skeleton_leaves_the_random_stream_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    skeletons.of(registry.architecture("convnet", 4, 1, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_enormous_network_takes_no_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    skeleton = skeletons.of(registry.architecture("convnet", 10**6, 1, 3))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert skeleton.elements > 10**14
+    assert grown < 2**26 / (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.parametrize("more", ["pass", "self.depth = self.layer.weight.detach().sum().item()"])
+def test_a_network_of_ones_own(tmp_path, more):
+    """Also one that wants to know its weights' values while it is built."""
+    skeleton = skeletons.of(own(tmp_path, more))
+    assert skeleton.shapes == {"layer.weight": (3, 1), "layer.bias": (3,), "steps": (5,)}
+
+
+def test_a_network_of_ones_own_that_needs_memory_gets_a_modest_one(tmp_path):
+    description = own(tmp_path, "self.depth = self.layer.weight.detach().sum().item()")
+    with pytest.raises(UserError, match=r"net\.py"):
+        skeletons.of({**description, "classes": 10**12})
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {},
+        {"name": "vgg"},
+        {"name": ["convnet"]},
+        {"name": "convnet"},
+        {**registry.architecture("convnet", 4, 1, 3), "hidden": 10**30},
+        {**registry.architecture("convnet", 4, 1, 3), "hidden": -1},
+        {**registry.architecture("convnet", 4, 1, 3), "channels": 7},
+        {**registry.architecture("resnet18", 4, 1, 3), "classes": "many"},
+    ],
+)
+def test_a_description_that_is_none_of_ours_is_refused(description):
+    with pytest.raises(ValueError, match="not a network"):
+        skeletons.of(description)
+
+
+SIZES = {"": {}, "a": {"groups": 1, "shape": [4, 5]}, "b": {"out": 7}}
+
+
+@pytest.mark.parametrize(
+    ("small", "taken"),
+    [
+        ({}, [0, 0, 0, 0]),
+        ({"b": {"out": 3}}, [0, 0, 0, 4]),
+        ({"a": {"shape": [4, 2]}, "b": {"out": 6}}, [0, 0, 3, 1]),
+    ],
+)
+def test_sizes_and_what_was_taken_off_them(small, taken):
+    assert skeletons.differences(SIZES, small) == taken
+    assert skeletons.resized(SIZES, taken) == small
+
+
+def test_a_toy_has_the_skeleton_of_its_architecture():
+    model = toys.convnet()
+    assert skeletons.of(registry.architecture_of(model)).sizes == model._unpruned.sizes

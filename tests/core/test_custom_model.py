@@ -1,0 +1,321 @@
+"""The user's own network: found, fingerprinted without being run, and called."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.lib.core import custom_model
+from stages.lib.core.errors import UserError
+
+OFFERED = {"num_classes": 3, "in_channels": 1, "image_size": 8}
+# Says what it was given.
+ECHO = "def make({takes}):\n    return dict({gives})\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+def write(path: Path, text: str) -> str:
+    """Writes the file and names its factory `make`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return f"{path}:make"
+
+
+def refused(name: str) -> str:
+    with pytest.raises(UserError) as caught:
+        custom_model.call(name, OFFERED)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["net.py:make", "a/b.py:Net", "../x.py:f_1", "C:\\x.py:make"])
+def test_a_file_and_a_factory_are_an_own_network(name):
+    assert custom_model.is_own(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "net.py", "net:make", "net.py:", ":make", "net.py:a.b", "net.py:1", ""]
+)
+def test_anything_else_is_not(name):
+    assert not custom_model.is_own(name)
+
+
+def test_a_name_is_split_at_its_last_colon():
+    assert custom_model.split("a:b/net.py:make") == (Path("a:b/net.py"), "make")
+
+
+IMPORTS = {
+    "import blocks": "blocks.py",
+    "import blocks as b, os": "blocks.py",
+    "from blocks import layer": "blocks.py",
+    "from parts.blocks import layer": "parts/blocks.py",
+    "from parts import blocks": "parts/blocks.py",
+    "import parts.blocks": "parts/__init__.py",
+    "def make():\n    import blocks": "blocks.py",
+    "try:\n    import blocks\nexcept ImportError:\n    pass": "blocks.py",
+}
+
+
+@pytest.mark.parametrize("statement", IMPORTS)
+def test_the_fingerprint_follows_what_is_imported_from_the_files_folder(folder, statement):
+    name = write(folder / "net.py", statement)
+    write(folder / "parts/__init__.py", "")
+    write(folder / IMPORTS[statement], "layer = 1\n")
+    before = custom_model.fingerprint(name)
+    write(folder / IMPORTS[statement], "layer = 2\n")
+    assert custom_model.fingerprint(name) != before
+
+
+def test_the_fingerprint_follows_imports_of_imports(folder):
+    name = write(folder / "net.py", "import first\n")
+    write(folder / "first.py", "import second\n")
+    write(folder / "second.py", "size = 1\n")
+    before = custom_model.fingerprint(name)
+    write(folder / "second.py", "size = 2\n")
+    assert custom_model.fingerprint(name) != before
+
+
+@pytest.mark.parametrize(
+    ("statement", "file"),
+    [
+        ("from . import sizes", "parts/sizes.py"),
+        ("from .sizes import width", "parts/sizes.py"),
+        ("from deep.sizes import width", "deep/sizes.py"),
+        ("import sizes", "sizes.py"),
+    ],
+)
+def test_a_package_imports_relative_to_itself_and_otherwise_from_the_files_folder(
+    folder, statement, file
+):
+    name = write(folder / "net.py", "import parts.blocks\n")
+    write(folder / "parts/__init__.py", "")
+    write(folder / "deep/__init__.py", "")
+    write(folder / "parts/blocks.py", statement)
+    write(folder / file, "width = 1\n")
+    before = custom_model.fingerprint(name)
+    write(folder / file, "width = 2\n")
+    assert custom_model.fingerprint(name) != before
+
+
+def test_the_fingerprint_is_of_the_file_itself_and_of_no_other(folder):
+    name = write(folder / "net.py", "import os, torch\nfrom json import loads\n")
+    before = custom_model.fingerprint(name)
+    write(folder / "unused.py", "x = 1\n")
+    write(folder / "torch.txt", "x")
+    assert custom_model.fingerprint(name) == before
+    write(folder / "net.py", "import os, torch\nfrom json import loads\n\n")
+    assert custom_model.fingerprint(name) != before
+
+
+def test_the_fingerprint_does_not_depend_on_the_place_or_the_factory(folder, monkeypatch):
+    text = "from blocks import layer\n"
+    names = [write(folder / place / "net.py", text) for place in ("one", "other")]
+    for place in ("one", "other"):
+        write(folder / place / "blocks.py", "layer = 1\n")
+    found = {custom_model.fingerprint(name) for name in names}
+    found.add(custom_model.fingerprint(names[0].replace(":make", ":another")))
+    monkeypatch.chdir(folder / "one")
+    found |= {
+        custom_model.fingerprint("net.py:make"),
+        custom_model.fingerprint("../other/net.py:make"),
+    }
+    assert len(found) == 1
+
+
+def test_moving_a_line_from_one_file_to_another_changes_the_fingerprint(folder):
+    name = write(folder / "net.py", "import blocks\nx = 1\n")
+    write(folder / "blocks.py", "y = 1\n")
+    before = custom_model.fingerprint(name)
+    write(folder / "net.py", "import blocks\n")
+    write(folder / "blocks.py", "x = 1\ny = 1\n")
+    assert custom_model.fingerprint(name) != before
+
+
+def test_modules_that_import_each_other_have_a_fingerprint(folder):
+    name = write(folder / "net.py", "import blocks\n")
+    write(folder / "blocks.py", "import net\n")
+    assert custom_model.fingerprint(name)
+
+
+@pytest.mark.parametrize("content", [b"def make(:\n", b"\xff\xfe\x00", b"x = '\x00'", b""])
+def test_what_is_no_python_has_a_fingerprint_of_its_own(folder, content):
+    name = write(folder / "net.py", "x = 1")
+    before = custom_model.fingerprint(name)
+    (folder / "net.py").write_bytes(content)
+    assert custom_model.fingerprint(name) not in (None, before)
+
+
+def test_a_missing_file_has_none(folder):
+    assert custom_model.fingerprint(f"{folder / 'net.py'}:make") is None
+    (folder / "folder.py").mkdir()
+    assert custom_model.fingerprint(f"{folder / 'folder.py'}:make") is None
+
+
+def test_fingerprinting_runs_nothing(folder):
+    name = write(folder / "net.py", "raise SystemExit(3)\n")
+    assert custom_model.fingerprint(name)
+
+
+@pytest.mark.parametrize(
+    ("takes", "gives", "expected"),
+    [
+        ("", "", {}),
+        ("num_classes", "n=num_classes", {"n": 3}),
+        ("*, in_channels", "c=in_channels", {"c": 1}),
+        ("image_size=None, depth=4", "s=image_size, d=depth", {"s": 8, "d": 4}),
+        ("**others", "**others", OFFERED),
+        ("num_classes=10, **others", "n=num_classes, **others", {
+            "n": 3, "in_channels": 1, "image_size": 8,
+        }),
+        ("*others", "count=len(others)", {"count": 0}),
+    ],
+)  # fmt: skip
+def test_a_factory_is_given_what_its_signature_takes(folder, takes, gives, expected):
+    name = write(folder / "net.py", ECHO.format(takes=takes, gives=gives))
+    assert custom_model.call(name, OFFERED) == expected
+
+
+def test_a_class_is_a_factory(folder):
+    text = "class make:\n    def __init__(self, num_classes):\n        self.n = num_classes\n"
+    assert custom_model.call(write(folder / "net.py", text), OFFERED).n == 3
+
+
+def test_a_partial_and_a_decorated_function_are_factories(folder):
+    text = (
+        "import functools\n"
+        "def wrap(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def wrapped(*args, **kwargs):\n"
+        "        return function(*args, **kwargs)\n"
+        "    return wrapped\n"
+        "@wrap\n"
+        "def make(num_classes, depth=1):\n    return num_classes, depth\n"
+        "deep = functools.partial(make, depth=9)\n"
+    )
+    name = write(folder / "net.py", text)
+    assert custom_model.call(name, OFFERED) == (3, 1)
+    assert custom_model.call(name.replace(":make", ":deep"), OFFERED) == (3, 9)
+
+
+def test_each_of_two_factories_in_a_file_is_called(folder):
+    text = "def make():\n    return 'one'\n\ndef other():\n    return 'other'\n"
+    name = write(folder / "net.py", text)
+    assert custom_model.call(name, OFFERED) == "one"
+    assert custom_model.call(name.replace(":make", ":other"), OFFERED) == "other"
+
+
+def test_modules_beside_the_file_are_importable_even_while_the_factory_runs(folder):
+    write(folder / "parts/__init__.py", "from .blocks import layer\n")
+    write(folder / "parts/blocks.py", "layer = 'layer'\n")
+    write(folder / "late.py", "width = 'late'\n")
+    text = (
+        "from parts import layer\n"
+        "def make():\n    import late\n    return layer, late.width, late.__name__\n"
+    )
+    assert custom_model.call(write(folder / "net.py", text), OFFERED) == ("layer", "late", "late")
+
+
+def test_files_of_the_same_name_in_different_folders_are_told_apart(folder):
+    text = "import blocks\ndef make():\n    import late\n    return blocks.x, late.x\n"
+    names = {}
+    for place in ("one", "other"):
+        names[place] = write(folder / place / "net.py", text)
+        write(folder / place / "blocks.py", f"x = '{place}'\n")
+        write(folder / place / "late.py", f"x = '{place}'\n")
+    for place in ("one", "other", "one"):
+        assert custom_model.call(names[place], OFFERED) == (place, place)
+
+
+def test_a_path_is_relative_to_the_working_directory(folder, monkeypatch):
+    write(folder / "nets/net.py", "from blocks import x\ndef make():\n    return x\n")
+    write(folder / "nets/blocks.py", "x = 5\n")
+    monkeypatch.chdir(folder)
+    assert custom_model.call("nets/net.py:make", OFFERED) == 5
+
+
+def test_the_search_path_is_as_it_was_whatever_the_file_does_to_it(folder):
+    before = list(sys.path)
+    sound = "import sys\nsys.path.append('/nowhere')\ndef make():\n    sys.path.clear()\n"
+    custom_model.call(write(folder / "net.py", sound), OFFERED)
+    assert sys.path == before
+    refused(write(folder / "bad.py", "import sys\nsys.path.insert(0, '/nowhere')\n1 / 0\n"))
+    assert sys.path == before
+
+
+def test_a_file_that_failed_leaves_no_module(folder):
+    before = set(sys.modules)
+    refused(write(folder / "net_that_fails.py", "1 / 0\n"))
+    assert not {name for name in set(sys.modules) - before if "net_that_fails" in name}
+
+
+def test_the_file_does_not_take_the_name_of_an_installed_module(folder):
+    import json
+
+    custom_model.call(write(folder / "json.py", "def make():\n    pass\n"), OFFERED)
+    assert sys.modules["json"] is json
+
+
+def test_dataclasses_work_in_the_file(folder):
+    text = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass, field\n"
+        "from typing import ClassVar\n"
+        "@dataclass\nclass Sizes:\n    kind: ClassVar[int] = 1\n"
+        "    widths: list[int] = field(default_factory=lambda: [4])\n"
+        "def make():\n    return Sizes()\n"
+    )
+    assert custom_model.call(write(folder / "net.py", text), OFFERED).widths == [4]
+
+
+def test_a_missing_file_says_where_paths_start(folder):
+    assert "not found; give a path from the repository's root" in refused(f"{folder}/net.py:make")
+
+
+def test_a_missing_factory_names_what_there_is(folder):
+    text = "from os.path import join\nimport math\nclass Net:\n    pass\ndef build():\n    pass\n"
+    assert "by the name make; it has Net, build" in refused(write(folder / "net.py", text))
+    assert "it has no function" in refused(write(folder / "net.py", "make = 3\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("\n1 / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("x = 1\n\ndef make(:\n", 3, "invalid syntax"),
+        ("import no_such_module_anywhere\n", 1, "ModuleNotFoundError: No module named"),
+        ("import no_such_module_anywhere\n", 1, "install it in this environment"),
+        ("def make():\n    x = {}\n    return x['key']\n", 3, "KeyError: 'key'"),
+        ("def make():\n    raise RuntimeError\n", 2, "RuntimeError: no message"),
+        ("def make():\n    raise ValueError('one\\ntwo')\n", 2, "ValueError: one"),
+        ("def make():\n    assert False, 'why'\n", 2, "AssertionError: why"),
+        ("def inner():\n    1 / 0\n\ndef make():\n    inner()\n", 2, "ZeroDivisionError"),
+        ("import json\ndef make():\n    json.loads('{')\n", 3, "JSONDecodeError"),
+        ("import sys\nsys.exit('usage: net.py')\n", 2, "SystemExit: usage: net.py"),
+        ("def make():\n    raise SystemExit\n", 2, "SystemExit"),
+    ],
+)
+def test_what_the_users_code_raises_is_told_with_file_and_line(folder, text, line, said):
+    message = refused(write(folder / "net.py", text))
+    assert message.startswith("model.name: ")
+    assert f"net.py, line {line}: " in message
+    assert said in message
+
+
+def test_a_syntax_error_in_a_module_beside_it_names_that_module(folder):
+    write(folder / "blocks.py", "x = 1\nx = = 2\n")
+    assert "blocks.py, line 2: invalid syntax" in refused(
+        write(folder / "net.py", "import blocks\n")
+    )
+
+
+def test_a_factory_that_wants_more_than_is_offered_says_what(folder):
+    name = write(folder / "net.py", "def make(num_classes, depth):\n    pass\n")
+    message = refused(name)
+    assert f"{name}(num_classes=3)" in message
+    assert "missing 1 required positional argument: 'depth'" in message
+    assert "is given those of " in message
+    assert "num_classes" in message.rpartition(";")[2]

@@ -1,0 +1,506 @@
+"""params.yaml: every mistake a person can make in it becomes lines that name the key.
+
+The tests edit the repository's own params.yaml, so they hold whatever its defaults are.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stages.lib.core import hardware, params
+from stages.lib.core.errors import UserError
+
+FILE = Path(__file__).parents[2] / "params.yaml"
+TEXT = FILE.read_text(encoding="utf-8")
+DEFAULTS = params.parse(TEXT)
+BARE = [name for name, kind in params.SECTIONS.items() if not isinstance(kind, type)]
+KEYS = [
+    f"{name}.{field.name}"
+    for name, kind in params.SECTIONS.items()
+    if isinstance(kind, type)
+    for field in dataclasses.fields(kind)
+]
+MISSING = object()
+
+
+def edited(**changes):
+    """The defaults with changes, `section__key=value`; the value MISSING takes the key away."""
+    values = copy.deepcopy(DEFAULTS)
+    for name, value in changes.items():
+        *sections, key = name.split("__")
+        place = values[sections[0]] if sections else values
+        if value is MISSING:
+            del place[key]
+        else:
+            place[key] = value
+    return values
+
+
+def complaints(values):
+    """The lines of the UserError, by the key that each one names."""
+    with pytest.raises(UserError) as error:
+        params.validate(values)
+    lines = str(error.value).splitlines()
+    found = dict(line.split(": ", 1) for line in lines)
+    assert len(found) == len(lines), "a key is complained about twice"
+    return found
+
+
+def retyped(section, key, typed):
+    """The file's text with other text behind one key."""
+    pattern = rf"(?ms)^({section}:.*?^  {key}:)[^#\n]*"
+    text, count = re.subn(pattern, rf"\g<1> {typed} ", TEXT, count=1)
+    assert count == 1
+    return text
+
+
+def rejected(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        params.read("model", path=path)
+    message = str(error.value)
+    assert all(line.startswith(f"{path}: ") for line in message.splitlines())
+    return message
+
+
+def test_the_default_file_is_valid():
+    assert set(params.validate(DEFAULTS)) == set(params.SECTIONS)
+
+
+def test_the_sections_hold_the_values_of_the_file():
+    sections = params.validate(DEFAULTS)
+    for name, value in DEFAULTS.items():
+        got = sections[name]
+        assert (got if name in BARE else dataclasses.asdict(got)) == value
+
+
+def test_read_gives_the_sections_asked_for_and_no_other():
+    assert list(vars(params.read("model", path=FILE))) == ["model"]
+    assert set(vars(params.read("model", "seeds", path=FILE))) == {"model", "seeds"}
+
+
+def test_sections_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.read("model", path=FILE).model.width = 1
+
+
+@pytest.mark.parametrize("name", params.SECTIONS)
+def test_a_missing_section_is_named(name):
+    found = complaints(edited(**{name: MISSING}))
+    assert list(found) == [name]
+    assert found[name].startswith("missing section; allowed: ")
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_a_missing_key_is_named_with_what_it_may_be(path):
+    found = complaints(edited(**{path.replace(".", "__"): MISSING}))
+    assert list(found) == [path]
+    assert found[path].startswith("missing; allowed: ")
+
+
+@pytest.mark.parametrize("value", [{}, None, math.nan, "no such thing"])
+@pytest.mark.parametrize("path", [path for path in BARE + KEYS if path != "data.root"])
+def test_a_value_that_no_key_takes_is_named_with_what_is_allowed(path, value):
+    found = complaints(edited(**{path.replace(".", "__"): value}))
+    assert list(found) == [path]
+    assert "allowed: " in found[path]
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], True])
+@pytest.mark.parametrize("name", [name for name in params.SECTIONS if name not in BARE])
+def test_a_section_that_is_no_mapping_is_told_its_keys(name, value):
+    found = complaints(edited(**{name: value}))
+    first = next(key for key in KEYS if key.startswith(f"{name}.")).partition(".")[2]
+    assert "is not a section; allowed: the keys " + first in found[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "nearest"),
+    [
+        ("finetunes", "finetunes", "finetune"),
+        ("seed", "seed", "seeds"),
+        ("finetune__epoch", "finetune.epoch", "epochs"),
+        ("dtype_bench__dtype", "dtype_bench.dtype", "dtypes"),
+        ("model__widht", "model.widht", "width"),
+    ],
+)
+def test_an_unknown_key_is_told_the_nearest_known_one(change, path, nearest):
+    found = complaints(edited(**{change: 1}))
+    assert found == {path: f"unknown key; the nearest known one is {nearest}"}
+
+
+@pytest.mark.parametrize("key", [1, None, True, "", "ü"])
+def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
+    found = complaints(DEFAULTS | {key: 1})
+    assert found[str(key)].startswith("unknown key")
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "path", "words"),
+    [
+        ("sparsities", [0.5, 1], "sparsities[1]", "1 is not allowed"),
+        ("sparsities", [-0.1, 0.5], "sparsities[0]", "-0.1 is not allowed"),
+        ("sparsities", [0.5, math.nan], "sparsities[1]", "nan is not allowed"),
+        ("sparsities", [], "sparsities", "the list is empty"),
+        ("sparsities", [0.5, 0.5], "sparsities", "0.5 is there more than once"),
+        ("sparsities", [0.5, 0.25], "sparsities", "allowed: [0.25, 0.5]"),
+        ("sparsities", 0.5, "sparsities", "0.5 is not a list"),
+        ("seeds", [0, 0], "seeds", "0 is there more than once"),
+        ("seeds", [-1], "seeds[0]", "-1 is not allowed"),
+        ("seeds", [2**32], "seeds[0]", "4294967295"),
+        ("seeds", [0.0], "seeds[0]", "a whole number"),
+        ("compute__device", "gpu", "compute.device", "one of auto, cpu, cuda"),
+        ("compute__threads", 0, "compute.threads", "from 1 to"),
+        ("data__source", "minst", "data.source", "did you mean mnist?"),
+        ("data__root", "", "data.root", "a text, not empty"),
+        ("data__root", " ", "data.root", "a text, not empty"),
+        ("data__root", "a\0b", "data.root", "on one line"),
+        ("data__root", "a\nb", "data.root", "on one line"),
+        ("data__root", "\ud800", "data.root", "on one line"),
+        ("data__root", 3, "data.root", "a text"),
+        ("data__image_size", 7, "data.image_size", "auto, or a whole number from 8 to 1024"),
+        ("data__image_size", 1025, "data.image_size", "from 8 to 1024"),
+        ("data__image_size", "64", "data.image_size", "write 64 without quotes"),
+        ("data__image_size", "own", "data.image_size", "auto, or"),
+        ("data__image_size", True, "data.image_size", "auto, or"),
+        ("data__color", "gray", "data.color", "did you mean grey?"),
+        ("data__max_unreadable", -1, "data.max_unreadable", "from 0 to"),
+        ("data__test_images", 0, "data.test_images", "from 1 to"),
+        ("model__name", "covnet", "model.name", "convnet"),
+        ("model__width", 16.0, "model.width", "a whole number"),
+        ("training__momentum", 1, "training.momentum", "below 1"),
+        ("training__batch_size", 1, "training.batch_size", "from 2 to"),
+        ("training__mirror", "no", "training.mirror", "true or false"),
+        ("train_baseline__epochs", -1, "train_baseline.epochs", "-1 is not allowed"),
+        ("train_baseline__learning_rate", -0.1, "train_baseline.learning_rate", "above 0"),
+        ("train_baseline__learning_rate", math.inf, "train_baseline.learning_rate", "inf"),
+        ("layerwise_sweep__max_accuracy_drop", 2, "layerwise_sweep.max_accuracy_drop", "at most 1"),
+        ("finetune__epochs", 0, "finetune.epochs", "0 is not allowed"),
+        ("finetune__epochs", True, "finetune.epochs", "as booleans"),
+        ("finetune__learning_rate", 0, "finetune.learning_rate", "above 0"),
+        ("iterative_prune__target", 1, "iterative_prune.target", "below 1"),
+        ("iterative_prune__step", 0, "iterative_prune.step", "at least 0.001"),
+        ("structured_prune__sparsities", [0, 0.5], "structured_prune.sparsities[0]", "above 0"),
+        ("structured_prune__scopes", ["locale"], "structured_prune.scopes[0]", "layer, global"),
+        ("dtype_bench__dtypes", ["float8"], "dtype_bench.dtypes[0]", "did you mean float"),
+        ("model__name", "nets/mine.py", "model.name", "nets/mine.py:FUNCTION"),
+        ("dtype_bench__networks", ["resnet"], "dtype_bench.networks[0]", "resnet152"),
+        ("dtype_bench__devices", ["auto"], "dtype_bench.devices[0]", "one of cpu, cuda"),
+        ("dtype_bench__seconds", 0, "dtype_bench.seconds", "above 0"),
+        ("latency_bench__batch_sizes", [64, 1], "latency_bench.batch_sizes", "[1, 64]"),
+        ("int_quantize__bits", [1, 8], "int_quantize.bits[0]", "from 2 to 16"),
+        ("int_quantize__schemes", ["symetric"], "int_quantize.schemes[0]", "mean symmetric?"),
+        ("onnx_bench__weight_bits", 6, "onnx_bench.weight_bits", "auto, or"),
+        ("onnx_bench__calibration", ["kl"], "onnx_bench.calibration[0]", "minmax, entropy"),
+        ("onnx_bench__percentile", 0.999, "onnx_bench.percentile", "at least 50"),
+        ("onnx_bench__compile", "off", "onnx_bench.compile", "true or false"),
+        ("report__sparsity", 1, "report.sparsity", "below 1"),
+    ],
+)
+def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
+    found = complaints(edited(**{change: value}))
+    assert list(found) == [path]
+    assert words in found[path]
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "words"),
+    [
+        (
+            {
+                "sparsities": [0.25, 0.8],
+                "iterative_prune__target": 0.25,
+                "iterative_prune__step": 0.5,
+            },
+            "iterative_prune.target",
+            "0.25 is below iterative_prune.step (0.5)",
+        ),
+        (
+            {"structured_prune__scopes": ["layer"], "onnx_bench__structured_scopes": ["global"]},
+            "onnx_bench.structured_scopes",
+            "global is not among structured_prune.scopes; allowed: all, or some of layer",
+        ),
+        (
+            {"onnx_bench__structured_sparsities": [0.7]},
+            "onnx_bench.structured_sparsities",
+            "0.7 is not among structured_prune.sparsities",
+        ),
+        (
+            {"int_quantize__bits": [4, 8], "int_quantize__store_bits": [8, 16]},
+            "int_quantize.store_bits",
+            "16 is not among int_quantize.bits; allowed: 4, 8",
+        ),
+        (
+            {"equal_budget__sparsities": [0.6, 0.85]},
+            "equal_budget.sparsities",
+            "0.85 is not among the sparsities that iterative pruning reaches; allowed: 0.6, 0.8",
+        ),
+        (
+            {"equal_budget__sparsities": [0.9], "iterative_prune__target": 0.8},
+            "equal_budget.sparsities",
+            "0.9 is not among",
+        ),
+        (
+            {"sparsities": [0.25, 0.5], "report__sparsity": 0.75},
+            "report.sparsity",
+            "0.75 is not among sparsities; allowed: 0.25, 0.5",
+        ),
+        *(
+            (
+                {"data__source": source, "training__mirror": True},
+                "training.mirror",
+                f"true is not allowed with data.source {source}; allowed: false",
+            )
+            for source in ("digits", "mnist", "svhn")
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_a_problem(changes, path, words):
+    found = complaints(edited(**changes))
+    assert list(found) == [path]
+    assert words in found[path]
+
+
+def test_cuda_where_there_is_none_is_a_problem(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: ())
+    found = complaints(edited(compute__device="cuda"))
+    assert "allowed: auto or cpu" in found["compute.device"]
+
+
+def test_cuda_where_there_is_one_is_none(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: ("Some GPU",))
+    assert params.validate(edited(compute__device="cuda"))["compute"].device == "cuda"
+
+
+@pytest.mark.parametrize("source", ["fashion_mnist", "cifar10", "cifar100", "image_folder"])
+def test_images_that_may_be_mirrored_are(source):
+    assert params.validate(edited(data__source=source, training__mirror=True))
+
+
+@pytest.mark.parametrize("size", ["auto", 8, 224, 1024])
+def test_images_keep_their_size_or_are_given_one(size):
+    assert params.validate(edited(data__image_size=size))["data"].image_size == size
+
+
+def test_auto_never_asks_for_a_device(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: ())
+    assert params.validate(edited(compute__device="auto"))
+
+
+def test_a_target_of_one_step_is_enough():
+    assert params.validate(edited(iterative_prune__target=0.5, iterative_prune__step=0.5))
+
+
+def test_all_problems_of_all_sections_are_reported_one_line_each():
+    found = complaints(
+        edited(
+            seeds=[],
+            compute__device="tpu",
+            model__width=MISSING,
+            train_baseline__epochs=-1,
+            train_baseline__learning_rate=-1,
+            finetune=MISSING,
+            int_quantize__bits=[8, 8],
+            reprot={},
+        )
+    )
+    assert set(found) == {
+        "seeds",
+        "compute.device",
+        "model.width",
+        "train_baseline.epochs",
+        "train_baseline.learning_rate",
+        "finetune",
+        "int_quantize.bits",
+        "reprot",
+    }
+
+
+def test_all_contradictions_are_reported_at_once():
+    found = complaints(
+        edited(
+            iterative_prune__target=0.25,
+            iterative_prune__step=0.5,
+            sparsities=[0.5],
+            report__sparsity=0.75,
+            training__mirror=True,
+        )
+    )
+    assert set(found) == {"iterative_prune.target", "report.sparsity", "training.mirror"}
+
+
+@pytest.mark.parametrize("value", [None, 3, "text", [1, 2], []])
+def test_content_that_is_no_mapping_is_told_the_sections(value):
+    with pytest.raises(UserError, match=r"the file holds .*; allowed: seeds, sparsities, compute"):
+        params.validate(value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "typed", "words"),
+    [
+        ("finetune", "learning_rate", "1e-3", "write 0.001 without quotes"),
+        ("finetune", "learning_rate", "'0.5'", "write 0.5 without quotes"),
+        ("finetune", "learning_rate", ".nan", "nan is not allowed"),
+        ("finetune", "learning_rate", "-.inf", "-inf is not allowed"),
+        ("finetune", "learning_rate", "", "nothing is not allowed"),
+        ("finetune", "epochs", "5.0", "5.0 is not allowed"),
+        ("finetune", "epochs", "yes", "YAML reads on, off, yes and no as booleans"),
+        ("compute", "device", "on", "YAML reads on, off, yes and no as booleans"),
+        ("compute", "device", "2026-01-01", "datetime.date"),
+        ("training", "mirror", "'on'", "allowed: true or false"),
+    ],
+)
+def test_what_yaml_makes_of_the_typed_text_is_explained(tmp_path, section, key, typed, words):
+    message = rejected(tmp_path, retyped(section, key, typed))
+    assert f"{section}.{key}: " in message
+    assert words in message
+
+
+def test_a_number_with_a_dot_in_front_of_its_exponent_is_fine(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(retyped("finetune", "learning_rate", "1.0e-3"), encoding="utf-8")
+    assert params.read("finetune", path=path).finetune.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("addition", ["seeds: [1]", "finetune:\n  epochs: 1"])
+def test_a_doubled_section_is_named_with_its_line(tmp_path, addition):
+    message = rejected(tmp_path, f"{TEXT.rstrip()}\n{addition}\n")
+    name, line = addition.partition(":")[0], len(TEXT.rstrip().splitlines()) + 1
+    assert f"line {line}: the key {name} is there twice" in message
+
+
+def test_a_doubled_key_inside_a_section_is_named_with_its_line(tmp_path):
+    head, section, rest = re.split(r"(?m)^(model:.*\n)", TEXT)
+    message = rejected(tmp_path, f"{head}{section}  width: 8\n{rest}")
+    first = (head + section).count("\n") + 1
+    second = first + 1 + rest.splitlines().index(next(re.finditer(r".*width:.*", rest))[0])
+    assert f"line {second}: the key width is there twice" in message
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        ("seeds: [0, 1", 2),
+        ("a: b: c", 1),
+        ("seeds: [0]\n\tsparsities: [0.5]", 2),
+        ("a: 1\nb: &x\n c: *y", 3),
+        ("a: 1\n--- \nb: 2", 2),
+        ("? [1, 2]\n: 3", 1),
+        ("a: 'open", 2),
+        ("a: 1\nb: !!python/object:os.system {}", 2),
+    ],
+)
+def test_a_syntax_error_is_named_with_its_line(tmp_path, broken, line):
+    message = rejected(tmp_path, f"{broken}\n")
+    assert re.search(rf"line {line}, column \d+: this is not YAML", message)
+
+
+@pytest.mark.parametrize("broken", ["a: \x01", "a: 2026-13-45", "a: 0x_", "a: " + "9" * 5000])
+def test_text_that_yaml_cannot_hold_is_an_error_of_the_file(tmp_path, broken):
+    assert "this is not YAML" in rejected(tmp_path, broken)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# only a comment\n", "---\n"])
+def test_an_empty_file_is_told_the_sections(tmp_path, content):
+    assert "the file holds nothing; allowed: seeds, " in rejected(tmp_path, content)
+
+
+def test_a_file_that_is_a_list_is_told_the_sections(tmp_path):
+    assert "the file holds [1, 2]; allowed: seeds, " in rejected(tmp_path, "- 1\n- 2\n")
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9: 1\n", "seeds: [0]\n".encode("utf-16"), b"\x80"])
+def test_a_file_that_is_not_utf8_is_said_to_be_so(tmp_path, content):
+    assert "not UTF-8 text" in rejected(tmp_path, content)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
+    assert params.read("seeds", path=path).seeds == DEFAULTS["seeds"]
+
+
+def test_a_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(UserError, match=r"params\.yaml: not found; run from the repository's root"):
+        params.read("model", path=tmp_path / "params.yaml")
+
+
+def test_every_line_of_an_error_is_headed_by_the_file(tmp_path):
+    text = retyped("finetune", "epochs", "0").replace("model:", "modle:")
+    assert len(rejected(tmp_path, text).splitlines()) == 3
+
+
+ATOMS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.dates()
+    | st.binary(max_size=5)
+    | st.sampled_from(["auto", "cuda", "digits", "1e-3", 0, 1, 0.5])
+)
+VALUES = st.recursive(
+    ATOMS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.dictionaries(
+        st.sampled_from([path.split(".") for path in BARE + KEYS]).map(tuple)
+        | st.tuples(st.text(max_size=8))
+        | st.tuples(st.sampled_from(list(params.SECTIONS))),
+        VALUES,
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_arbitrary_values_raise_a_user_error_or_nothing(changes):
+    values = copy.deepcopy(DEFAULTS)
+    for path, value in changes.items():
+        place = values if len(path) == 1 else values[path[0]]
+        if isinstance(place, dict):
+            place[path[-1]] = value
+    with contextlib.suppress(UserError):
+        params.validate(values)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.text(alphabet="ab01.eE-+_:,[]{}&*!|>'\"#?%@ \n\t\\\x00\x85é", max_size=40))
+@example("<<: 1")
+@example("=: 1")
+@example("&a [*a]")
+@example("&a {b: *a}")
+def test_arbitrary_text_parses_or_is_a_user_error(text):
+    with contextlib.suppress(UserError):
+        params.parse(text)
+
+
+@pytest.mark.parametrize("text", ["a: !!bool x", "a: !!timestamp x", "a: !!int ''", "[" * 1000])
+def test_text_that_trips_pyyaml_up_is_a_user_error(text):
+    with pytest.raises(UserError):
+        params.parse(text)
+
+
+def test_a_folder_in_the_place_of_the_file_is_a_user_error(tmp_path):
+    with pytest.raises(UserError):
+        params.read("model", path=tmp_path)
+
+
+def test_an_unknown_key_with_a_line_break_stays_one_line():
+    with pytest.raises(UserError) as error:
+        params.validate(DEFAULTS | {"a\nb": 1})
+    assert len(str(error.value).splitlines()) == 1

@@ -1,0 +1,279 @@
+"""One file to one array: every mode gives the colours that a viewer would show, or a reason."""
+
+import contextlib
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.lib.core.errors import UserError
+from stages.lib.data import decoding
+from stages.lib.data.decoding import UnreadableError, decode
+
+
+def saved(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def colour(path, size=None, mode="RGB"):
+    """The one colour of a plain image."""
+    pixels = decode(path, size, mode)
+    assert pixels.dtype == np.uint8
+    flat = pixels.reshape(len(pixels), -1)
+    assert (flat == flat[:, :1]).all()
+    return tuple(flat[:, 0].tolist())
+
+
+def plain(mode, value, size=(16, 12)):
+    return Image.new(mode, size, value)
+
+
+def palette(index, **info):
+    image = plain("P", index)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.info |= info
+    return image
+
+
+@pytest.mark.parametrize(
+    ("ending", "image", "expected"),
+    [
+        ("png", plain("1", 1), (255, 255, 255)),
+        ("png", plain("1", 0), (0, 0, 0)),
+        ("png", plain("L", 77), (77, 77, 77)),
+        ("png", plain("RGB", (1, 2, 3)), (1, 2, 3)),
+        ("png", palette(1), (200, 100, 50)),
+        ("gif", palette(1), (200, 100, 50)),
+        ("png", palette(1, transparency=1), (255, 255, 255)),
+        ("png", palette(1, transparency=0), (200, 100, 50)),
+        ("png", plain("LA", (0, 255)), (0, 0, 0)),
+        ("png", plain("LA", (0, 0)), (255, 255, 255)),
+        ("png", plain("RGBA", (255, 0, 0, 255)), (255, 0, 0)),
+        ("png", plain("RGBA", (255, 0, 0, 0)), (255, 255, 255)),
+        ("png", plain("RGBA", (0, 0, 0, 51)), (204, 204, 204)),
+        ("tif", plain("CMYK", (0, 255, 255, 0)), (255, 0, 0)),
+        ("tif", plain("YCbCr", (77, 128, 128)), (77, 77, 77)),
+        ("bmp", plain("RGB", (1, 2, 3)), (1, 2, 3)),
+        ("ppm", plain("RGB", (1, 2, 3)), (1, 2, 3)),
+        ("tif", plain("F", 0.2), (51, 51, 51)),
+        ("tif", plain("F", 1.0), (255, 255, 255)),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 8, 20])
+def test_every_mode_gives_the_colour_that_is_seen(tmp_path, ending, image, expected, size):
+    path = saved(tmp_path / f"x.{ending}", image)
+    assert colour(path, size) == expected
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (256, 1), (32896, 128), (65535, 255)])
+@pytest.mark.parametrize(("ending", "order"), [("png", "<"), ("tif", "<"), ("tif", ">")])
+def test_16_bit_greys_are_scaled_not_clipped(tmp_path, level, expected, ending, order):
+    levels = np.full((12, 16), level, np.dtype(order + "u2"))
+    path = saved(tmp_path / f"x.{ending}", Image.fromarray(levels))
+    assert colour(path, mode="L") == (expected,)
+    assert colour(path, 8) == (expected,) * 3
+
+
+def test_deep_pgm_files_are_scaled(tmp_path):
+    path = tmp_path / "x.pgm"
+    path.write_bytes(b"P5 8 8 1023\n" + struct.pack(">64H", *[1023] * 64))
+    assert colour(path, mode="L") == (255,)
+
+
+def test_all_16_bit_levels_round_to_the_nearest():
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = np.asarray(decoding.eight_bits(Image.fromarray(levels), "PNG"))
+    assert np.array_equal(found, np.rint(levels / 257))
+
+
+def test_jpeg_colours_survive_in_grey_rgb_and_cmyk(tmp_path):
+    for mode, value, expected in (
+        ("L", 77, (77, 77, 77)),
+        ("RGB", (200, 100, 50), (200, 100, 50)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+    ):
+        path = saved(tmp_path / "x.jpg", plain(mode, value, (64, 64)), quality=100)
+        assert np.abs(np.subtract(colour(path, 16), expected)).max() <= 2, mode
+
+
+UPRIGHT = np.arange(3 * 9 * 14, dtype=np.uint8).reshape(9, 14, 3)
+# How a viewer turns what is stored, per value of the EXIF tag.
+TURNS = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+def test_images_are_turned_upright(tmp_path, orientation, ending):
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[back](UPRIGHT)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if ending == "webp" else {}
+    path = saved(tmp_path / f"x.{ending}", stored, exif=exif, **options)
+    assert np.array_equal(decode(path, None, "RGB"), UPRIGHT.transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_broken_exif_block_makes_no_broken_image(tmp_path):
+    path = saved(
+        tmp_path / "x.jpg", plain("L", 77, (16, 16)), exif=b"Exif\0\0II*\0\xff\xff\xff\xff"
+    )
+    assert colour(path, mode="L") == (77,)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path, upright):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 120, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    expected = image.resize((48, 16), Image.Resampling.BICUBIC).crop((16, 0, 32, 16))
+    if upright:
+        image, expected = (one.transpose(Image.Transpose.TRANSPOSE) for one in (image, expected))
+    found = decode(saved(tmp_path / "x.png", image), 16, "RGB").astype(int)
+    assert np.abs(found.transpose(1, 2, 0) - np.asarray(expected)).max() <= 1
+
+
+def test_making_smaller_averages(tmp_path):
+    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    path = saved(tmp_path / "x.png", Image.fromarray(board.astype(np.uint8)))
+    assert np.abs(decode(path, 8, "L").astype(int) - 127.5).max() <= 4
+
+
+def test_a_large_jpeg_decoded_at_a_part_of_its_size_looks_the_same(tmp_path):
+    ramp = np.add.outer(np.arange(512), np.arange(768)) * 255 // 1280
+    image = Image.fromarray(ramp.astype(np.uint8))
+    quick = decode(saved(tmp_path / "x.jpg", image, quality=95), 32, "L").astype(int)
+    whole = decode(saved(tmp_path / "x.png", image), 32, "L").astype(int)
+    assert np.abs(quick - whole).max() <= 3
+
+
+def test_an_image_of_the_size_asked_for_is_not_touched(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    path = saved(tmp_path / "x.png", Image.fromarray(pixels))
+    assert np.array_equal(decode(path, 16, "RGB"), pixels.transpose(2, 0, 1))
+
+
+def test_of_an_animation_the_first_frame_counts(tmp_path):
+    frames = [plain("L", level) for level in (40, 200)]
+    path = saved(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert colour(path, mode="L") == (40,)
+
+
+def encoded(ending):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, ending)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"hello", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", ""),
+        (b"\xff\xd8\xff\xe0", ""),
+        (b"GIF89a", ""),
+        (b"II*\0", ""),
+        (b"BM", ""),
+        (b"version https://git-lfs.github.com/spec/v1", "not an image"),
+        *(
+            (encoded(ending)[:-1000], "")
+            for ending in ("png", "jpeg", "webp", "tiff", "bmp", "gif")
+        ),
+        *((encoded(ending)[:100], "") for ending in ("png", "jpeg", "webp", "gif")),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 16])
+def test_a_damaged_file_has_a_reason_and_nothing_on_stderr(tmp_path, capfd, content, reason, size):
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with decoding.quiet_pillow(), pytest.raises(UnreadableError) as error:
+            decode(path, size, "RGB")
+    assert reason in str(error.value)
+    assert str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_gives_an_image_or_a_reason(tmp_path, seed):
+    generator = np.random.default_rng(seed)
+    for ending in ("png", "jpeg", "webp", "tiff", "bmp", "gif"):
+        content = bytearray(encoded(ending))
+        for place in generator.integers(0, len(content), 8):
+            content[place] = generator.integers(0, 256)
+        path = tmp_path / "x"
+        path.write_bytes(content)
+        with decoding.quiet_pillow(), contextlib.suppress(UnreadableError):
+            assert decode(path, 16, "RGB").shape == (3, 16, 16)
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, capfd):
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    path = tmp_path / "x.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") * 2)
+    with decoding.quiet_pillow(), pytest.raises(UnreadableError, match="10000 million pixels"):
+        decode(path, 16, "RGB")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.01, 255.0, np.nan, np.inf])
+def test_floats_outside_0_to_1_have_no_known_range(tmp_path, level):
+    path = saved(tmp_path / "x.tif", plain("F", level))
+    with pytest.raises(UnreadableError, match="not all within 0…1"):
+        decode(path, 8, "L")
+
+
+def test_32_bit_numbers_have_no_known_range(tmp_path):
+    path = saved(tmp_path / "x.tif", plain("I", 70_000))
+    with pytest.raises(UnreadableError, match="32-bit"):
+        decode(path, 8, "L")
+
+
+def test_colours_that_cannot_be_brought_to_rgb_are_named(tmp_path):
+    path = saved(tmp_path / "x.tif", plain("LAB", (1, 2, 3)))
+    with pytest.raises(UnreadableError, match="mode LAB"):
+        decode(path, 8, "L")
+
+
+def test_things_that_are_no_files_have_a_reason(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    for name, reason in (
+        ("pipe", "not a regular file"),
+        ("broken", "a link that leads nowhere"),
+        ("itself", "ymbolic link"),
+        ("nothing", "gone"),
+    ):
+        with pytest.raises(UnreadableError, match=reason):
+            decode(tmp_path / name, 8, "L")
+
+
+def test_an_image_too_large_to_keep_its_size_is_told_the_remedy(tmp_path):
+    path = saved(tmp_path / "x.png", plain("L", 0, (1025, 8)))
+    with pytest.raises(UserError, match=r"data\.image_size: auto, but .* 1025×8 pixels"):
+        decode(path, None, "L")
+    assert colour(path, 8, "L") == (0,)

@@ -1,0 +1,372 @@
+"""Images from the source to the arrays that every stage maps: whole, split fairly, checked."""
+
+import json
+
+import numpy as np
+import pytest
+import sklearn.datasets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.lib.core import prepared
+from stages.lib.core.errors import UserError
+from stages.lib.core.prepared import Part
+from stages.lib.data import sources, splits
+
+
+def test_digits_are_1797_grey_images_of_8_by_8_in_10_classes():
+    found = sources.digits()
+    assert (found.images.shape, found.images.dtype) == ((1797, 1, 8, 8), np.uint8)
+    assert (found.labels.shape, found.labels.dtype) == ((1797,), np.int64)
+    assert found.classes == list("0123456789")
+    assert set(found.labels) == set(range(10))
+
+
+def test_digits_spread_17_levels_evenly_over_0_to_255():
+    levels = np.unique(sources.digits().images).astype(int)
+    assert len(levels) == 17
+    assert (*levels[:3], levels[-1]) == (0, 16, 32, 255)
+    assert set(np.diff(levels)) <= {15, 16}
+
+
+def test_digits_keep_the_scans_as_they_are():
+    scans = sklearn.datasets.load_digits().images
+    assert np.array_equal(np.rint(sources.digits().images[:, 0] / 255 * 16), scans)
+
+
+@pytest.mark.parametrize("change", ["level", "class", "shape"])
+def test_other_digits_than_expected_are_refused(monkeypatch, change):
+    bunch = sklearn.datasets.load_digits()
+    if change == "level":
+        bunch.images[0, 0, 0] = 17
+    elif change == "class":
+        bunch.target[bunch.target == 9] = 8
+    else:
+        bunch.images = bunch.images[:, :, :7]
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
+    with pytest.raises(UserError, match=r"data\.source digits: .*reinstall"):
+        sources.digits()
+
+
+def farthest_from_proportion(labels, index):
+    """Images by which the class that is farthest off its share of a part is off."""
+    classes = labels.max() + 1
+    expected = np.bincount(labels, minlength=classes) * len(index) / len(labels)
+    return np.abs(np.bincount(labels[index], minlength=classes) - expected).max()
+
+
+@st.composite
+def label_sets(draw):
+    """Labels, and part sizes that leave every class enough images."""
+    counts = draw(st.lists(st.integers(8, 40), min_size=2, max_size=5))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    sizes = st.integers(len(counts), len(labels) // 3)
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(labels))
+    return labels[order], draw(sizes), draw(sizes)
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(label_sets(), st.integers(0, 2**32 - 1))
+def test_parts_have_the_sizes_asked_for_and_share_out_everything(case, seed):
+    labels, validation, test = case
+    parts = splits.stratified(labels, validation, test, seed)
+    assert (len(parts["validation"]), len(parts["test"])) == (validation, test)
+    together = np.concatenate(list(parts.values()))
+    assert np.array_equal(np.sort(together), np.arange(len(labels)))
+    assert all((np.diff(index) > 0).all() for index in parts.values())
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(label_sets(), st.integers(0, 99))
+def test_parts_hold_the_classes_in_proportion(case, seed):
+    labels, validation, test = case
+    parts = splits.stratified(labels, validation, test, seed)
+    # Validation is drawn from what test has left, so its rounding adds to that of test.
+    assert farthest_from_proportion(labels, parts["test"]) <= 1
+    assert farthest_from_proportion(labels, parts["validation"]) <= 2
+    assert farthest_from_proportion(labels, parts["train"]) <= 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_of_the_digits_hold_each_class_to_within_one_image(seed):
+    labels = sources.digits().labels
+    for index in splits.stratified(labels, 297, 500, seed).values():
+        assert farthest_from_proportion(labels, index) <= 1
+
+
+LABELS = np.repeat(np.arange(4), 25)
+
+
+def test_the_same_seed_gives_the_same_parts():
+    first, second = (splits.stratified(LABELS, 20, 30, 7) for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("part", prepared.PARTS)
+def test_another_seed_gives_other_parts(part):
+    first, second = (splits.stratified(LABELS, 20, 30, seed)[part] for seed in (7, 8))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "words"),
+    [
+        (3, 30, "data.validation_images: 3 is fewer than the 4 classes"),
+        (30, 3, "data.test_images: 3 is fewer than the 4 classes"),
+        (50, 47, "50 + 47 of 100 images leave 3 for training"),
+        (50, 50, "50 + 50 of 100 images leave 0 for training"),
+        (9000, 50, "9000 + 50 of 100 images leave 0 for training"),
+    ],
+)
+def test_a_part_with_fewer_images_than_classes_is_refused(validation, test, words):
+    with pytest.raises(UserError) as error:
+        splits.stratified(LABELS, validation, test, 0)
+    assert words in str(error.value)
+    assert "allowed: at least one image" in str(error.value)
+
+
+def test_parts_of_one_image_a_class_are_enough():
+    parts = splits.stratified(LABELS, 4, 92, 0)
+    assert sorted(LABELS[parts["validation"]]) == sorted(LABELS[parts["train"]]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("rare", "size"), [(1, 3), (2, 8)])
+def test_a_class_too_rare_to_split_is_a_user_error(rare, size):
+    labels = np.array([0] * 20 + [1] * rare)
+    with pytest.raises(UserError):
+        splits.stratified(labels, size, size, 0)
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(label_sets(), st.integers(0, 99))
+def test_validation_alone_leaves_the_rest_for_training_in_proportion(case, seed):
+    labels, validation, _ = case
+    parts = splits.validation_alone(labels, validation, seed)
+    assert len(parts["validation"]) == validation
+    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(len(labels)))
+    assert all(farthest_from_proportion(labels, index) <= 1 for index in parts.values())
+
+
+def pictures(count, channels=3, seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (count, channels, 5, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 19])
+def test_statistics_by_blocks_are_those_of_all_at_once(count):
+    images = pictures(count)
+    mean, std = prepared.channel_statistics(images, block=8)
+    scaled = images / 255
+    assert mean == pytest.approx(scaled.mean(axis=(0, 2, 3)), abs=1e-6)
+    assert std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-6)
+
+
+def test_statistics_do_not_depend_on_the_block():
+    images = pictures(50)
+    assert prepared.channel_statistics(images, block=1) == prepared.channel_statistics(images)
+
+
+@pytest.mark.parametrize("level", [0, 1, 77, 254, 255])
+def test_a_constant_channel_gets_deviation_1(level):
+    images = pictures(1000, channels=2)
+    images[:, 1] = level
+    mean, std = prepared.channel_statistics(images, block=64)
+    assert mean[1] == pytest.approx(level / 255, abs=1e-6)
+    assert std[1] == 1
+    assert 0.2 < std[0] < 0.4
+
+
+CLASSES = ["cat", "dog", "é"]
+UNREADABLE = [{"file": "cat/é.jpg", "reason": "an empty file"}]
+SIZES = {"train": 20, "validation": 6, "test": 7}
+
+
+@pytest.fixture
+def parts():
+    return {
+        name: Part(pictures(size, seed=size), np.arange(size, dtype=np.int64) % len(CLASSES))
+        for name, size in SIZES.items()
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, parts):
+    prepared.write(tmp_path, parts, CLASSES, "a source", UNREADABLE)
+    return tmp_path
+
+
+def test_what_was_written_is_loaded(folder, parts):
+    found = prepared.load(folder)
+    for name, part in parts.items():
+        assert np.array_equal(getattr(found, name).images, part.images)
+        assert np.array_equal(getattr(found, name).labels, part.labels)
+    assert found.classes == CLASSES
+    assert found.image_shape == (3, 5, 4)
+    assert found.checksum == prepared.checksum(parts)
+    assert (found.mean, found.std) == prepared.channel_statistics(parts["train"].images)
+
+
+def test_images_are_mapped_and_cannot_be_written_to(folder):
+    images = prepared.load(folder).train.images
+    assert isinstance(images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        images[0] = 0
+
+
+def test_writing_twice_gives_the_same_bytes(folder, parts, tmp_path_factory):
+    again = tmp_path_factory.mktemp("again")
+    prepared.write(again, parts, CLASSES, "a source", UNREADABLE)
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("name", prepared.PARTS)
+@pytest.mark.parametrize("kind", [0, 1])
+def test_one_other_pixel_or_label_changes_the_checksum(parts, name, kind):
+    before = prepared.checksum(parts)
+    parts[name][kind].flat[-1] ^= 1
+    assert prepared.checksum(parts) != before
+
+
+def test_another_shape_of_the_same_bytes_changes_the_checksum(parts):
+    part = parts["test"]
+    turned = Part(part.images.reshape(len(part.labels), 3, 4, 5), part.labels)
+    assert prepared.checksum(parts | {"test": turned}) != prepared.checksum(parts)
+
+
+def test_the_checksum_does_not_depend_on_the_layout_in_memory(parts):
+    part = parts["test"]
+    turned = Part(np.asfortranarray(part.images), part.labels)
+    assert prepared.checksum(parts | {"test": turned}) == prepared.checksum(parts)
+
+
+def test_a_thousand_unreadable_files_are_named_and_all_are_counted(tmp_path, parts):
+    unreadable = [{"file": str(number), "reason": "torn"} for number in range(1500)]
+    prepared.write(tmp_path, parts, CLASSES, "image_folder", unreadable)
+    meta = prepared.read_meta(tmp_path)
+    assert meta["unreadable_count"] == 1500
+    assert meta["unreadable"] == unreadable[:1000]
+
+
+def refusal(folder, name):
+    """The error that loading ends in; it must name the file and how to get a sound one."""
+    with pytest.raises(UserError) as error:
+        prepared.load(folder)
+    message = str(error.value)
+    assert message.startswith(f"{folder / name}: ")
+    assert "`dvc repro prepare_data`" in message
+    return message
+
+
+ARRAYS = [f"{part}_{kind}.npy" for part in prepared.PARTS for kind in ("images", "labels")]
+
+
+@pytest.mark.parametrize("name", [*ARRAYS, "meta.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    assert "not found" in refusal(folder, name)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 9, 60, 127, 128, -1])
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
+def test_an_array_cut_short_is_named(folder, name, kept):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "not a whole .npy file" in refusal(folder, name)
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"\x80\x04K\x01.", b"version https://git-lfs"])
+def test_an_array_that_is_something_else_is_named(folder, content):
+    (folder / "test_images.npy").write_bytes(content)
+    assert "not a whole .npy file" in refusal(folder, "test_images.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("test_images.npy", np.zeros((7, 3, 5, 4), dtype=np.float32)),
+        ("test_images.npy", np.zeros((8, 3, 5, 4), dtype=np.uint8)),
+        ("test_images.npy", np.zeros((7, 1, 5, 4), dtype=np.uint8)),
+        ("test_images.npy", np.zeros((7, 60), dtype=np.uint8)),
+        ("test_labels.npy", np.zeros(7, dtype=np.int32)),
+        ("test_labels.npy", np.zeros(7, dtype=">i8")),
+        ("test_labels.npy", np.zeros((7, 1), dtype=np.int64)),
+    ],
+)
+def test_an_array_of_another_type_or_shape_is_named_with_both(folder, name, array):
+    np.save(folder / name, array)
+    message = refusal(folder, name)
+    assert f"holds {array.dtype} {list(array.shape)} where meta.json announces" in message
+
+
+@pytest.mark.parametrize("label", [-1, len(CLASSES)])
+@pytest.mark.parametrize("part", prepared.PARTS)
+def test_a_label_outside_the_classes_is_refused(folder, part, label):
+    path = folder / f"{part}_labels.npy"
+    labels = np.load(path)
+    labels[-1] = label
+    np.save(path, labels)
+    assert "a label outside the 3 classes" in refusal(folder, path.name)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 50, -3])
+def test_a_meta_file_cut_short_is_named(folder, kept):
+    path = folder / "meta.json"
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "not JSON" in refusal(folder, "meta.json")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"null", b"{}", b'{"classes": []}'])
+def test_a_foreign_meta_file_is_named(folder, content):
+    (folder / "meta.json").write_bytes(content)
+    assert "not the description of a prepared data set" in refusal(folder, "meta.json")
+
+
+def test_a_meta_file_that_is_not_utf8_is_named(folder):
+    (folder / "meta.json").write_bytes(b"\xff")
+    refusal(folder, "meta.json")
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"mean": None}])
+def test_a_meta_file_with_other_keys_is_named(folder, change):
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8")) | change
+    if meta["mean"] is None:
+        del meta["mean"]
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    refusal(folder, "meta.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": 5},
+        {"images": {}},
+        {"image_shape": None},
+        {"classes": 3},
+        {"source": None},
+        {"unreadable_count": 2},
+        {"unreadable_count": True},
+        {"unreadable": [{"file": "x"}]},
+        {"unreadable": [{"file": "x", "reason": 3}]},
+        {"unreadable": ["x"]},
+    ],
+)
+def test_a_meta_file_with_the_keys_but_other_values_is_named(folder, change):
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8")) | change
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    refusal(folder, "meta.json")
+
+
+def test_an_archive_in_the_place_of_an_array_is_named(folder):
+    with (folder / "test_images.npy").open("wb") as file:
+        np.savez(file, images=np.zeros(3))
+    refusal(folder, "test_images.npy")
+
+
+def test_an_array_with_a_broken_header_is_named(folder):
+    path = folder / "test_images.npy"
+    content = bytearray(path.read_bytes())
+    content[60] = 0
+    path.write_bytes(content)
+    refusal(folder, "test_images.npy")

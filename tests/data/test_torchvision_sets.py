@@ -1,0 +1,254 @@
+"""Public sets from files in their real formats, written here: nothing is downloaded."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+import urllib.error
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.io
+from torchvision import datasets
+from torchvision.datasets import utils
+
+from stages.lib.core.errors import UserError
+from stages.lib.data import sources, torchvision_sets
+
+TRAIN, TEST = 23, 11
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def unplugged(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(utils.urllib.request, "urlopen", unplugged)
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+def pixels(count, *shape):
+    return np.random.default_rng(count).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def digits_of(count, classes=10):
+    return np.arange(count) % classes
+
+
+def idx(array):
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    return b"\0\0\x08" + bytes([array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def put_mnist(root, monkeypatch, name):
+    folder = root / name / "raw"
+    folder.mkdir(parents=True)
+    resources = []
+    for part, count in (("train", TRAIN), ("t10k", TEST)):
+        for kind, array in (
+            ("images-idx3", pixels(count, 28, 28)),
+            ("labels-idx1", digits_of(count)),
+        ):
+            content = gzip.compress(idx(array), mtime=0)
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(content)
+            resources.append((f"{part}-{kind}-ubyte.gz", md5(content)))
+    monkeypatch.setattr(getattr(datasets, name), "resources", resources)
+    return folder / "train-images-idx3-ubyte.gz"
+
+
+def put_cifar(root, monkeypatch, name, classes, batches, key, meta_key):
+    dataset = getattr(datasets, name)
+    root.mkdir()
+
+    def batch(images, labels):
+        rows = images.reshape(len(images), -1)
+        return pickle.dumps({"data": rows, key: labels.tolist()}, protocol=2)
+
+    images, labels = pixels(TRAIN, 3, 32, 32), digits_of(TRAIN, classes)
+    files = {
+        file: batch(part, own)
+        for file, part, own in zip(
+            batches,
+            np.array_split(images, len(batches)),
+            np.array_split(labels, len(batches)),
+            strict=True,
+        )
+    }
+    test_file = dataset.test_list[0][0]
+    files[test_file] = batch(pixels(TEST, 3, 32, 32), digits_of(TEST, classes))
+    meta = dict(dataset.meta)
+    names = [f"class {number}" for number in range(classes)]
+    files[meta["filename"]] = pickle.dumps({meta_key: names}, protocol=2)
+    archive = root / dataset.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        for file, content in files.items():
+            entry = tarfile.TarInfo(f"{dataset.base_folder}/{file}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    monkeypatch.setattr(dataset, "tgz_md5", md5(archive.read_bytes()))
+    monkeypatch.setattr(dataset, "train_list", [[file, md5(files[file])] for file in batches])
+    monkeypatch.setattr(dataset, "test_list", [[test_file, md5(files[test_file])]])
+    monkeypatch.setattr(dataset, "meta", meta | {"md5": md5(files[meta["filename"]])})
+    return archive
+
+
+def put_svhn(root, monkeypatch):
+    root.mkdir()
+    found = {}
+    for part, count in (("train", TRAIN), ("test", TEST)):
+        path = root / f"{part}_32x32.mat"
+        labels = digits_of(count)
+        labels[labels == 0] = 10  # as the files have it
+        images = pixels(count, 3, 32, 32).transpose(2, 3, 1, 0)
+        scipy.io.savemat(path, {"X": images, "y": labels[:, None].astype(np.uint8)})
+        found[part] = [f"http://nowhere/{path.name}", path.name, md5(path.read_bytes())]
+    monkeypatch.setattr(datasets.SVHN, "split_list", found)
+    return root / "train_32x32.mat"
+
+
+def put(source, root, monkeypatch):
+    """Writes the files of a set and returns one of them."""
+    if source == "mnist":
+        return put_mnist(root, monkeypatch, "MNIST")
+    if source == "fashion_mnist":
+        return put_mnist(root, monkeypatch, "FashionMNIST")
+    if source == "cifar10":
+        batches = [f"data_batch_{number}" for number in range(1, 6)]
+        return put_cifar(root, monkeypatch, "CIFAR10", 10, batches, "labels", "label_names")
+    if source == "cifar100":
+        return put_cifar(
+            root, monkeypatch, "CIFAR100", 100, ["train"], "fine_labels", "fine_label_names"
+        )
+    return put_svhn(root, monkeypatch)
+
+
+SHAPES = {
+    "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32), "svhn": (3, 32, 32),
+}  # fmt: skip
+
+
+def read(source, root, image_size="auto", color="auto"):
+    data = SimpleNamespace(source=source, root=str(root), image_size=image_size, color=color)
+    return sources.read(data, root.parent / "staged")
+
+
+@pytest.fixture(params=SHAPES)
+def source(request):
+    return request.param
+
+
+@pytest.fixture
+def there(source, tmp_path, monkeypatch):
+    return put(source, tmp_path / "sets", monkeypatch)
+
+
+def test_images_and_labels_are_those_of_the_files(source, there, tmp_path):
+    found = read(source, tmp_path / "sets")
+    shape = SHAPES[source]
+    assert found.own_test == TEST
+    assert np.array_equal(found.images[:TRAIN], pixels(TRAIN, *shape).reshape(TRAIN, *shape))
+    assert np.array_equal(found.images[slice(TRAIN, None)], pixels(TEST, *shape))
+    classes = 100 if source == "cifar100" else 10
+    assert found.labels.dtype == np.int64
+    assert np.array_equal(found.labels[:TRAIN], digits_of(TRAIN, classes))
+    assert np.array_equal(found.labels[TRAIN:], digits_of(TEST, classes))
+    assert len(found.classes) == classes
+
+
+def test_classes_have_the_names_of_the_set(source, there, tmp_path):
+    expected = {"mnist": "3", "svhn": "3", "fashion_mnist": "Dress"}.get(source, "class 3")
+    assert read(source, tmp_path / "sets").classes[3] == expected
+
+
+@pytest.mark.parametrize(("color", "channels"), [("grey", 1), ("rgb", 3)])
+def test_images_are_given_another_size_and_color(source, there, tmp_path, color, channels):
+    found = read(source, tmp_path / "sets", image_size=16, color=color)
+    assert found.images.shape == (TRAIN + TEST, channels, 16, 16)
+    if SHAPES[source][0] == 1 and channels == 3:
+        block = found.images[:5]
+        assert (block == block[:, :1]).all()
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_torn_file_is_named_with_its_sum_and_place(source, there, tmp_path, read_before):
+    if read_before and source != "svhn":
+        read(source, tmp_path / "sets")  # what was unpacked is enough
+        there.write_bytes(there.read_bytes()[:-20])
+        assert len(read(source, tmp_path / "sets").labels) == TRAIN + TEST
+        return
+    whole = md5(there.read_bytes())
+    there.write_bytes(there.read_bytes()[:-20])
+    with pytest.raises(UserError) as error:
+        read(source, tmp_path / "sets")
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"data.source {source}: ")
+    assert f"put {there.name} (MD5 {whole}, the one there is torn" in message
+    assert f"into {there.parent}" in message
+
+
+def test_without_a_network_the_message_names_every_file_and_its_place(source, tmp_path):
+    with pytest.raises(UserError) as error:
+        read(source, tmp_path / "sets")
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    names = {
+        "mnist": ["train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "t10k-labels"],
+        "fashion_mnist": ["train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"],
+        "cifar10": ["cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a)"],
+        "cifar100": ["cifar-100-python.tar.gz (MD5 eb9058c3a382ffc7106e4002c42a8d85)"],
+        "svhn": ["train_32x32.mat (MD5 e26dedcc434d2e4c54c9b2d4a06d8373)", "test_32x32.mat"],
+    }[source]
+    assert all(name in message for name in names)
+    folder = {"mnist": "/MNIST/raw", "fashion_mnist": "/FashionMNIST/raw"}.get(source, "")
+    assert message.endswith(f"into {tmp_path}/sets{folder}")
+    assert "Name or service not known" in message
+
+
+@pytest.mark.parametrize("kept", [0, 3, 10, 100])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_half_unpacked_file_is_not_believed(tmp_path, monkeypatch, name, kept):
+    archive = put("mnist", tmp_path / "sets", monkeypatch)
+    whole = read("mnist", tmp_path / "sets").images[:]
+    torn = archive.with_name(name)
+    torn.write_bytes(torn.read_bytes()[: min(kept, torn.stat().st_size - 1)])
+    assert np.array_equal(read("mnist", tmp_path / "sets").images[:], whole)
+    torn.write_bytes(torn.read_bytes()[:-1])
+    torn.with_name(f"{name}.gz").unlink()
+    with pytest.raises(UserError, match=rf"{torn} is cut short or another file; delete it"):
+        read("mnist", tmp_path / "sets")
+
+
+def test_labels_that_do_not_fit_the_images_are_refused(tmp_path, monkeypatch):
+    archive = put("mnist", tmp_path / "sets", monkeypatch)
+    read("mnist", tmp_path / "sets")
+    archive.with_name("train-labels-idx1-ubyte").write_bytes(idx(digits_of(TRAIN + 1)))
+    with pytest.raises(UserError, match="do not fit together"):
+        read("mnist", tmp_path / "sets")
+
+
+def test_a_file_in_the_place_of_the_root_is_a_user_error(source, tmp_path):
+    (tmp_path / "sets").touch()
+    with pytest.raises(UserError, match=f"data.source {source}: "):
+        read(source, tmp_path / "sets")
+
+
+def test_every_set_of_the_params_is_known():
+    from stages.lib.core import params
+
+    assert tuple(torchvision_sets.CLASS_NAMES) == params.TORCHVISION_SETS
+    assert set(SHAPES) == set(params.TORCHVISION_SETS)
+
+
+def test_digits_are_given_another_size_and_color(tmp_path):
+    data = SimpleNamespace(source="digits", root="none", image_size="auto", color="auto")
+    assert np.array_equal(sources.read(data, tmp_path / "a").images[:], sources.digits().images)
+    data = SimpleNamespace(source="digits", root="none", image_size=12, color="rgb")
+    assert sources.read(data, tmp_path / "b").images.shape == (1797, 3, 12, 12)

@@ -1,0 +1,232 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stages.lib.evaluation import counting
+from stages.lib.models import prunable, torchvision_models
+from stages.lib.pruning import masks
+from tests import toys
+
+WIDTHS = [(4, 1, 3), (5, 3, 2), (32, 3, 10)]
+
+
+def odd_network():
+    """Strided, grouped, depthwise and dilated convolutions without padding, and a linear layer
+    along a last dimension of positions.
+    """
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+        nn.Conv2d(8, 12, (1, 3), groups=4),
+        nn.Conv2d(12, 6, 3, dilation=2),
+        nn.Flatten(2),
+        nn.Linear(24, 7),
+        nn.Conv1d(6, 4, 3, stride=2),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+
+
+@pytest.mark.parametrize(("width", "in_channels", "classes"), WIDTHS)
+def test_parameters_of_the_convnet_by_closed_form(width, in_channels, classes):
+    convolutions = 9 * in_channels * width + 279 * width**2
+    norms = 28 * width
+    hidden = 48 * width**2 + 12 * width
+    classifier = 12 * width * classes + classes
+    model = toys.convnet(width, in_channels, classes)
+    assert counting.parameters(model) == convolutions + norms + hidden + classifier
+    weights = convolutions + 48 * width**2 + 12 * width * classes
+    assert counting.prunable_weights(model) == weights
+
+
+def test_the_course_network_has_its_size():
+    mebibytes = counting.parameters(toys.convnet(32, 3, 10)) * 4 / 2**20
+    assert 1.25 < mebibytes < 1.37
+
+
+@pytest.mark.parametrize(("width", "in_channels", "classes"), WIDTHS)
+@pytest.mark.parametrize(("height", "breadth"), [(8, 8), (12, 4)])
+def test_multiply_adds_of_the_convnet_by_closed_form(width, in_channels, classes, height, breadth):
+    pixels = height * breadth
+    expected = (
+        9 * (in_channels * width + width**2) * pixels
+        + 9 * 6 * width**2 * pixels // 4
+        + 9 * 24 * width**2 * pixels // 16
+        + 48 * width**2
+        + 12 * width * classes
+    )
+    model = toys.convnet(width, in_channels, classes)
+    assert counting.macs(model, (in_channels, height, breadth)) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "image_shape"),
+    [
+        (toys.convnet(), (1, 8, 8)),
+        (toys.convnet(6, 3), (3, 10, 7)),
+        (odd_network(), (3, 16, 24)),
+    ],
+)
+def test_multiply_adds_are_half_of_torchs_flops(model, image_shape):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, *image_shape))
+    assert counting.macs(model, image_shape) == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "positions"),
+    [("conv1", 64), ("conv3", 16), ("conv6", 4), ("hidden", 1), ("classifier", 1)],
+)
+def test_a_mask_saves_its_zeros_times_the_positions(layer, positions):
+    model = toys.lived_in(toys.convnet())
+    found = masks.layer_magnitude(prunable.weights(model), f"{layer}.weight", 0.6)
+    gone = int((~found[f"{layer}.weight"]).sum())
+    pruned = masks.masked(model, found)
+    for count, each in (
+        (lambda network: counting.macs(network, (1, 8, 8)), positions),
+        (counting.nonzero_weights, 1),
+        (counting.nonzero_parameters, 1),
+    ):
+        assert count(model) - count(pruned) == gone * each
+
+
+def test_zeros_count_as_parameters_but_not_as_nonzero():
+    layer = nn.Linear(2, 2)
+    layer.weight.data = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
+    layer.bias.data = torch.tensor([0.0, 3.0])
+    assert counting.parameters(layer) == 6
+    assert counting.nonzero_parameters(layer) == 3
+    assert counting.nonzero_weights(layer) == 2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_comes_back(training):
+    model = toys.convnet().train(training)
+    counting.macs(model, (1, 8, 8))
+    assert all(module.training is training for module in model.modules())
+
+
+def test_mode_and_hooks_come_back_after_a_failure():
+    model = toys.convnet().train()
+    with pytest.raises(RuntimeError):
+        counting.macs(model, (5, 8, 8))
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_counting_leaves_no_trace_in_the_network():
+    model, untouched = toys.convnet().train(), toys.convnet()
+    counting.macs(model, (1, 8, 8))
+    assert toys.same_state(model, untouched)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_of_the_network_does_not_matter(dtype):
+    expected = counting.macs(toys.convnet(), (1, 8, 8))
+    assert counting.macs(toys.convnet().to(dtype), (1, 8, 8)) == expected
+
+
+class Encoder(nn.Module):
+    """Patches as tokens; attention batch-first or not, or torch's whole layer around it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        first = kind != "tokens first"
+        self.embed = nn.Conv2d(1, 8, 2, stride=2)
+        if kind == "layer":
+            self.mix = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        else:
+            self.mix = nn.MultiheadAttention(8, 2, batch_first=first)
+        self.first, self.kind = first, kind
+        self.unused = nn.Linear(8, 8)
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, images):
+        tokens = self.embed(images).flatten(2).transpose(1, 2)
+        if not self.first:
+            tokens = tokens.transpose(0, 1)
+        tokens = self.mix(tokens) if self.kind == "layer" else self.mix(tokens, tokens, tokens)[0]
+        return self.classifier(tokens.mean(1 if self.first else 0))
+
+
+@pytest.mark.parametrize("kind", ["batch first", "tokens first", "layer"])
+def test_attentions_projections_are_used_once_per_token(kind):
+    found = counting.positions(Encoder(kind), (1, 8, 8))
+    mix = "mix.self_attn" if kind == "layer" else "mix"
+    expected = {
+        "embed.weight": 16,
+        f"{mix}.in_proj_weight": 16,
+        f"{mix}.out_proj.weight": 16,
+        "unused.weight": 0,
+        "classifier.weight": 1,
+    }
+    if kind == "layer":
+        expected |= {"mix.linear1.weight": 16, "mix.linear2.weight": 16}
+    assert found == expected
+
+
+def test_positions_of_strided_grouped_and_linear_layers_by_closed_form():
+    assert counting.positions(odd_network(), (3, 16, 24)) == {
+        "0.weight": 8 * 12,
+        "1.weight": 8 * 12,
+        "2.weight": 8 * 10,
+        "3.weight": 4 * 6,
+        "5.weight": 6,
+        "6.weight": 3,
+        "8.weight": 1,
+    }
+
+
+def test_a_weight_that_two_layers_share_is_used_by_both():
+    network = nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3), nn.Flatten(),
+        nn.Linear(4, 4), nn.Linear(4, 4),
+    )  # fmt: skip
+    network[2].weight = network[0].weight
+    network[5] = network[4]
+    assert counting.positions(network, (1, 8, 8)) == {"0.weight": 64 + 4, "4.weight": 2}
+
+
+def test_the_number_of_images_does_not_matter_to_a_network_that_folds_them():
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.classifier = nn.Linear(2, 3)
+
+        def forward(self, images):
+            count = len(images)
+            windows = images.unflatten(2, (2, 4)).transpose(1, 2).flatten(0, 1)
+            means = self.conv(windows).mean((2, 3))
+            return self.classifier(means.unflatten(0, (count, 2)).mean(1))
+
+    expected = {"conv.weight": 64, "classifier.weight": 1}
+    assert counting.positions(Windows(), (1, 8, 8)) == expected
+
+
+def test_a_weight_used_without_calling_its_layer_counts_as_used():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+            self.fc = nn.Linear(128, 3)
+
+        def forward(self, images):
+            images = nn.functional.conv2d(images, weight=self.conv.weight, padding=1)
+            return nn.functional.linear(images.flatten(1), self.fc.weight)
+
+    expected = {"conv.weight": 64, "fc.weight": 1}
+    assert counting.positions(Functional(), (1, 8, 8)) == expected
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "mobilenet_v3_small"])
+def test_every_weight_of_torchvisions_networks_is_used(name):
+    model = torchvision_models.build(name, 3, (32, 32), 3)
+    found = counting.positions(model, (3, 32, 32))
+    assert all(found.values())
+    if name == "mobilenet_v3_small":
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(torch.zeros(1, 3, 32, 32))
+        assert counting.macs(model, (3, 32, 32)) == counter.get_total_flops() / 2

@@ -1,0 +1,168 @@
+"""Setting torch up, and placing networks."""
+
+import copy
+import ctypes
+import os
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from stages.lib.core import hardware
+from stages.lib.core.errors import UserError
+from stages.lib.evaluation import device
+from tests import toys
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """torch's global settings come back after the test."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "as before")
+    mode = torch.get_deterministic_debug_mode()
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    allowed, convolutions, threads = matmul.allow_tf32, cudnn.allow_tf32, torch.get_num_threads()
+    yield
+    torch.set_deterministic_debug_mode(mode)
+    matmul.allow_tf32, cudnn.allow_tf32 = allowed, convolutions
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("settings")
+def test_configuring_again_changes_nothing(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    found = []
+    for _ in range(2):
+        where = device.configure("cpu", 1)
+        found.append((
+            where, torch.get_num_threads(), torch.get_deterministic_debug_mode(),
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
+            os.environ["CUBLAS_WORKSPACE_CONFIG"],
+        ))  # fmt: skip
+    assert found[0] == found[1] == (CPU, 1, 2, False, False, ":4096:8")
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_workspace_that_the_user_set_stays():
+    device.configure("cpu", 1)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == "as before"
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(("there", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_cuda_where_there_is_one(monkeypatch, there, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert device.configure("auto", 1).type == expected
+
+
+@pytest.mark.usefixtures("settings")
+def test_cuda_without_one_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"compute\.device: cuda, but this torch has no CUDA"):
+        device.configure("cuda", 1)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_a_c_library_without_mallopt_is_no_obstacle(monkeypatch, platform):
+    class Library:
+        def __init__(self, name):
+            assert platform == "linux", "asked for a C library where it is not glibc's"
+
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    assert device.configure("cpu", 1) == CPU
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "expected"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+        ("float32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_training_is_in_bfloat16_where_asked_or_native(
+    monkeypatch, where, precision, native, expected
+):
+    def supported(including_emulation=True):
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    # The other device's answer does not matter.
+    monkeypatch.setattr(hardware, "native_bfloat16", lambda: native == (where == "cpu"))
+    if where == "cuda":
+        monkeypatch.setattr(hardware, "native_bfloat16", lambda: not native)
+    assert device.training_dtype(precision, torch.device(where)) == expected
+
+
+@pytest.mark.parametrize("precision", ["float16", "", None])
+def test_another_precision_is_refused(precision):
+    with pytest.raises(KeyError):
+        device.training_dtype(precision, CPU)
+
+
+@pytest.mark.parametrize(
+    ("system", "flags", "native"),
+    [
+        ("Linux", ["avx512_bf16", "avx512f"], True),
+        ("Linux", ["amx_bf16"], True),
+        ("Linux", ["asimd", "bf16"], True),
+        ("Linux", ["avx512f", "avx2", "amx_tile"], False),
+        ("Linux", [], False),
+        ("Darwin", ["bf16"], False),
+        ("Windows", ["avx512_bf16"], False),
+    ],
+)
+def test_bfloat16_is_native_where_linux_and_the_processor_have_it(
+    monkeypatch, system, flags, native
+):
+    monkeypatch.setattr(hardware.platform, "system", lambda: system)
+    monkeypatch.setattr(hardware, "_cpu", lambda: ("a processor", flags))
+    assert hardware.native_bfloat16() is native
+
+
+def test_a_placed_network_is_channels_last_and_otherwise_the_same():
+    model = toys.lived_in(toys.convnet(in_channels=3))
+    before = copy.deepcopy(model)
+    placed = device.place(model, CPU)
+    assert placed is model
+    assert toys.same_state(placed, before)
+    for module in placed.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+    batch = toys.noise(4, (3, 8, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(placed(batch), before(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_placing_keeps_ties_and_what_is_frozen():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    model[1].weight = model[0].weight
+    model[0].bias.requires_grad_(False)
+    placed = device.place(model, CPU)
+    assert placed[0].weight is placed[1].weight
+    assert [parameter.requires_grad for parameter in placed.parameters()] == [True, False, True]
+
+
+def test_tensors_of_other_dimensions_can_be_placed():
+    model = nn.ModuleList([nn.Conv1d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.Linear(2, 2)])
+    model.register_buffer("grid", torch.ones(1, 2, 2, 2, 2, 2))
+    model.register_buffer("ids", torch.ones(2, 3, 4, 5, dtype=torch.int64))
+    assert toys.same_state(device.place(copy.deepcopy(model), CPU), model)
+
+
+def test_each_purpose_has_a_random_stream_of_its_own():
+    def draw(seed, purpose):
+        return torch.rand(3, generator=device.generator(seed, purpose)).tolist()
+
+    assert draw(0, "finetune") == draw(0, "finetune")
+    drawn = [draw(seed, purpose) for seed in (0, 1, 11) for purpose in ("a", "b", "1/a", "")]
+    assert len({tuple(one) for one in drawn}) == len(drawn)

@@ -1,0 +1,160 @@
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.lib.core.normalization import FIXED
+from stages.lib.evaluation.images import Normalize, augment, fixed_normalize
+from tests import toys
+
+
+def random_images(count, channels=3, height=4, width=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, channels, height, width)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def augmented(images, shift=0, mirror=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return augment(images, shift=shift, mirror=mirror, generator=generator)
+
+
+def moved(image, down, right):
+    """The image moved pixel by pixel, its edge repeated."""
+    _, height, width = image.shape
+    result = torch.empty_like(image)
+    for row, column in product(range(height), range(width)):
+        source_row = min(max(row - down, 0), height - 1)
+        source_column = min(max(column - right, 0), width - 1)
+        result[:, row, column] = image[:, source_row, source_column]
+    return result
+
+
+def test_normalize_of_known_values():
+    normalize = Normalize([0.5, 0.2], [0.25, 0.1], torch.device("cpu"))
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 2, 1, 2)
+    expected = torch.tensor([[[[-2.0, 2.0]], [[-2.0, 8.0]]]])
+    found = normalize(images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+def test_normalized_images_have_zero_mean_and_unit_variance():
+    images = random_images(50)
+    scaled = images.double() / 255
+    mean = scaled.mean((0, 2, 3)).tolist()
+    std = scaled.std((0, 2, 3), correction=0).tolist()
+    found = Normalize(mean, std, torch.device("cpu"))(images).double()
+    torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found.std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0
+    )
+
+
+def test_without_shift_and_mirror_nothing_happens():
+    images = random_images(6)
+    assert torch.equal(augmented(images), images)
+
+
+@pytest.mark.parametrize("shift", [1, 2, 7])
+def test_every_image_is_moved_by_some_allowed_shift(shift):
+    images = random_images(40)
+    steps = range(-shift, shift + 1)
+    for image, found in zip(images, augmented(images, shift), strict=True):
+        assert any(
+            torch.equal(found, moved(image, down, right)) for down, right in product(steps, steps)
+        )
+
+
+def test_every_shift_occurs_and_about_equally_often():
+    image = random_images(1)
+    found = augmented(image.expand(1800, -1, -1, -1), 1)
+    counts = [
+        int((found == moved(image[0], down, right)).flatten(1).all(1).sum())
+        for down, right in product((-1, 0, 1), repeat=2)
+    ]
+    assert sum(counts) == 1800
+    assert all(120 < count < 280 for count in counts)
+
+
+def test_mirror_flips_whole_images_and_about_half_of_them():
+    images = random_images(1000)
+    found = augmented(images, mirror=True)
+    same = (found == images).flatten(1).all(1)
+    flipped = (found == images.flip(3)).flatten(1).all(1)
+    assert bool((same ^ flipped).all())
+    assert 420 < int(flipped.sum()) < 580
+
+
+def test_shift_and_mirror_come_together():
+    image = random_images(1)
+    found = augmented(image.expand(300, -1, -1, -1), 1, mirror=True)
+    candidates = [moved(image[0], *by) for by in product((-1, 0, 1), repeat=2)]
+    candidates += [candidate.flip(2) for candidate in candidates]
+    seen = [torch.equal(one, other) for one in found for other in candidates]
+    hits = torch.tensor(seen).view(300, 18).sum(0)
+    assert hits.sum() == 300
+    assert bool((hits > 0).all())
+
+
+def test_the_generator_decides_alone():
+    images = random_images(30)
+    torch.manual_seed(1)
+    first = augmented(images, 2, mirror=True, seed=5)
+    torch.manual_seed(2)
+    assert torch.equal(augmented(images, 2, mirror=True, seed=5), first)
+    assert not torch.equal(augmented(images, 2, mirror=True, seed=6), first)
+
+
+def test_the_input_is_not_changed():
+    images = random_images(10)
+    before = images.clone()
+    augmented(images, 2, mirror=True)
+    assert torch.equal(images, before)
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(0, 8),
+    st.booleans(),
+    st.sampled_from([torch.uint8, torch.float32]),
+)
+@toys.few_examples
+def test_shape_and_dtype_are_kept_and_no_colour_is_invented(
+    count, channels, height, width, shift, mirror, dtype
+):
+    images = random_images(count, channels, height, width).to(dtype)
+    found = augmented(images, shift, mirror)
+    assert found.shape == images.shape
+    assert found.dtype == dtype
+    for before, after in zip(images, found, strict=True):
+        assert set(after.flatten().tolist()) <= set(before.flatten().tolist())
+
+
+def test_published_constants_are_known():
+    assert FIXED["imagenet"] == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize(
+    ("name", "black", "white"),
+    [("half", -1, 1), ("none", 0, 1), ("imagenet", -0.485 / 0.229, (1 - 0.485) / 0.229)],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fixed_normalisations_of_black_and_white(name, black, white, channels):
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(-1, channels, 2, 2)
+    found = fixed_normalize(name, channels, torch.device("cpu"))(images)
+    assert found.shape == images.shape
+    if name == "imagenet" and channels == 1:
+        black, white = -0.449 / 0.226, (1 - 0.449) / 0.226
+    expected = torch.tensor([black, white], dtype=torch.float32)
+    torch.testing.assert_close(found[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_normalisation_is_no_constant():
+    with pytest.raises(KeyError):
+        fixed_normalize("training", 3, torch.device("cpu"))

@@ -1,0 +1,268 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from stages.lib.core.prepared import Dataset, Part
+from stages.lib.evaluation import counting, inference
+from stages.lib.evaluation.evaluator import Evaluator
+from stages.lib.evaluation.images import Normalize
+from stages.lib.models import checkpoints, prunable
+from stages.lib.pruning import masks
+from stages.lib.training import loop
+from tests import toys
+
+
+class Reader(nn.Module):
+    """Predicts the value of an image's only pixel as its class."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.classes = nn.Parameter(torch.arange(classes) / 255)
+        self.batches = []
+        self.modes = []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        self.modes.append(self.training)
+        return -(images.flatten(1) - self.classes).abs()
+
+
+def pixels(values, labels=None):
+    images = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return toys.samples(images, torch.tensor(values if labels is None else labels))
+
+
+def test_predictions_are_in_the_order_of_the_samples(monkeypatch):
+    monkeypatch.setattr(inference, "BATCH", 4)
+    values = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    found = inference.predict(Reader(), pixels(values))
+    assert found.dtype == torch.int64
+    assert found.tolist() == values
+
+
+def test_a_short_last_batch_weighs_what_it_is_worth(monkeypatch):
+    monkeypatch.setattr(inference, "BATCH", 4)
+    labels = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
+    model = Reader()
+    accuracy = inference.accuracy(model, pixels(range(10), labels))
+    assert model.batches == [4, 4, 2]
+    # The mean over batches would be 2/3.
+    assert accuracy == 0.8
+
+
+def test_top5_counts_what_is_among_the_five_largest_logits(monkeypatch):
+    monkeypatch.setattr(inference, "BATCH", 4)
+    # The five classes nearest to 10 are 8 to 12; the last image's class is the sixth nearest.
+    values, labels = [10] * 6, [10, 8, 12, 9, 11, 13]
+    classes, share = inference.predict_with_top5(Reader(classes=21), pixels(values, labels))
+    assert classes.tolist() == values
+    assert share == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(("classes", "known"), [(19, False), (20, True)])
+def test_a_row_has_top5_from_twenty_classes_up(classes, known):
+    samples = pixels([10, 4, 7], [10, 5, 18])
+    data = inference.Data(samples, samples, samples, list(map(str, range(classes))), (1, 1, 1))
+    row, _ = Evaluator(0, data, 1).row(Reader(classes), "baseline", bytes_on_disk=1)
+    assert row.test_accuracy == pytest.approx(1 / 3, abs=1e-6)
+    assert row.test_top5 == (pytest.approx(2 / 3, abs=1e-6) if known else None)
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 500])
+def test_the_batch_size_does_not_change_what_is_predicted(monkeypatch, size):
+    model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
+    expected = inference.predict(model, samples)
+    monkeypatch.setattr(inference, "BATCH", size)
+    assert torch.equal(inference.predict(model, samples), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_prediction_runs_in_evaluation_mode_and_puts_the_mode_back(training):
+    model = Reader().train(training)
+    inference.predict(model, pixels([1, 2]))
+    assert model.modes == [False]
+    assert model.training is training
+
+
+def test_prediction_leaves_the_network_alone():
+    model = toys.convnet().train()
+    inference.predict(model, toys.halves(6))
+    assert toys.same_state(model, toys.convnet())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_come_in_the_dtype_of_the_network(dtype):
+    model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
+    expected = inference.predict(model, samples)
+    found = inference.predict(model.to(dtype), samples)
+    assert (found == expected).double().mean() > 0.9
+
+
+def test_images_come_on_the_device_of_the_network():
+    class OnMeta(Reader):
+        def forward(self, images):
+            assert images.device.type == "meta"
+            return torch.zeros(len(images), 3)
+
+    found = inference.predict(OnMeta().to("meta"), pixels([1, 2]))
+    assert found.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "share"),
+    [([1, 2, 3], [1, 2, 3], 1.0), ([1, 2, 3, 0], [1, 0, 0, 0], 0.5), ([1], [0], 0.0)],
+)
+def test_share_correct_of_known_cases(predictions, labels, share):
+    assert inference.share_correct(torch.tensor(predictions), torch.tensor(labels)) == share
+
+
+def test_a_data_set_comes_whole_and_normalised_onto_the_device():
+    def part(count):
+        return Part(np.full((count, 1, 2, 2), 51, np.uint8), np.arange(count, dtype=np.int64) % 2)
+
+    dataset = Dataset(part(4), part(3), part(2), ["no", "yes"], [0.2], [0.5], "checksum")
+    data = inference.on_device(dataset, torch.device("cpu"))
+    assert [len(samples.labels) for samples in (data.train, data.validation, data.test)] == [
+        4,
+        3,
+        2,
+    ]
+    assert data.classes == ["no", "yes"]
+    assert data.image_shape == (1, 2, 2)
+    assert data.train.images.dtype == torch.uint8
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+    found = data.test.normalize(data.test.images)
+    torch.testing.assert_close(found, torch.zeros(2, 1, 2, 2), atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def evaluator():
+    return Evaluator(5, toys.data(), counting.prunable_weights(toys.convnet()))
+
+
+def test_a_row_holds_what_was_measured(evaluator, tmp_path):
+    model = toys.lived_in(toys.convnet())
+    weights = prunable.weights(model)
+    total = sum(weight.numel() for weight in weights.values())
+    pruned = masks.masked(model, masks.global_magnitude(weights, 0.5))
+    row, predictions = evaluator.row(
+        pruned, "global", target_sparsity=0.5, extra_epochs=3, kept_as=tmp_path / "a.safetensors"
+    )
+    assert (row.seed, row.method, row.layer, row.weight_bits) == (5, "global", "all", 32)
+    assert (row.target_sparsity, row.extra_epochs) == (0.5, 3)
+    assert row.sparsity == round(round(0.5 * total) / total, 6)
+    assert row.parameters == counting.parameters(model)
+    assert row.parameters - row.nonzero_parameters == round(0.5 * total)
+    assert row.macs == counting.macs(pruned, (1, 8, 8))
+    assert row.model == (tmp_path / "a.safetensors").as_posix()
+    assert torch.equal(predictions, inference.predict(pruned, evaluator.data.test))
+    right = int((predictions == evaluator.data.test.labels).sum())
+    assert row.test_accuracy == round(right / 12, 6)
+    assert row.validation_accuracy == round(
+        inference.accuracy(pruned, evaluator.data.validation), 6
+    )
+
+
+def test_accuracies_are_those_of_their_own_part():
+    data = toys.data()
+    model = toys.lived_in(toys.convnet())
+
+    def relabelled(samples, right):
+        labels = inference.predict(model, samples)
+        labels[right:] = (labels[right:] + 1) % 3
+        return replace(samples, labels=labels)
+
+    data = replace(data, validation=relabelled(data.validation, 15), test=relabelled(data.test, 3))
+    row, _ = Evaluator(0, data, counting.prunable_weights(model)).row(model, "dense")
+    assert (row.validation_accuracy, row.test_accuracy) == (1, 0.25)
+
+
+def test_bytes_are_those_of_the_float32_file_unless_told(evaluator, tmp_path):
+    model = toys.convnet()
+    size = checkpoints.save_model(model, tmp_path / "model.safetensors")
+    assert evaluator.row(model, "dense")[0].bytes_on_disk == size
+    assert evaluator.row(model, "int8", bytes_on_disk=123)[0].bytes_on_disk == 123
+
+
+def test_a_dense_network_has_sparsity_zero_and_is_kept_nowhere(evaluator):
+    row, _ = evaluator.row(toys.lived_in(toys.convnet()), "dense")
+    assert row.sparsity == 0
+    assert row.model == ""
+
+
+def test_sparsity_of_a_smaller_network_is_a_share_of_the_baseline(evaluator):
+    small = toys.lived_in(toys.convnet(2))
+    row, _ = evaluator.row(small, "structured_layer")
+    kept = counting.prunable_weights(small) / evaluator.dense_weights
+    assert row.sparsity == round(1 - kept, 6)
+    assert row.sparsity > 0.7
+
+
+def test_measuring_leaves_the_network_alone(evaluator):
+    model = toys.convnet().train()
+    evaluator.row(model, "dense")
+    assert model.training
+    assert toys.same_state(model, toys.convnet())
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 40), st.integers(1, 40))
+@toys.few_examples
+def test_batches_hold_every_image_once_in_order(count, batch, height, width):
+    values = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    samples = toys.samples(values.expand(-1, 1, height, width), torch.zeros(count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "BATCH", batch)
+        parts = list(samples.batches())
+        size = samples.batch_size
+        assert 1 <= size <= batch
+        # No more pixels at a time than a batch of small images has, if it is not one image.
+        assert size == 1 or size * height * width <= batch * inference.PIXELS
+        assert len(parts) == samples.batch_count
+    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    found = (torch.cat(parts)[:, 0, 0, 0] * 255).round().long().tolist()
+    assert found == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(8, 500), (32, 500), (33, 470), (64, 125), (224, 10), (1024, 1)]
+)
+def test_large_images_come_in_smaller_batches(size, expected):
+    image = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, size, size)
+    assert toys.samples(image, torch.zeros(1)).batch_size == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_on_a_cpu_the_images_are_the_file_itself_and_are_never_written(tmp_path):
+    def part(name, count):
+        images = np.random.default_rng(0).integers(0, 256, (count, 1, 8, 8), np.uint8)
+        np.save(tmp_path / f"{name}.npy", images)
+        mapped = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        return Part(mapped, np.arange(count, dtype=np.int64) % 3)
+
+    parts = [part(name, count) for name, count in (("train", 12), ("validation", 6), ("test", 6))]
+    dataset = Dataset(*parts, ["a", "b", "c"], [0.5], [0.25], "checksum")
+    before = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
+    data = inference.on_device(dataset, torch.device("cpu"))
+    for found, given_part in zip((data.train, data.validation, data.test), parts, strict=True):
+        assert found.images.data_ptr() == given_part.images.ctypes.data
+    recipe = toys.recipe(shift=1, mirror=True)
+    loop.fit(toys.convnet(), data, recipe, epochs=1, learning_rate=0.1, generator=torch.Generator())
+    inference.accuracy(toys.convnet(), data.test)
+    after = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
+    assert after == before
+
+
+def test_another_normalisation_can_be_given():
+    def part(count):
+        return Part(np.full((count, 1, 2, 2), 255, np.uint8), np.zeros(count, np.int64))
+
+    dataset = Dataset(part(1), part(1), part(1), ["a"], [0.2], [0.5], "checksum")
+    given_one = Normalize([0.0], [0.5], torch.device("cpu"))
+    data = inference.on_device(dataset, torch.device("cpu"), given_one)
+    for samples in (data.train, data.validation, data.test):
+        assert torch.equal(next(samples.batches()), torch.full((1, 1, 2, 2), 2.0))

@@ -1,0 +1,244 @@
+"""Networks by name: the catalogue, small ResNets, torchvision's fitted to the data, the check."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from stages.lib.core import network_names
+from stages.lib.core.errors import UserError
+from stages.lib.evaluation import counting
+from stages.lib.models import prunable, registry, resnet, torchvision_models
+from stages.lib.models.registry import Dense
+from tests import toys
+
+
+def test_the_catalogue_holds_torchvisions_classifiers():
+    assert sorted(network_names.TORCHVISION) == torchvision.models.list_models(torchvision.models)
+    assert len(set(network_names.NAMES)) == len(network_names.NAMES)
+
+
+# He et al. (2016), table 6: 0.27 M and 0.85 M parameters, with shortcuts that have none.
+SHORTCUTS = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (56, 0.85), (110, 1.73)])
+def test_parameters_are_the_papers_and_those_of_the_shortcuts(depth, millions):
+    assert SHORTCUTS == 2752
+    model = resnet.ResNet(depth, 3, 10)
+    blocks = depth // 6
+    convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 64)
+    convolutions += 9 * ((2 * blocks) * 16**2 + (2 * blocks - 1) * (32**2 + 64**2))
+    norms = 2 * (16 + 2 * blocks * (16 + 32 + 64))
+    classifier = 64 * 10 + 10
+    found = counting.parameters(model)
+    assert found == convolutions + norms + classifier + SHORTCUTS
+    assert round((found - SHORTCUTS) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("depth", [8, 20, 56])
+def test_depth_counts_the_weighted_layers_beside_the_shortcuts(depth):
+    names = list(prunable.layers(resnet.ResNet(depth, 1, 3)))
+    assert len([name for name in names if "shortcut" not in name]) == depth
+    assert len([name for name in names if "shortcut" in name]) == 2
+
+
+@pytest.mark.parametrize("depth", [0, 2, 7, 18, 21, 51, -4, 101])
+def test_another_depth_is_refused(depth):
+    with pytest.raises(ValueError, match="6n"):
+        resnet.ResNet(depth, 3, 10)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 7), (32, 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_resnet_takes_images_of_any_size(size, channels):
+    model = resnet.ResNet(8, channels, 5).eval()
+    assert model(toys.noise(2, (channels, *size))).shape == (2, 5)
+
+
+def test_a_resnet_halves_the_image_twice():
+    model, seen = resnet.ResNet(20, 1, 3).eval(), []
+    for number in (1, 2, 3):
+        model.get_submodule(f"stage{number}").register_forward_hook(
+            lambda *call: seen.append(tuple(call[2].shape[1:]))
+        )
+    model(toys.noise(1, (1, 16, 12)))
+    assert seen == [(16, 16, 12), (32, 8, 6), (64, 4, 3)]
+
+
+def test_a_block_whose_branch_is_zero_passes_the_rest_on():
+    block = resnet.Block(4, 4, 1).eval()
+    nn.init.zeros_(block.norm2.weight)
+    images = toys.noise(2, (4, 5, 5))
+    assert torch.equal(block(images), images.relu())
+
+
+SMALL = {
+    "resnet18": 32, "mobilenet_v3_small": 32, "squeezenet1_1": 32, "shufflenet_v2_x0_5": 32,
+    "googlenet": 32, "inception_v3": 75, "densenet121": 32, "vit_b_32": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_torchvisions_networks_get_the_datas_channels_and_classes(name):
+    side = SMALL[name]
+    description = registry.architecture(name, 16, 1, 5, (side, side))
+    assert description == {
+        "name": name, "in_channels": 1, "image_size": [side, side], "classes": 5,
+    }  # fmt: skip
+    model = registry.build_seeded(description, 0)
+    registry.check(model, (1, side, side), 5)
+    _, first = torchvision_models.first_convolution(model)
+    assert first.in_channels == 1
+    assert not any("aux" in layer.lower() for layer, _ in model.named_modules())
+    # No auxiliary logits while training, and the same weights from the same seed.
+    assert model.train()(toys.noise(2, (1, side, side))).shape == (2, 5)
+
+
+def test_for_three_channels_the_network_is_torchvisions_own():
+    torch.manual_seed(3)
+    ours = torchvision_models.build("resnet18", 3, (32, 32), 4)
+    torch.manual_seed(3)
+    assert toys.same_state(ours, torchvision.models.resnet18(num_classes=4))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "alexnet"])
+def test_another_first_convolution_differs_in_its_channels_alone(name):
+    three, two = (
+        torchvision_models.first_convolution(torchvision_models.build(name, n, (64, 64), 3))
+        for n in (3, 2)
+    )
+    assert three[0] == two[0]
+    for key in ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+        assert getattr(three[1], key) == getattr(two[1], key)
+    assert (three[1].bias is None) == (two[1].bias is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [
+        ("vit_b_16", (40, 40), "40 is not a multiple of 16, the patch of vit_b_16"),
+        ("vit_b_32", (16, 16), "16 is not a multiple of 32"),
+        ("vit_h_14", (32, 32), "32 is not a multiple of 14"),
+        ("vit_b_16", (32, 48), "vit_b_16 takes square images only"),
+        ("maxvit_t", (64, 32), "maxvit_t takes square images only"),
+        ("maxvit_t", (50, 50), "maxvit_t cannot be built for images of 50 pixels"),
+    ],
+)
+def test_an_image_size_that_a_transformer_cannot_take_is_refused(name, size, words):
+    with pytest.raises(UserError, match=r"data\.image_size") as caught:
+        torchvision_models.build(name, 3, size, 5)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def named(model: nn.Module) -> nn.Module:
+    model._unpruned = Dense({"name": "net.py:make"}, {})
+    return model
+
+
+class Answering(nn.Module):
+    """Answers with what `answer` makes of the logits."""
+
+    def __init__(self, answer, classes=3):
+        super().__init__()
+        self.fc = nn.Linear(64, classes)
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(self.fc(images.flatten(1)))
+
+
+def complaint(model, image_shape=(1, 8, 8), classes=3):
+    with pytest.raises(UserError) as caught:
+        registry.check(named(model), image_shape, classes)
+    assert str(caught.value).startswith("model.name: net.py:make ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "got", "remedy"),
+    [
+        (lambda logits: logits[:, :2], "[2, 2]", "let the factory take num_classes"),
+        (lambda logits: logits[:1], "[1, 3]", "let the factory take num_classes"),
+        (lambda logits: logits[..., None], "[2, 3, 1]", "let the factory take num_classes"),
+        (lambda logits: logits.sum(), "[]", "let the factory take num_classes"),
+        (lambda logits: (logits, logits), "a tuple", "return the logits alone"),
+        (lambda logits: {"logits": logits}, "a dict", "return the logits alone"),
+        (lambda logits: None, "a NoneType", "return the logits alone"),
+    ],
+)
+def test_an_answer_that_is_no_logit_per_class_is_refused(answer, got, remedy):
+    text = complaint(Answering(answer))
+    assert f"answers two images with {got} where a tensor [2, 3] is wanted" in text
+    assert text.endswith(remedy)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 8, 8)])
+def test_images_that_do_not_fit_are_told_with_their_shape(shape):
+    text = complaint(Answering(lambda logits: logits), shape)
+    assert f"cannot take images of {'×'.join(map(str, shape))} (" in text
+    assert "set data.image_size" in text
+
+
+@pytest.mark.parametrize("error", [StopIteration(), KeyError("x"), ValueError("a\nb")])
+def test_whatever_a_network_raises_is_told(error):
+    def fail(_):
+        raise error
+
+    assert "cannot take images of 1×8×8" in complaint(Answering(fail))
+
+
+def test_a_network_without_parameters_is_refused():
+    assert "has no parameters" in complaint(nn.Flatten())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("sound", [True, False])
+def test_checking_leaves_the_network_alone(training, sound):
+    model = toys.convnet().train(training)
+    if sound:
+        registry.check(model, (1, 8, 8), 3)
+    else:
+        for shape, classes in [((1, 8, 8), 4), ((2, 8, 8), 3)]:
+            with pytest.raises(UserError):
+                registry.check(model, shape, classes)
+    assert all(module.training is training for module in model.modules())
+    assert toys.same_state(model, toys.convnet())
+
+
+def test_the_check_runs_in_evaluation_mode():
+    # Batch norm cannot train on one value per channel, as here with images of 1×1.
+    registry.check(registry.build(registry.architecture("resnet20", 4, 1, 3)), (1, 1, 1), 3)
+
+
+def test_a_missing_file_of_the_users_is_named():
+    with pytest.raises(UserError, match=r"nowhere/net\.py: not found"):
+        registry.architecture("nowhere/net.py:make", 4, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "offered"), [((8, 8), 8), ((8, 12), (8, 12)), ([6, 6], 6)]
+)  # fmt: skip
+def test_an_own_network_is_offered_its_size_once_where_it_is_square(tmp_path, size, offered):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, num_classes, in_channels, image_size):\n"
+        "        super().__init__(in_channels, num_classes)\n"
+        "        self.given = image_size\n",
+        encoding="utf-8",
+    )
+    model = registry.build(registry.architecture(f"{file}:Net", 4, 2, 3, size))
+    assert model.given == offered
+    assert (model.in_features, model.out_features) == (2, 3)
+
+
+def test_a_factory_that_returns_no_network_is_refused(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("def make():\n    return 3\n", encoding="utf-8")
+    description = registry.architecture(f"{file}:make", 4, 1, 3)
+    with pytest.raises(UserError, match=r"returned no torch.nn.Module"):
+        registry.build(description)

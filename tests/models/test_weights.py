@@ -1,0 +1,391 @@
+"""The user's weights: read without running code, and fitted to the network."""
+
+import io
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Repository
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from stages.lib.core import paths, prepared
+from stages.lib.core.errors import UserError
+from stages.lib.evaluation import inference
+from stages.lib.models import checkpoints, registry, torchvision_models, weights
+from tests import toys
+
+FORMATS = {"zip": True, "legacy": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toys.lived_in(toys.convnet())
+
+
+def written(path: Path, stored: object, zipped: bool = True) -> Path:
+    torch.save(stored, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        weights.read(path)
+    text = str(caught.value)
+    assert text.startswith(f"model.weights: {path}")
+    assert "\n" not in text
+    return text
+
+
+def equal(found: dict, expected: dict) -> bool:
+    return list(found) == list(expected) and all(
+        torch.equal(found[name], expected[name]) and found[name].dtype == expected[name].dtype
+        for name in found
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
+def test_a_state_dict_of_torch_save_is_read(model, tmp_path, suffix, zipped):
+    path = written(tmp_path / f"weights{suffix}", model.state_dict(), zipped)
+    assert equal(weights.read(path), model.state_dict())
+
+
+def test_a_safetensors_file_is_read(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(model.state_dict(), path)
+    found, expected = weights.read(path), model.state_dict()
+    assert equal({name: found[name] for name in expected}, expected)
+    assert len(found) == len(expected)
+
+
+def test_a_model_file_of_the_pipeline_is_read(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    checkpoints.save_model(model, path)
+    assert set(weights.read(path)) == set(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1, "state": []}},
+        lambda state: {"model_state_dict": state},
+        lambda state: {"model": state, "args": None},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: OrderedDict((name, nn.Parameter(value, False)) for name, value in
+                                  state.items() if value.is_floating_point()),
+    ],
+)  # fmt: skip
+def test_wrappers_and_prefixes_come_off(model, tmp_path, wrap):
+    state = model.state_dict()
+    found = weights.read(written(tmp_path / "weights.pt", wrap(state)))
+    assert all(torch.equal(found[name], state[name]) for name in found)
+    assert len(found) >= len(state) - 6
+
+
+def test_a_prefix_that_only_some_names_have_stays(tmp_path):
+    stored = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
+    assert list(weights.read(written(tmp_path / "weights.pt", stored))) == list(stored)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "not found; give a file's path, or none" in refused(tmp_path / "weights.pt")
+    (tmp_path / "folder.pt").mkdir()
+    assert "not found" in refused(tmp_path / "folder.pt")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        [],
+        None,
+        3,
+        "state",
+        torch.ones(3),
+        [torch.ones(3)],
+        {"epoch": 3},
+        {"weight": torch.ones(1), "epoch": 3},
+        {3: torch.ones(1)},
+        {"state_dict": {}},
+        {"state_dict": {"epoch": 3}},
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, stored):
+    text = refused(written(tmp_path / "weights.pt", stored))
+    assert "holds no state dict; save it with torch.save of model.state_dict()" in text
+
+
+class Trap:
+    """Creates a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not(tmp_path, zipped, suffix):
+    sprung = tmp_path / "sprung"
+    stored = {"weight": torch.ones(3), "trap": Trap(sprung)}
+    text = refused(written(tmp_path / f"weights{suffix}", stored, zipped))
+    assert not sprung.exists()
+    if suffix != ".safetensors":
+        assert "wants to run code" in text
+        # The trap works.
+        torch.load(tmp_path / f"weights{suffix}", weights_only=False)
+        assert sprung.exists()
+
+
+@pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
+def test_a_whole_pickled_network_is_refused(tmp_path, zipped):
+    text = refused(written(tmp_path / "weights.pt", nn.Linear(2, 2), zipped))
+    assert "wants to run code" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_is_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), path)
+    refused(path)
+
+
+CONTENTS = {
+    **{f".{suffix} {name}": (suffix, zipped) for suffix in ("pt", "pth")
+       for name, zipped in FORMATS.items()},
+    ".safetensors": ("safetensors", None),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CONTENTS.values(), ids=CONTENTS)
+def whole(request):
+    """The ending and the bytes of a sound file."""
+    suffix, zipped = request.param
+    stored = nn.Linear(6, 4).state_dict()
+    if zipped is None:
+        from safetensors.torch import save
+
+        return suffix, save(stored)
+    buffer = io.BytesIO()
+    torch.save(stored, buffer, _use_new_zipfile_serialization=zipped)
+    return suffix, buffer.getvalue()
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 8, 100])
+def test_an_empty_or_torn_file_is_refused(tmp_path, whole, length):
+    path = tmp_path / f"weights.{whole[0]}"
+    path.write_bytes(whole[1][:length])
+    refused(path)
+
+
+@given(st.data())
+@toys.few_examples
+def test_a_file_torn_anywhere_is_refused(tmp_path_factory, whole, data):
+    path = tmp_path_factory.getbasetemp() / f"torn.{whole[0]}"
+    path.write_bytes(whole[1][: data.draw(st.integers(0, len(whole[1]) - 1))])
+    refused(path)
+
+
+@given(st.data())
+@toys.few_examples
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path_factory, whole, data):
+    content = bytearray(whole[1])
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / f"damaged.{whole[0]}"
+    path.write_bytes(content)
+    try:
+        found = weights.read(path)
+    except UserError:
+        return
+    assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+
+
+@given(st.binary(max_size=64))
+@toys.few_examples
+def test_any_other_bytes_are_refused(tmp_path_factory, content):
+    for suffix in ("pt", "safetensors"):
+        path = tmp_path_factory.getbasetemp() / f"noise.{suffix}"
+        path.write_bytes(content)
+        refused(path)
+
+
+PATH = Path("given.pt")
+
+
+def misfit(model, stored, classes=3) -> str:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        weights.fit(model, stored, classes, PATH)
+    assert equal(model.state_dict(), before)
+    assert str(caught.value).startswith("model.weights: given.pt ")
+    return str(caught.value)
+
+
+def test_fitting_weights_are_taken_over_bit_for_bit(model):
+    fresh = toys.convnet(seed=5)
+    fitted = weights.fit(fresh, model.state_dict(), 3, PATH)
+    assert fitted.model is fresh
+    assert fitted.fresh == []
+    assert toys.same_state(fresh, model)
+
+
+def test_half_precision_weights_become_float32(model):
+    stored = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    fitted = weights.fit(toys.convnet(), stored, 3, PATH).model
+    assert fitted.conv1.weight.dtype == torch.float32
+    assert torch.equal(fitted.conv1.weight, model.conv1.weight.half().float())
+
+
+def test_a_head_for_other_classes_stays_fresh_and_is_named(model):
+    wider = toys.convnet(classes=5, seed=9)
+    before = wider.classifier.weight.detach().clone()
+    fitted = weights.fit(wider, model.state_dict(), 5, PATH)
+    assert fitted.fresh == ["classifier.weight", "classifier.bias"]
+    assert torch.equal(wider.classifier.weight, before)
+    assert torch.equal(wider.hidden.weight, model.hidden.weight)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_torchvisions_heads_stay_fresh(name):
+    thousand, five = (torchvision_models.build(name, 3, (32, 32), classes) for classes in (7, 5))
+    fitted = weights.fit(five, thousand.state_dict(), 5, PATH)
+    head = "fc" if name == "resnet18" else "classifier.1"
+    assert fitted.fresh == [f"{head}.weight", f"{head}.bias"]
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet20", "resnet18"])
+def test_on_grey_images_the_sum_over_colours_answers_as_the_colours_did(name):
+    colour, grey = (
+        registry.build(registry.architecture(name, 4, channels, 3, (8, 8))).eval()
+        for channels in (3, 1)
+    )
+    toys.lived_in(colour)
+    assert weights.fit(grey, colour.state_dict(), 3, PATH).fresh == []
+    images = toys.noise(4)
+    with torch.no_grad():
+        expected = colour.double()(images.expand(-1, 3, -1, -1).double())
+        torch.testing.assert_close(grey.double()(images.double()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_are_summed_in_the_first_convolution_alone(model):
+    stored = {**model.state_dict(), "conv2.weight": torch.ones(4, 3, 3, 3)}
+    assert "misfitting conv2.weight [4, 3, 3, 3] for [4, 4, 3, 3];" in misfit(
+        toys.convnet(), stored
+    )
+
+
+def test_missing_names_are_told(model):
+    stored = {name: tensor for name, tensor in model.state_dict().items() if "conv" not in name}
+    text = misfit(toys.convnet(), stored)
+    assert "lacks conv1.weight, conv2.weight, conv3.weight and 3 more;" in text
+    assert "model.name" in text
+
+
+def test_names_left_over_are_told(model):
+    stored = {**model.state_dict(), "conv7.weight": torch.ones(1)}
+    assert "has, unknown to the network, conv7.weight;" in misfit(toys.convnet(), stored)
+
+
+def test_another_width_is_told_as_shapes(model):
+    text = misfit(toys.convnet(5), model.state_dict())
+    assert "misfitting conv1.weight [4, 1, 3, 3] for [5, 1, 3, 3], " in text
+    assert re.search(r" and \d+ more; ", text)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_no_numbers_are_refused(model, poison):
+    stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    stored["norm3.running_var"][1] = poison
+    assert "infinite or undefined" in misfit(toys.convnet(), stored)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to(torch.int8),
+        lambda tensor: tensor.bool(),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+    ],
+)
+def test_weights_that_are_no_plain_real_numbers_are_refused(model, change):
+    stored = dict(model.state_dict())
+    stored["conv3.weight"] = change(stored["conv3.weight"])
+    assert "has misfitting conv3.weight of " in misfit(toys.convnet(), stored)
+
+
+def test_auxiliary_heads_are_left_out(model):
+    auxiliary = {f"{name}fc.weight": torch.ones(2) for name in ("aux1.", "aux2.", "AuxLogits.")}
+    fitted = weights.fit(toys.convnet(), {**model.state_dict(), **auxiliary}, 3, PATH)
+    assert toys.same_state(fitted.model, model)
+
+
+def test_counts_of_steps_may_be_missing_as_in_older_files(model):
+    stored = {name: tensor for name, tensor in model.state_dict().items() if "batches" not in name}
+    assert len(stored) == len(model.state_dict()) - 6
+    fitted = weights.fit(toys.convnet(), stored, 3, PATH)
+    assert equal({name: fitted.model.state_dict()[name] for name in stored}, stored)
+
+
+def test_the_old_names_in_torchvisions_densenet_files_are_known():
+    # As in the published files: `denselayer1.norm.1.weight` for `denselayer1.norm1.weight`.
+    first, second = (torchvision_models.build("densenet121", 3, (32, 32), 3) for _ in range(2))
+    old = {
+        re.sub(r"(denselayer\d+\.)(norm|conv)([12])\.", r"\1\2.\3.", name): tensor
+        for name, tensor in first.state_dict().items()
+    }
+    assert len(set(old) - set(first.state_dict())) > 500
+    fitted = weights.fit(second, old, 3, PATH)
+    assert toys.same_state(fitted.model, first)
+
+
+@pytest.fixture(scope="module")
+def prepared_repository(tmp_path_factory):
+    """Digits, prepared; the weights of a network that has seen some of them; 0 epochs."""
+    repository = Repository(tmp_path_factory.mktemp("weights"), TINY)
+    assert repository.stage("prepare_data").returncode == 0
+    repository.change("train_baseline.epochs", 0)
+    return repository
+
+
+def baseline(repository, stored) -> tuple[int, str]:
+    torch.save(stored, repository.path / "given.pt")
+    repository.change("model.weights", "given.pt")
+    done = repository.stage("train_baseline", "--seed", "0")
+    return done.returncode, done.stderr
+
+
+def test_with_no_epochs_the_given_weights_are_the_baseline(prepared_repository):
+    given = toys.lived_in(toys.convnet(classes=10))
+    code, said = baseline(prepared_repository, given.state_dict())
+    assert code == 0, said
+    folder = prepared_repository.path / paths.stage_directory("train_baseline", 0)
+    found = checkpoints.load_model(folder / paths.MODEL)
+    assert toys.same_state(found, given)
+
+    dataset = prepared.load(prepared_repository.path / "data/prepared")
+    data = inference.on_device(dataset, torch.device("cpu"))
+    expected = inference.accuracy(given, data.test)
+    assert f"given.pt as it is: test accuracy {expected:.2%} of 500 images" in said
+
+
+def test_with_no_epochs_a_head_for_other_classes_is_refused(prepared_repository):
+    code, said = baseline(prepared_repository, toys.convnet(classes=7).state_dict())
+    assert code == 2
+    assert said.startswith("error: model.weights: given.pt: classifier.weight, classifier.bias: ")
+    assert "set train_baseline.epochs to 1 or more" in said
+    assert "Traceback" not in said

@@ -1,0 +1,193 @@
+"""The page for browsers, read without one: its structure, what it may load, names, size."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from functools import cache
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shown_runs import FINDINGS, HOSTILE, RUNS, a_run
+
+from stages.lib.analysis import tables
+from stages.lib.report import figures
+from stages.lib.report import html as website
+
+MIB = 2**20
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+@cache
+def html(name):
+    run = RUNS[name]()
+    return website.render(run, FINDINGS, figures.build(run))
+
+
+class Reader(HTMLParser):
+    """Every element with its attributes, and the text of every element by its tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self.open = [], {}, []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        where = self.open[-1] if self.open else ""
+        self.texts.setdefault(where, []).append(data)
+
+    def attributes(self, name):
+        return [attrs[name] for _, attrs in self.elements if name in attrs]
+
+
+@cache
+def read(name):
+    return Reader(html(name))
+
+
+pages = pytest.mark.parametrize("name", RUNS)
+
+
+@pages
+def test_every_element_is_closed_and_every_id_is_there_once(name):
+    reader = read(name)
+    assert not reader.open
+    ids = reader.attributes("id")
+    assert len(ids) == len(set(ids))
+    pointed_at = [link[1:] for link in reader.attributes("href") if link.startswith("#")]
+    for label in ("aria-labelledby", "aria-describedby"):
+        pointed_at += " ".join(reader.attributes(label)).split()
+    assert set(pointed_at) <= set(ids)
+
+
+@pages
+def test_the_page_can_load_nothing(name):
+    reader = read(name)
+    assert not reader.attributes("src")
+    assert all(link.startswith(("#", "data:")) for link in reader.attributes("href"))
+    style = "".join(reader.texts["style"])
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = [text for text in reader.attributes("content") if "default-src" in text]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe-eval" not in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+    # Addresses stand in the bundle alone, as names of formats and in messages.
+    text = html(name).replace(website._bundle(), "")
+    assert not re.search(r"https?://(?!www\.w3\.org/)", text)
+
+
+@pages
+def test_the_policy_names_the_scripts_that_are_there_and_no_other(name):
+    scripts = re.findall(r"<script>(.*?)</script>", html(name), re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in html(name)
+
+
+@pages
+def test_the_page_is_small(name):
+    assert len(html(name).encode()) < 2 * MIB
+
+
+@pages
+def test_every_chart_has_its_place_its_words_and_its_table(name):
+    run = RUNS[name]()
+    reader, drawn = read(name), figures.build(run)
+    (data,) = [text for text in reader.texts["script"] if text.startswith("{")]
+    places = [attrs["id"] for _, attrs in reader.elements if attrs.get("role") == "img"]
+    assert sorted(json.loads(data)["charts"]) == sorted(places)
+    assert len(places) == sum(len(figure.panels) for figure in drawn)
+    for figure in drawn:
+        assert figure.tables
+        assert re.search(r"\d", figure.seen) or "not" in figure.seen.lower(), figure.seen
+        for _, table in figure.tables:
+            assert table.rows
+            assert all(len(row) == len(table.headers) for row in table.rows)
+
+
+@pages
+def test_nothing_unknown_is_written_out(name):
+    text = html(name).replace(website._bundle(), "")
+    body = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", text, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|None|inf)\b", body)
+
+
+def test_names_from_a_users_data_stay_names():
+    reader = read("much")
+    tags = {tag for tag, _ in reader.elements}
+    assert not tags & {"img", "iframe"}
+    assert [tag for tag, _ in reader.elements].count("script") == 3
+    assert not [attrs for _, attrs in reader.elements if any(key[:2] == "on" for key in attrs)]
+    text = "".join(reader.texts["td"])
+    for name in HOSTILE:
+        assert name in text
+    charts = json.loads(next(text for text in reader.texts["script"] if text.startswith("{")))
+    layers = json.dumps(charts, ensure_ascii=False)
+    assert all(json.dumps(name, ensure_ascii=False)[1:-1] in layers for name in HOSTILE)
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), st.lists))
+def test_json_comes_back_whole_and_cannot_end_its_element(value):
+    text = website.in_json(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+
+
+@given(st.text())
+def test_code_in_a_text_is_escaped_as_all_else(text):
+    marked = str(website.with_code(text))
+    rest = marked.replace("<code>", "").replace("</code>", "")
+    assert "<" not in rest
+    assert ">" not in rest
+
+
+def test_numbers_keep_their_units():
+    assert website.together("80 % of 3 KiB, 2 points, 3 pointers") == (
+        "80\u00a0% of 3\u00a0KiB, 2\u00a0points, 3 pointers"
+    )
+
+
+def test_the_same_run_gives_the_same_page():
+    run = a_run()
+    assert website.render(run, FINDINGS, figures.build(run)) == html("everything")
+
+
+def test_a_busy_machine_is_told_before_any_number():
+    run = a_run()
+    control = run.latencies.method == "global"
+    busy = dataclasses.replace(
+        run,
+        latencies=run.latencies.assign(
+            relative_to_baseline=run.latencies.relative_to_baseline.where(~control, 1.6)
+        ),
+    )
+    text = website.render(busy, FINDINGS, figures.build(busy))
+    assert text.index("The machine was busy") < text.index("The dense network</p>")
+    assert "The machine was busy" not in html("everything")
+
+
+def test_error_bars_are_intervals_where_there_are_any():
+    run = a_run()
+    known = run.rows[run.rows.layer == "all"].drop_duplicates(
+        ["method", "weight_bits", "target_sparsity"]
+    )
+    intervals = known[list(tables.KEYS)].assign(low=0.123, high=0.987)
+    better = dataclasses.replace(run, intervals=intervals, confidence=0.9)
+    text = website.render(better, FINDINGS, figures.build(better))
+    assert "90 % confidence intervals over seeds and test images" in text.replace("\u00a0", " ")
+    assert "(12.3–98.7)" in text
+    assert "standard deviation over seeds" in html("everything")
