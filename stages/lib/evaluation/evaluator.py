@@ -1,4 +1,4 @@
-"""One protocol for every method: a network in, its row and its test predictions out."""
+"""One protocol for every method: a network in, its row and its predictions out."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,13 @@ class Evaluator:
         bytes_on_disk: int | None = None,
         kept_as: Path | None = None,
         predicted: Predicted | None = None,
-    ) -> tuple[Row, torch.Tensor]:
-        """Measures the network: its row, and the predicted class of each test image (int64 [n]).
+    ) -> tuple[Row, Predicted]:
+        """Measures the network: its row, and what it predicts.
 
         bytes_on_disk: of the file where it is another than the float32 model's; predicted: where
         it is known already.
         """
-        validation, test, top5 = predicted or predictions(model, self.data)
+        predicted = predicted or predictions(model, self.data)
         row = Row(
             seed=self.seed,
             method=method,
@@ -75,10 +75,12 @@ class Evaluator:
             nonzero_parameters=counting.nonzero_parameters(model),
             macs=counting.macs(model, self.data.image_shape),
             extra_epochs=extra_epochs,
-            validation_accuracy=inference.share_correct(validation, self.data.validation.labels),
-            test_accuracy=inference.share_correct(test, self.data.test.labels),
+            validation_accuracy=inference.share_correct(
+                predicted.validation, self.data.validation.labels
+            ),
+            test_accuracy=inference.share_correct(predicted.test, self.data.test.labels),
             bytes_on_disk=bytes_on_disk or checkpoints.serialized_bytes(model),
-            test_top5=top5,
+            test_top5=predicted.test_top5,
             model=kept_as.as_posix() if kept_as else "",
         )
-        return row, test
+        return row, predicted

@@ -1,13 +1,12 @@
-"""What a stage leaves for one seed: rows, kept models, test predictions of whole networks."""
+"""What a stage leaves for one seed: rows, kept models, predictions of whole networks."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from stages.lib.core import paths, records
-from stages.lib.evaluation.evaluator import Evaluator
+from stages.lib.evaluation.evaluator import Evaluator, Predicted
 from stages.lib.models import checkpoints
 
 
@@ -17,10 +16,10 @@ class Results:
     def __init__(self, directory: Path, final: Path, evaluator: Evaluator) -> None:
         self.directory, self.final, self.evaluator = directory, final, evaluator
         self.rows: list[records.Row] = []
-        self.predictions: dict[str, torch.Tensor] = {}
+        self.predictions: dict[str, Predicted] = {}
 
     def record(self, model: nn.Module, method: str, **about: Any) -> records.Row:
-        """Measures a network whose file is not kept, and stores its test predictions. `about`: as
+        """Measures a network whose file is not kept, and stores its predictions. `about`: as
         in Evaluator.row.
         """
         row, predictions = self.evaluator.row(model, method, **about)
@@ -37,7 +36,7 @@ class Results:
         self, model: nn.Module, method: str, file: str | None = None, **about: Any
     ) -> records.Row:
         """Saves the network, as METHOD-SPARSITY unless `file` is given, measures it and stores its
-        test predictions.
+        predictions.
         """
         file = file or paths.model_name(method, about["target_sparsity"])
         size = checkpoints.save_model(model, self.directory / file)
@@ -51,4 +50,9 @@ class Results:
         """Writes the rows and the predictions."""
         records.write(self.directory / paths.ROWS, self.rows)
         if self.predictions:
-            checkpoints.save_tensors(self.directory / paths.PREDICTIONS, self.predictions)
+            for part, file in (
+                ("test", paths.PREDICTIONS),
+                ("validation", paths.VALIDATION_PREDICTIONS),
+            ):
+                classes = {name: getattr(one, part) for name, one in self.predictions.items()}
+                checkpoints.save_tensors(self.directory / file, classes)
