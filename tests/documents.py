@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "data/README.md", *ROOT.glob("docs/*.md")]
-    + [*ROOT.glob("reports/reference/*/README.md")]
-)
+PLACES = ("README.md", "data/README.md", "docs/*.md", "reports/reference/*/README.md")
+PAGES = sorted(page for place in PLACES for page in ROOT.glob(place))
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (?:output|not run: \S[^\n]*) -->\s*\Z")
 TYPED = ("sh", "python", "yaml", "mermaid")
