@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import tabulate
+
 from stages.lib.compression import packed, packed_summary
 from stages.lib.compression.packed_summary import Summary
-from stages.lib.core import errors, outputs, paths
+from stages.lib.core import custom_model, errors, outputs, paths
 from stages.lib.models import checkpoints
 from stages.lib.quantization import linear
 
@@ -24,62 +26,69 @@ def totals(summary: Summary) -> str:
     )
 
 
-def told(summary: Summary) -> str:
-    """A file's contents, a line for each tensor."""
-    rows = [("tensor", "shape", "stored as", "zeros", "bytes", "bound")]
-    for one in summary.tensors:
-        shape = "×".join(map(str, one.shape)) or "1"
-        sizes = (f"{one.coded_bytes:,.1f}", f"{one.bound_bytes:,.1f}")
-        rows.append((one.name, shape, one.stored, f"{one.sparsity:.1%}", *sizes))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = [
-        "  ".join(
-            cell.ljust(width) if index < 3 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    architecture = json.dumps(summary.architecture, ensure_ascii=False)
-    return "\n".join(
+def table(summary: Summary) -> str:
+    """A line for each tensor of a file."""
+    rows = [
         (
-            f"packed network, format version {summary.version}: {architecture}",
-            "",
-            *table,
-            "",
-            totals(summary),
-            "bound (Shannon entropy of the integers, all else raw):"
-            f" {summary.bound_bytes:,.1f} bytes; the file: {summary.overhead:+.2%}",
+            tensor.name,
+            "×".join(map(str, tensor.shape)) or "1",
+            tensor.stored,
+            f"{tensor.sparsity:.1%}",
+            f"{tensor.coded_bytes:,.1f}",
+            f"{tensor.bound_bytes:,.1f}",
         )
+        for tensor in summary.tensors
+    ]
+    return tabulate.tabulate(
+        rows,
+        headers=("tensor", "shape", "stored as", "zeros", "bytes", "bound"),
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=("left",) * 3 + ("right",) * 3,
     )
 
 
 def info(arguments: argparse.Namespace) -> None:
     summary = packed_summary.inspect(
-        packed.read(arguments.file), str(arguments.file), arguments.max_elements
+        packed.read(arguments.file), str(arguments.file), **allowances(arguments)
     )
-    print(told(summary))
+    architecture = json.dumps(summary.architecture, ensure_ascii=False)
+    print(f"packed network, format version {summary.version}: {architecture}\n")
+    print(f"{table(summary)}\n\n{totals(summary)}")
+    print(
+        "bound (Shannon entropy of the integers, all else raw):"
+        f" {summary.bound_bytes:,.1f} bytes; the file: {summary.overhead:+.2%}"
+    )
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    data = packed.read(arguments.file)
-    packed.unpack(data, str(arguments.file), arguments.max_elements)
-    summary = packed_summary.inspect(data, str(arguments.file), arguments.max_elements)
-    print(f"{arguments.file}: sound: {totals(summary)}")
+    data, where = packed.read(arguments.file), str(arguments.file)
+    packed.unpack(data, where, **allowances(arguments))
+    summary = packed_summary.inspect(data, where, **allowances(arguments))
+    print(f"{where}: sound: {totals(summary)}")
 
 
 def unpack(arguments: argparse.Namespace) -> None:
-    model, _ = packed.load(arguments.file, arguments.max_elements)
+    model, _ = packed.load(arguments.file, **allowances(arguments))
     with outputs.whole_file(arguments.output) as partial:
         size = checkpoints.save_model(model, partial)
     print(f"{arguments.output}: {size:,} bytes")
 
 
 def pack(arguments: argparse.Namespace) -> None:
+    _, architecture = checkpoints.load_tensors(arguments.file, checkpoints.KEY)
+    if isinstance(architecture, dict):
+        custom_model.check_allowed(architecture.get("name"), arguments.network)
     model = checkpoints.load_model(arguments.file)
     quantized = linear.quantize_weights(model, arguments.bits, "symmetric", "channel")
     size = packed.save(arguments.output, model, quantized)
     dense = arguments.file.stat().st_size
     print(f"{arguments.output}: {size:,} bytes, {dense / size:.1f} times smaller")
+
+
+def allowances(arguments: argparse.Namespace) -> dict:
+    """What the person allows a packed file to ask for."""
+    return {"max_elements": arguments.max_elements, "network": arguments.network}
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -105,6 +114,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         command = commands.add_parser(function.__name__, help=what, description=what)
         command.set_defaults(function=function)
         command.add_argument("file", metavar="FILE", type=Path)
+        command.add_argument(
+            "--network",
+            metavar="FILE.py:FACTORY",
+            help="the custom network that the file may name: building it runs that code",
+        )
         if function in (unpack, pack):
             ending = paths.SAFETENSORS if function is unpack else paths.PACKED
             command.add_argument(

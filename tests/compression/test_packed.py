@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stages.lib.compression import container, entropy, packed, packed_summary
+from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, prunable, registry
 from stages.lib.pruning import masks
@@ -35,7 +36,7 @@ def quantized_of(model, bits=4, granularity="channel"):
 
 def assert_round_trip(model, quantized):
     data = packed.pack(model, quantized)
-    again, parts = packed.unpack(data)
+    again, parts = packed.unpack(data, network=registry.architecture_of(model)["name"])
     assert toys.same_state(again, linear.with_weights(model, quantized))
     assert registry.architecture_of(again) == registry.architecture_of(model)
     assert not any(module.training for module in again.modules())
@@ -169,24 +170,38 @@ def own(tmp_path):
 
 def test_tied_weights_are_stored_once_and_come_back_tied(own):
     data = assert_round_trip(own, quantized_of(own))
-    again, _ = packed.unpack(data)
+    name = registry.architecture_of(own)["name"]
+    again, _ = packed.unpack(data, network=name)
     assert again.inner.weight is again.again.weight
-    rows = {row.name: row for row in packed_summary.inspect(data).tensors}
+    rows = {row.name: row for row in packed_summary.inspect(data, network=name).tensors}
     assert rows["again.weight"].stored == "as inner.weight"
     assert rows["again.weight"].bound_bytes == rows["again.weight"].coded_bytes == 0
     # Also where the quantized one comes second, and where none is quantized.
     parts = linear.quantize(own.again.weight, 4, "symmetric", "tensor")
-    found = packed.unpack(packed.pack(own, {"again.weight": parts}))[0].state_dict()
+    found = packed.unpack(packed.pack(own, {"again.weight": parts}), network=name)[0].state_dict()
     assert torch.equal(found["inner.weight"], linear.dequantize(parts))
     assert_round_trip(own, {})
 
 
 def test_an_own_network_that_has_changed_is_refused(own, tmp_path):
     data = packed.pack(own, quantized_of(own))
+    name = registry.architecture_of(own)["name"]
     (tmp_path / "net.py").write_text(TIED + "\n# changed", encoding="utf-8")
-    assert "has changed" in refusal(data)
+    assert "has changed" in refusal(data, network=name)
     (tmp_path / "net.py").unlink()
-    assert "net.py" in refusal(data)
+    assert "net.py" in refusal(data, network=name)
+
+
+@pytest.mark.parametrize("named", [None, "convnet", "other.py:Network"])
+def test_a_file_does_not_choose_what_code_runs(own, tmp_path, named):
+    data = packed.pack(own, quantized_of(own))
+    ran = tmp_path / "ran"
+    source = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n" + TIED
+    (tmp_path / "net.py").write_text(source, encoding="utf-8")
+    code = custom_model.fingerprint(f"{tmp_path / 'net.py'}:Network")
+    text = refusal(described(data, code=code), network=named)
+    assert f"--network '{tmp_path / 'net.py'}:Network'" in text
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(
@@ -392,6 +407,8 @@ def test_a_description_that_does_not_fit_is_refused_in_little_memory(file, chang
     finally:
         tracemalloc.stop()
     assert peak < 2**26
+    if str(changes.get("name")).startswith("no/such"):
+        assert "--network" in text
     if changes.get("hidden") == 10**15 or "vit_h_14" in changes.values():
         assert "--max-elements" in text
 

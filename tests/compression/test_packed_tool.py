@@ -3,7 +3,7 @@
 import pytest
 
 from stages.lib.compression import container, packed
-from stages.lib.models import checkpoints
+from stages.lib.models import checkpoints, registry
 from stages.lib.quantization import linear
 from stages.tools import packed as tool
 from tests import toys
@@ -100,6 +100,36 @@ def test_a_file_that_is_not_sound_is_one_line_and_exit_code_2(
     assert str(file) in text
     assert problem in text
     assert not target.exists()
+
+
+NET = """
+from pathlib import Path
+from torch import nn
+Path(__file__).with_name("ran").touch()
+
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * 64, num_classes))
+"""
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "unpack", "pack"])
+def test_a_custom_network_is_built_only_where_it_is_named(capsys, tmp_path, command):
+    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
+    name = f"{tmp_path / 'net.py'}:Net"
+    model = registry.build_seeded(registry.architecture(name, 0, 1, 3, (8, 8)), 0)
+    file, output = tmp_path / "net.file", ["-o", tmp_path / "output"]
+    if command == "pack":
+        checkpoints.save_model(model, file)
+    else:
+        packed.save(file, model, linear.quantize_weights(model, 4, "symmetric", "channel"))
+    argv = [command, file, *(output if command in ("unpack", "pack") else [])]
+    (tmp_path / "ran").unlink()
+    assert f"--network '{name}'" in failed(capsys, *argv)
+    assert not (tmp_path / "ran").exists()
+    assert printed(capsys, *argv, "--network", name)
+    assert (tmp_path / "ran").exists()
 
 
 def test_too_large_a_network_is_refused_until_it_is_allowed(capsys, file):

@@ -161,7 +161,7 @@ def test_sensitivity_of_a_linear_network_is_its_mean_squared_input():
     torch.testing.assert_close(many, expected, rtol=0.2, atol=0.05)
 
 
-def fit(model, scheme=None, criterion=None, epochs=4):
+def fit(model, scheme=None, epochs=4):
     return loop.fit(
         model,
         toys.data(),
@@ -170,7 +170,6 @@ def fit(model, scheme=None, criterion=None, epochs=4):
         learning_rate=0.02,
         generator=generator(),
         scheme=scheme,
-        criterion=criterion,
     )
 
 

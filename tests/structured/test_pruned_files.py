@@ -95,7 +95,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from stages.lib import checkpoints
+from stages.lib.models import checkpoints
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

@@ -186,13 +186,15 @@ def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[int, torch.Tenso
     }
 
 
-def decoded(data: bytes, max_elements: int | None = None) -> Contents:
+def decoded(
+    data: bytes, max_elements: int | None = None, network: str | None = None
+) -> Contents:
     """What is in a file's bytes, before the network is rebuilt. Errors as those of `unpack`, but
     for the file's name; UnsoundError instead of UserError where the file is to blame.
     """
     about, payload = container.unwrap(data)
     most = max_elements or max(FREE_ELEMENTS, ELEMENTS_PER_BYTE * len(data))
-    metadata = packed_metadata.from_bytes(about, most)
+    metadata = packed_metadata.from_bytes(about, most, network)
     layout = metadata.layout
     wanted = layouts.coded(layout)
     try:
@@ -222,18 +224,22 @@ def decoded(data: bytes, max_elements: int | None = None) -> Contents:
 
 
 def unpack(
-    data: bytes, where: str = "packed network", max_elements: int | None = None
+    data: bytes,
+    where: str = "packed network",
+    max_elements: int | None = None,
+    network: str | None = None,
 ) -> tuple[nn.Module, dict[str, Quantized]]:
     """The network of a packed file's bytes, in evaluation mode with dequantized weights, and its
     integers, scales and zero points by name: bit for bit what `pack` was given.
 
     where: names the file in errors. max_elements: how many numbers the unpruned network may have at
-    most; None: 2^26, or 128 for each byte of the file. Raises UserError where the file is torn,
-    damaged, foreign, of another version, or asks for more; or where the file of a network of the
-    user's own is missing or has changed.
+    most; None: 2^26, or 128 for each byte of the file. network: the custom network
+    (`path/to/file.py:factory`) that the file may name, as building it runs that code. Raises
+    UserError where the file is torn, damaged, foreign, of another version, asks for more numbers or
+    names another custom network; or where the custom network's file is missing or has changed.
     """
     with errors_naming(where):
-        contents = decoded(data, max_elements)
+        contents = decoded(data, max_elements, network)
         layout = contents.metadata.layout
         found = contents.tensors | {
             name: dequantize(parts) for name, parts in contents.quantized.items()
@@ -266,6 +272,8 @@ def read(path: Path) -> bytes:
     return data
 
 
-def load(path: Path, max_elements: int | None = None) -> tuple[nn.Module, dict[str, Quantized]]:
+def load(
+    path: Path, max_elements: int | None = None, network: str | None = None
+) -> tuple[nn.Module, dict[str, Quantized]]:
     """As `unpack`, from a file."""
-    return unpack(read(path), str(path), max_elements)
+    return unpack(read(path), str(path), max_elements, network)

@@ -16,6 +16,7 @@ from stages.lib.compression.container import UnsoundError
 from stages.lib.compression.entropy_coding import Table
 from stages.lib.compression.packed_layout import Layout
 from stages.lib.compression.skeletons import Skeleton
+from stages.lib.core import custom_model
 from stages.lib.models import registry
 
 # Whole numbers in planes are smaller.
@@ -105,7 +106,7 @@ class _Reader:
         return low | middle << 8 | high << 16
 
 
-def _description(reader: _Reader) -> registry.Architecture:
+def _description(reader: _Reader, network: str | None) -> registry.Architecture:
     text = reader.take(int(reader.numbers("<u4", 1)[0]))
     try:
         found = json.loads(text.decode())
@@ -113,6 +114,7 @@ def _description(reader: _Reader) -> registry.Architecture:
         raise UnsoundError(FOREIGN) from None
     if not isinstance(found, dict) or registry.RESIZED in found:
         raise UnsoundError(FOREIGN)
+    custom_model.check_allowed(found.get("name"), network)
     return found
 
 
@@ -150,8 +152,8 @@ def _small(
     return description | ({registry.RESIZED: changed} if changed else {}), shapes
 
 
-def _layout(reader: _Reader, most: int) -> Layout:
-    description = _description(reader)
+def _layout(reader: _Reader, most: int, network: str | None) -> Layout:
+    description = _description(reader, network)
     dense = _dense(description, most)
     architecture, shapes = _small(reader, description, dense)
     dtypes = list(dense.dtypes.values())
@@ -202,14 +204,15 @@ def _tables(reader: _Reader, arrays: Sequence[layouts.Coded]) -> list[Table]:
     return [next(left) if array.length else entropy_coding.EMPTY for array in arrays]
 
 
-def from_bytes(data: bytes, most: int) -> Metadata:
-    """The metadata of a file; most: how many numbers its unpruned network may have.
+def from_bytes(data: bytes, most: int, network: str | None) -> Metadata:
+    """The metadata of a file. most: how many numbers its unpruned network may have. network: the
+    custom network (`path/to/file.py:factory`) that it may name; None: only those of the catalogue.
 
-    Raises UnsoundError where they are not sound, UserError where they name a network of the user's
-    own whose file is missing or has changed.
+    Raises UnsoundError where they are not sound; UserError where they name another custom network,
+    or the custom network's file is missing or has changed.
     """
     reader = _Reader(data)
-    layout = _layout(reader, most)
+    layout = _layout(reader, most, network)
     raw = {
         index: _raw(reader, layout.shapes[index], layout.dtypes[index])
         for index in layout.of_kind(layouts.RAW)

@@ -118,10 +118,15 @@ def _tensors(contents: Contents) -> list[TensorSummary]:
     return found
 
 
-def inspect(data: bytes, where: str = "packed network", max_elements: int | None = None) -> Summary:
+def inspect(
+    data: bytes,
+    where: str = "packed network",
+    max_elements: int | None = None,
+    network: str | None = None,
+) -> Summary:
     """Decodes a packed file's bytes and says what is in them. Errors are those of `unpack`."""
     with packed.errors_naming(where):
-        contents = packed.decoded(data, max_elements)
+        contents = packed.decoded(data, max_elements, network)
     layout = contents.metadata.layout
     _, payload = container.unwrap(data)
     sizes = [

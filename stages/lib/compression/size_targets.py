@@ -83,8 +83,7 @@ def _finished(
     model: nn.Module, quantized: Mapping[str, Quantized], train: Samples, stream: torch.Generator
 ) -> Compact:
     """The trained network as it is packed: batch norms fitted to the quantized weights."""
-    order = torch.randperm(len(train.labels), generator=stream)
-    chosen = order[: NORM_BATCHES * train.batch_size].split(train.batch_size)
+    chosen = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
     fitted = batch_norm.reestimated(
         with_weights(model, quantized), (train.normalize(train.images[index]) for index in chosen)
     )
@@ -139,5 +138,9 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
         masks.apply_(model, scheme.kept)
         epochs += options.epochs
         quantized = scheme.quantized(model)
-        begin = {name: float((one.Q == 0).double().mean()) for name, one in quantized.items()}
+        # A layer may have lost all its codes; a mask keeps some of its weights.
+        begin = {
+            name: min(float((parts.Q == 0).double().mean()), allocation.SPARSITIES[-1])
+            for name, parts in quantized.items()
+        }
         yield Size(factor, epochs, _finished(model, quantized, train, stream))

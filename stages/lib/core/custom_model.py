@@ -20,6 +20,20 @@ def is_own(name: str) -> bool:
     return bool(colon) and file.endswith(".py") and factory.isidentifier()
 
 
+def check_allowed(name: object, allowed: str | None) -> None:
+    """UserError where a file asks for a custom network other than `allowed`.
+
+    A file's bytes must not choose which Python code runs: building a custom network runs its file.
+    name: what the file calls its network, of any type; allowed: as in `model.name`, or None.
+    """
+    if isinstance(name, str) and is_own(name) and name != allowed:
+        shown = repr(name)[:300]
+        raise UserError(
+            f"building its network would run {shown}; if you trust that code, name it: --network"
+            f" {shown} (network=)"
+        )
+
+
 def split(name: str) -> tuple[Path, str]:
     """The file and the factory of `path/to/file.py:factory`."""
     file, _, factory = name.rpartition(":")
