@@ -41,10 +41,10 @@ def row(seed, method, point, accuracy, size):
 
 
 def latency(seed, method, point, time, iqr):
-    return {
-        "seed": seed, "method": method, "target_sparsity": point, "device": "cpu",
-        "batch_size": 1, "threads": 2, "latency_ms": time, "latency_iqr_ms": iqr, "runs": 9,
-        "relative_to_baseline": 1.0, "model": "",
+    return dict.fromkeys(LATENCY) | {
+        "seed": seed, "method": method, "engine": "torch", "target_sparsity": point,
+        "weight_bits": 32, "device": "cpu", "batch_size": 1, "threads": 2, "latency_ms": time,
+        "latency_iqr_ms": iqr, "repetitions": 9,
     }  # fmt: skip
 
 

@@ -9,47 +9,17 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from stages.lib.analysis import statistics
+from stages.lib.core import methods
 
-# Methods in the order in which the course takes them, with the names that people read.
-METHODS = {
-    "baseline": "dense baseline",
-    "random_uniform": "random, every layer alike",
-    "random_global": "random, global",
-    "uniform": "uniform (every layer alike)",
-    "best_per_layer": "best trade-off per layer",
-    "global": "global",
-    "baseline_finetune": "dense + fine-tuning",
-    "random_global_finetune": "random, global + fine-tuning",
-    "uniform_finetune": "uniform + fine-tuning",
-    "finetune": "global + fine-tuning",
-    "iterative": "iterative",
-    "baseline_long": "dense + iterative's epochs",
-    "finetune_long": "global + iterative's epochs",
-    "structured_layer": "structured, per layer",
-    "structured_global": "structured, global",
-    "structured_layer_finetune": "structured, per layer + fine-tuning",
-    "structured_global_finetune": "structured, global + fine-tuning",
-}
-# The files of onnx_bench: no methods of their own, but the same networks executed otherwise.
-DEPLOYED = {
-    "onnx_float32": "ONNX Runtime",
-    "onnx_int8": "ONNX Runtime int8",
-    "onnx_int8_minmax": "ONNX Runtime int8, min-max",
-    "onnx_int8_entropy": "ONNX Runtime int8, entropy",
-    "onnx_int8_percentile": "ONNX Runtime int8, percentile",
-    "onnx_finetune_float32": "global + fine-tuning, ONNX Runtime",
-    "onnx_finetune_int8": "global + fine-tuning, ONNX Runtime int8",
-    "onnx_structured_layer_float32": "structured, per layer, ONNX Runtime",
-    "onnx_structured_layer_int8": "structured, per layer, ONNX Runtime int8",
-    "onnx_structured_global_float32": "structured, global, ONNX Runtime",
-    "onnx_structured_global_int8": "structured, global, ONNX Runtime int8",
-}
-# The networks of compress: packed files, by what makes them small.
-PACKED = {
-    "packed": "pruned, quantized and packed",
-    "packed_pruned": "pruned and packed",
-    "packed_quantized": "quantized and packed",
-}
+
+def _titles(*families: str) -> dict[str, str]:
+    return {method.name: method.title for method in methods.of_family(*families)}
+
+
+# Titles by method: the networks as pruned or trained; the same executed by ONNX Runtime; packed.
+METHODS = _titles(methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED)
+DEPLOYED = _titles(methods.ONNX)
+PACKED = _titles(methods.PACKED)
 # What tells networks apart.
 KEYS = ("method", "target_sparsity", "weight_bits", "times_smaller")
 MEASURED = (
@@ -139,15 +109,15 @@ def estimate(mean: float, low: float, high: float) -> str:
 
 
 def network(method: str, weight_bits: int, sparsity: float, times_smaller: float = 1) -> str:
-    """A network in words: "iterative, 80 %", "int8, affine per tensor", "pruned and packed,
+    """A network in words: "iterative, 80 %", "int8, affine, per tensor", "pruned and packed,
     20 ×".
     """
-    if method in PACKED:
-        return f"{PACKED[method]}, {times_smaller:g} ×"
-    if weight_bits < 32 and method not in DEPLOYED:
-        return f"int{weight_bits}, {method.replace('_', ' per ')}"
-    name = METHODS[method] if method in METHODS else DEPLOYED[method]
-    return f"{name}, {percent(round(sparsity, 3))}" if sparsity > 0 else name
+    known = methods.METHODS[method]
+    if known.family == methods.PACKED:
+        return f"{known.title}, {times_smaller:g} ×"
+    if known.family == methods.INTEGER:
+        return f"int{weight_bits}, {known.title}"
+    return f"{known.title}, {percent(round(sparsity, 3))}" if sparsity > 0 else known.title
 
 
 def accuracy(values: pd.Series) -> str:
