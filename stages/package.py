@@ -2,7 +2,6 @@
 card that says what they are.
 """
 
-import dataclasses
 import hashlib
 import shutil
 import sys
@@ -69,9 +68,7 @@ def main(params) -> None:
         seeds=seeds,
         dense=next(one for one in candidates if one.rows[0].method == selection.BASELINE),
         settings={
-            name: dataclasses.asdict(value)
-            for name, value in vars(params).items()
-            if dataclasses.is_dataclass(value)
+            name: dict(value) for name, value in vars(params).items() if not isinstance(value, list)
         },
         meta=meta,
         machine=hardware.read(paths.HARDWARE),

@@ -84,7 +84,7 @@ def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
 def settings_of(params) -> dict[str, Any]:
     """The params that the run was made with, as plain values by section."""
     return {
-        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        name: value if isinstance(value, list) else dict(value)
         for name, value in vars(params).items()
     }
 
@@ -197,7 +197,7 @@ def main(params) -> None:
             copied = runs / paths.reported(source).relative_to(paths.RUNS)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copied)
-        about = manifest.describe(seeds, dataclasses.asdict(params.model), meta, machine)
+        about = manifest.describe(seeds, dict(params.model), meta, machine)
         outputs.write_json(runs / paths.MANIFEST, dataclasses.asdict(about))
     outputs.write_text(paths.REPORT_PAGE, text)
     outputs.write_text(paths.REPORT_SITE, site)

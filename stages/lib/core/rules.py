@@ -1,42 +1,144 @@
-"""What a parameter's value may be, each rule with the sentence that tells a person so."""
+"""What a parameter's value may be, said once, beside the parameter: a type with its constraints.
+
+pydantic checks values against these types; this module adds the constraints that it does not have,
+and tells what is wrong in lines that a person can act on.
+"""
 
 import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import core_schema
+
+
+class Section(BaseModel):
+    """Parameters that belong together. No value is converted: true is no number, "1" neither."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True
+    )
+
+
+class Constraint:
+    """Of an Annotated type, beside those that pydantic knows."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value of the type; empty where nothing is."""
+        raise NotImplementedError
+
+    def _check(self, value: Any) -> Any:
+        problem = self.problem(value)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable) -> Any:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
 
 
 @dataclass(frozen=True)
-class Rule:
-    """`allowed` completes "allowed: …"; `problems(value)` yields (key suffix, text) per problem."""
+class Decimals(Constraint):
+    """At most so many digits after the point: file names and rows write no more."""
+
+    most: int
+
+    def problem(self, value: float) -> str:
+        return "" if value == round(value, self.most) else f"{shown(value)} has too many decimals"
+
+
+@dataclass(frozen=True)
+class Distinct(Constraint):
+    """A list in which nothing is there twice, in ascending order where that is asked for."""
+
+    ascending: bool = False
+
+    def problem(self, value: list) -> str:
+        doubles = sorted({shown(item) for item in value if value.count(item) > 1})
+        if doubles:
+            return f"{', '.join(doubles)} is there more than once"
+        if self.ascending and value != sorted(value):
+            return f"{shown(value)} is not in ascending order: write {shown(sorted(value))}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Text(Constraint):
+    """A text that `accepts` takes. allowed: completes "allowed: …"; names: known texts, of which
+    a near miss may mean one; more: says more of a text that is refused.
+    """
 
     allowed: str
-    problems: Callable[[Any], Iterator[tuple[str, str]]]
+    accepts: Callable[[str], bool]
+    names: Sequence[str] = ()
+    more: Callable[[str], str] = lambda text: ""
 
-
-def _surprise(value: Any, wants_number: bool) -> str:
-    """Names the YAML 1.1 trap behind a value of the wrong type, if there is one."""
-    if isinstance(value, bool):
-        return " (YAML reads on, off, yes and no as booleans: quote the word if text was meant)"
-    if isinstance(value, str) and wants_number:
-        try:
-            number = float(value)
-        except ValueError:
+    def problem(self, value: str) -> str:
+        if self.accepts(value):
             return ""
-        return f" (YAML reads this as text, not a number: write {_plain(number)} without quotes)"
-    return ""
+        return self.more(value) or _refused(value, self.names)
 
 
-def _plain(number: float) -> str:
-    """A spelling of `number` that YAML 1.1 and 1.2 both read as a number."""
-    if not math.isfinite(number):
-        return "a finite number"
-    text = f"{number:.12f}".rstrip("0").rstrip(".")
-    if len(text) <= 20 and float(text) == number:
-        return text
-    mantissa, _, exponent = repr(number).partition("e")
-    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if exponent else mantissa
+def _list(item: Any, *constraints: Any) -> Any:
+    return Annotated[list[item], Len(1), *constraints]
+
+
+def several(item: Any) -> Any:
+    """The type of lists of at least one `item`, none twice."""
+    return _list(item, Distinct())
+
+
+def ascending(item: Any) -> Any:
+    """The type of lists of at least one `item`, none twice, in ascending order."""
+    return _list(item, Distinct(ascending=True))
+
+
+def _split(kind: Any) -> tuple[Any, tuple]:
+    """A type and its constraints."""
+    return (kind.__origin__, kind.__metadata__) if get_origin(kind) is Annotated else (kind, ())
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def allowed(kind: Any) -> str:
+    """What completes "allowed: …" for a type."""
+    base, constraints = _split(kind)
+    for constraint in constraints:
+        if isinstance(constraint, Text):
+            return constraint.allowed
+    arguments = get_args(base)
+    if _is_union(base):
+        return ", or ".join(map(allowed, arguments))
+    if get_origin(base) is Literal:
+        return "one of " + ", ".join(arguments) if len(arguments) > 1 else arguments[0]
+    if get_origin(base) is list:
+        order = ", ascending" * (Distinct(ascending=True) in constraints)
+        return f"a list of at least one item, none twice{order}, each {allowed(arguments[0])}"
+    if base is bool:
+        return "true or false"
+    if base in (int, float):
+        return _allowed_number(base, constraints)
+    return "the keys " + ", ".join(base.model_fields)
+
+
+def _allowed_number(base: type, constraints: tuple) -> str:
+    words = []
+    for constraint in constraints:
+        if isinstance(constraint, Decimals):
+            words.append(f"of at most {constraint.most} decimals")
+        elif base is int:
+            return f"a whole number from {constraint.ge} to {constraint.le}"
+        else:
+            bounds = (("at least", "ge"), ("above", "gt"), ("at most", "le"), ("below", "lt"))
+            values = ((word, getattr(constraint, name)) for word, name in bounds)
+            words += [f"{word} {value}" for word, value in values if value is not None]
+    return "a number " + " and ".join(words)
 
 
 def shown(value: Any) -> str:
@@ -52,181 +154,84 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _is_finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer beyond the largest float
-        return False
+def _plain(number: float) -> str:
+    """A spelling of `number` that YAML 1.1 and 1.2 both read as a number."""
+    if not math.isfinite(number):
+        return "a finite number"
+    text = f"{number:.12f}".rstrip("0").rstrip(".")
+    if len(text) <= 20 and float(text) == number:
+        return text
+    mantissa, _, exponent = repr(number).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if exponent else mantissa
 
 
-def _simple(allowed: str, accepts: Callable[[Any], bool], wants_number: bool = False) -> Rule:
-    def problems(value: Any) -> Iterator[tuple[str, str]]:
-        if not accepts(value):
-            surprise = _surprise(value, wants_number)
-            yield "", f"{shown(value)} is not allowed{surprise}; allowed: {allowed}"
-
-    return Rule(allowed, problems)
-
-
-def integer(least: int, most: int) -> Rule:
-    """A whole number in [least, most]; true and false are no numbers."""
-
-    def accepts(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-    return _simple(f"a whole number from {least} to {most}", accepts, wants_number=True)
+def _surprise(value: Any, wants_number: bool) -> str:
+    """Names the trap of YAML 1.1 behind a value of the wrong type, if there is one."""
+    if isinstance(value, bool):
+        return " (YAML reads on, off, yes and no as booleans: quote the word if text was meant)"
+    if isinstance(value, str) and wants_number:
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        return f" (YAML reads this as text, not a number: write {_plain(number)} without quotes)"
+    return ""
 
 
-def number(
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    decimals: int | None = None,
-) -> Rule:
-    """A finite number within the bounds given (`least` and `most` included, `above` and `below`
-    not), with no more than so many `decimals`.
-    """
-    bounds = [
-        text
-        for bound, text in (
-            (least, f"at least {least}"),
-            (above, f"above {above}"),
-            (most, f"at most {most}"),
-            (below, f"below {below}"),
-            (decimals, f"of at most {decimals} decimals"),
-        )
-        if bound is not None
-    ]
-
-    def accepts(value: Any) -> bool:
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and _is_finite(value)
-            and (least is None or value >= least)
-            and (above is None or value > above)
-            and (most is None or value <= most)
-            and (below is None or value < below)
-            and (decimals is None or value == round(value, decimals))
-        )
-
-    return _simple("a number " + " and ".join(bounds), accepts, wants_number=True)
+def _refused(value: Any, names: Sequence[str] = (), wants_number: bool = False) -> str:
+    near = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else []
+    hint = f" (did you mean {near[0]}?)" if near else _surprise(value, wants_number)
+    return f"{shown(value)} is not allowed{hint}"
 
 
-# File names and rows write a sparsity with as many digits as tell any two of these apart.
-SPARSITY = number(least=0, below=1, decimals=4)
-POSITIVE_SPARSITY = number(above=0, below=1, decimals=4)
+def _wants_number(kind: Any) -> bool:
+    base, _ = _split(kind)
+    return base in (int, float) or (_is_union(base) and any(map(_wants_number, get_args(base))))
 
 
-def boolean() -> Rule:
-    """true or false."""
-    return _simple("true or false", lambda value: isinstance(value, bool))
+def _problem(kind: Any, value: Any, error: dict[str, Any]) -> str:
+    """What is wrong with a value, and what is allowed. error: pydantic's."""
+    base, _ = _split(kind)
+    if error["type"] == "value_error" and not _is_union(base):
+        text = str(error["ctx"]["error"])
+    elif error["type"] == "too_short":
+        text = "the list is empty"
+    elif get_origin(base) is list:
+        text = f"{shown(value)} is not a list"
+    elif isinstance(base, type) and issubclass(base, BaseModel):
+        text = f"{shown(value)} is not a section"
+    else:
+        names = get_args(base) if get_origin(base) is Literal else ()
+        text = _refused(value, names, _wants_number(kind))
+    return f"{text}; allowed: {allowed(kind)}"
 
 
-def text() -> Rule:
-    """A text of at least one character, all of them printable."""
-
-    def accepts(value: Any) -> bool:
-        return isinstance(value, str) and value.strip() != "" and value.isprintable()
-
-    return _simple("a text, not empty and on one line", accepts)
-
-
-def _named(names: Sequence[str], allowed: str, accepts: Callable[[str], bool]) -> Rule:
-    """Text that `accepts`; a near miss is told which of `names` was probably meant."""
-
-    def problems(value: Any) -> Iterator[tuple[str, str]]:
-        if isinstance(value, str) and accepts(value):
-            return
-        near = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else []
-        hint = f" (did you mean {near[0]}?)" if near else _surprise(value, wants_number=False)
-        yield "", f"{shown(value)} is not allowed{hint}; allowed: {allowed}"
-
-    return Rule(allowed, problems)
-
-
-def choice(*names: str) -> Rule:
-    """One of `names`; a near miss is told which name was probably meant."""
-    allowed = "one of " + ", ".join(names) if len(names) > 1 else names[0]
-
-    return _named(names, allowed, lambda value: value in names)
+def _located(kind: Any, value: Any, error: dict[str, Any]) -> tuple[str, str]:
+    """Where an error of pydantic's is, and its text."""
+    path = ""
+    for step in error["loc"]:
+        base, _ = _split(kind)
+        if _is_union(base):  # each of its types has an error: told as one
+            break
+        if get_origin(base) is list:
+            kind, value, path = get_args(base)[0], value[step], f"{path}[{step}]"
+            continue
+        if step not in base.model_fields:  # True, of a key `on`, comes as 1
+            step = next((key for key in value if key == step), step)
+        path = f"{path}.{step}" if path else str(step)
+        if step not in base.model_fields:
+            nearest = difflib.get_close_matches(str(step), base.model_fields, 1, cutoff=0.0)
+            path = path if path.isprintable() else repr(path)
+            return path, f"unknown key; the nearest known one is {nearest[0]}"
+        kind = get_type_hints(base, include_extras=True)[step]
+        if step not in value:
+            return path, f"missing; allowed: {allowed(kind)}"
+        value = value[step]
+    return path, _problem(kind, value, error)
 
 
-def word_or(word: str, rule: Rule) -> Rule:
-    """`word` itself, or what `rule` takes."""
-    allowed = f"{word}, or {rule.allowed}"
-
-    def problems(value: Any) -> Iterator[tuple[str, str]]:
-        if value != word and next(rule.problems(value), None):
-            surprise = _surprise(value, wants_number=True)
-            yield "", f"{shown(value)} is not allowed{surprise}; allowed: {allowed}"
-
-    return Rule(allowed, problems)
-
-
-def file(*suffixes: str) -> Rule:
-    """The path of a file that ends in one of `suffixes`."""
-    return _simple(
-        f"the path of a file that ends in {' or '.join(suffixes)}",
-        lambda value: isinstance(value, str) and value.endswith(suffixes),
-    )
-
-
-def network(names: Sequence[str], is_own: Callable[[str], bool]) -> Rule:
-    """The name of a network: one of `names`, or what `is_own` accepts; a file without its factory
-    is told what to add."""
-    allowed = (
-        "convnet, resnet20, resnet56, a classification model of torchvision (resnet18,"
-        " mobilenet_v3_small, …) or path/to/file.py:factory"
-    )
-
-    named = _named(names, allowed, lambda value: value in names or is_own(value))
-
-    def problems(value: Any) -> Iterator[tuple[str, str]]:
-        if isinstance(value, str) and value.endswith(".py"):
-            yield (
-                "",
-                f"{shown(value)} names no factory (did you mean {value}:FUNCTION, with the"
-                f" function that returns the network?); allowed: {allowed}",
-            )
-        else:
-            yield from named.problems(value)
-
-    return Rule(allowed, problems)
-
-
-def listing(item: Rule, *, ascending: bool = False) -> Rule:
-    """A list of at least one item, none twice, in ascending order where that is asked for."""
-    allowed = f"a list of at least one item, none twice{', ascending' if ascending else ''}"
-
-    def problems(value: Any) -> Iterator[tuple[str, str]]:
-        if not isinstance(value, list):
-            yield (
-                "",
-                f"{shown(value)} is not a list; allowed: {allowed}, each {item.allowed}",
-            )
-            return
-        if not value:
-            yield "", f"the list is empty; allowed: {allowed}, each {item.allowed}"
-        bad = False
-        for index, element in enumerate(value):
-            for suffix, text in item.problems(element):
-                bad = True
-                yield f"[{index}]{suffix}", text
-        if bad:
-            return
-        doubles = sorted({shown(element) for element in value if value.count(element) > 1})
-        if doubles:
-            yield (
-                "",
-                f"{', '.join(doubles)} is there more than once; allowed: {allowed}",
-            )
-        elif ascending and value != sorted(value):
-            yield (
-                "",
-                f"{shown(value)} is not in ascending order; allowed: {shown(sorted(value))}",
-            )
-
-    return Rule(allowed, problems)
+def problems(model: type[Section], error: ValidationError, values: Any) -> Iterator[str]:
+    """A line for each key that pydantic found wrong in `values`, headed by the key's path."""
+    located = (_located(model, values, detail) for detail in error.errors(include_url=False))
+    for path, text in dict(located).items():
+        yield f"{path}: {text}"
