@@ -1,6 +1,6 @@
 """Prunes torchvision's families by half and prints the table of docs/structured-pruning.md.
 
-    python tests/benchmarks/structured_families.py
+    python -m tests.benchmarks.structured_families
 
 Takes about two minutes on one core. Needs the environment of requirements.txt active.
 """
@@ -47,7 +47,7 @@ def row(name: str) -> list[str]:
 def main() -> None:
     headers = (
         "network", "pixels", "parameters, M", "MACs, M", "masked − small", "analysis, s",
-        "refused beside the classifier",
+        "refused, besides the classifier",
     )  # fmt: skip
     print(tables.markdown(headers, [row(name) for name in families.FAMILIES]))
     packages = ("torch", "torchvision", "torch-pruning")
