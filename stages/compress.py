@@ -18,9 +18,7 @@ def main(context: Context) -> None:
                 context.directory / file, size.network.model, size.network.quantized
             )
             # What is measured is what the file says.
-            network, _ = packed.load(
-                context.directory / file, network=context.params.model.name
-            )
+            network, _ = packed.load(context.directory / file, network=context.params.model.name)
             context.results.record_file(
                 device.place(network, context.device),
                 arm.method,

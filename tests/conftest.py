@@ -13,7 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (
-    "stages", "dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config", ".dvc/.gitignore",
+    "stages", "dvc.yaml", "probe/dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config",
+    ".dvc/.gitignore",
     ".dvcignore", ".gitattributes", ".gitignore", "data/.gitignore", "artifacts/.gitignore",
 )  # fmt: skip
 
@@ -74,7 +75,7 @@ SEEDED = {
     "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
     "controls", "structured_prune", "int_quantize", "compress", "export_onnx",
 }  # fmt: skip
-ALWAYS = {"probe"}
+ALWAYS = {"probe/dvc.yaml:probe"}
 
 
 def of_seed(names: set[str], seed: int = 0) -> set[str]:
@@ -83,7 +84,7 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    "probe", "prepare_data", "dtype_bench", "latency_bench", "package", "report",
+    *ALWAYS, "prepare_data", "dtype_bench", "latency_bench", "package", "report",
 }  # fmt: skip
 
 

@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
-from stages.lib.core import params, pipeline
+from stages.lib.core import params, paths, pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.name != "__init__.py")
@@ -84,7 +83,7 @@ def reach(script: Path) -> set[str]:
 
 
 def stages_of_dvc() -> dict:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return pipeline.stages([ROOT / path for path in paths.PIPELINES])
 
 
 SCRIPTS = [*STAGES, *TOOLS]

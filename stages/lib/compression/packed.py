@@ -186,9 +186,7 @@ def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[int, torch.Tenso
     }
 
 
-def decoded(
-    data: bytes, max_elements: int | None = None, network: str | None = None
-) -> Contents:
+def decoded(data: bytes, max_elements: int | None = None, network: str | None = None) -> Contents:
     """What is in a file's bytes, before the network is rebuilt. Errors as those of `unpack`, but
     for the file's name; UnsoundError instead of UserError where the file is to blame.
     """

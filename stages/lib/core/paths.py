@@ -3,7 +3,8 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-PIPELINE = Path("dvc.yaml")
+# The stage that always runs has a file of its own.
+PIPELINES = (Path("dvc.yaml"), Path("probe/dvc.yaml"))
 REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")

@@ -4,7 +4,7 @@ A stage script repeats none of this: it is handed these params, writes these out
 for changes of these dependencies while it runs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,20 +36,29 @@ def _paths(entries: Iterable[Any], seed: int | None) -> list[Path]:
     return found
 
 
-def declared(stage: str, seed: int | None = None, path: Path = paths.PIPELINE) -> Declared:
-    """What the file declares of a stage. seed: that of the run, None for a stage without.
+def stages(files: Sequence[Path] = paths.PIPELINES) -> dict[str, dict[str, Any]]:
+    """What the files declare, by stage. UserError where one is missing or is no pipeline."""
+    found = {}
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+            found |= yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found; run from the repository's root") from None
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            raise UserError(f"{path}: no pipeline; `git checkout {path}`") from None
+    return found
 
-    Raises UserError where the file is missing or has no such stage.
+
+def declared(stage: str, seed: int | None = None) -> Declared:
+    """What is declared of a stage. seed: that of the run, None for a stage without.
+
+    Raises UserError as `stages` does, or where there is no such stage.
     """
     try:
-        stages = yaml.load(
-            path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )["stages"]
-        found = stages[stage]
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the repository's root") from None
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        raise UserError(f"{path}: has no stage {stage}; `git checkout {path}`") from None
+        found = stages()[stage]
+    except KeyError:
+        raise UserError(f"{paths.PIPELINES[0]}: has no stage {stage}") from None
     outs = [*found.get("outs", []), *found.get("metrics", [])]
     return Declared(
         list(found.get("params", [])),
