@@ -18,27 +18,30 @@ def subjects(context: Context, seed: int) -> list[Subject]:
         for stage in ("train_baseline", "global_prune", "finetune", "structured_prune",
                       "export_onnx")
     )  # fmt: skip
-    rows = [*baseline, *masked[-1:], *finetuned[-1:], *structured]
-    networks = [(row, checkpoints.load_model(Path(row.model))) for row in rows]
-    dense, found = networks[0], []
+    networks = [
+        (benchmark.about(row), checkpoints.load_model(Path(row.model)))
+        for row in (*baseline, *masked[-1:], *finetuned[-1:], *structured)
+    ]
     halves = [dtype for dtype in context.params.dtype_bench.dtypes if dtype != "float32"]
+    timed: list[Subject] = []
     for device in dict.fromkeys((benchmark.CPU, context.device)):
-        found += [benchmark.of_torch(*one, normalize, device) for one in networks]
-        found += [benchmark.of_torch(*dense, normalize, device, dtype) for dtype in halves]
+        timed += [benchmark.of_torch(*network, normalize, device) for network in networks]
+        timed += [benchmark.of_torch(*networks[0], normalize, device, dtype) for dtype in halves]
     if options.compile and seed == context.params.seeds[0]:
-        found.append(benchmark.of_compiled(*dense, normalize, options.compile_seconds))
-    return found + [benchmark.of_file(row, options.threads) for row in exported]
+        timed.append(benchmark.of_compiled(*networks[0], normalize, options.compile_seconds))
+    return timed + [benchmark.of_file(row, options.threads) for row in exported]
 
 
 def main(context: Context) -> None:
     options = context.params.latency_bench
-    timed = [one for seed in context.params.seeds for one in subjects(context, seed)]
+    timed = [subject for seed in context.params.seeds for subject in subjects(context, seed)]
     isa = hardware.kernel_isa(hardware.read(paths.HARDWARE)["isa"])
-    lines = [
-        line
-        for size in context.progress(options.batch_sizes, "batch size")
-        for line in benchmark.measure(timed, context.data.test, size, options, isa)
-    ]
+    lines = benchmark.measure(
+        timed, context.data.test.images, options.batch_sizes,
+        threads=options.threads, seconds=options.seconds, isa=isa,
+    )  # fmt: skip
+    total = len(timed) * len(options.batch_sizes)
+    lines = context.progress(lines, "latency", total)
     outputs.write_csv(context.directory / paths.ROWS, records.LATENCY, lines)
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from stages.lib.core import records
 from stages.lib.core.errors import UserError
 from stages.lib.core.records import Row
-from stages.lib.engines import number_formats
 from stages.lib.pruning import tradeoff
 from stages.lib.quantization import linear
 from stages.lib.training import loop
@@ -242,8 +241,5 @@ def test_no_sparser_measurement_of_a_layer_keeps_the_accuracy(measured, least):
 
 def test_tables_have_the_columns_of_what_is_written_to_them():
     assert [field.name for field in dataclasses.fields(loop.Epoch)] == list(records.EPOCH)
-    assert [field.name for field in dataclasses.fields(number_formats.FormatRow)] == list(
-        records.FORMAT
-    )
     assert tradeoff.BestSparsity._fields == records.BEST_SPARSITY
     assert set(linear.LayerError._fields) < set(records.QUANTIZED_LAYER)

@@ -1,20 +1,22 @@
 """torch, torch.compile and ONNX Runtime side by side, and what is said where one is not there."""
 
+import signal
 import time
 
 import pytest
 import torch
 
-from stages.lib.analysis import tables
-from stages.lib.core import paths, records
+from stages.lib.core import records
 from stages.lib.core.records import Row
-from stages.lib.engines import benchmark, onnx_export, torch_compile
+from stages.lib.engines import benchmark, latency, onnx_export, torch_compile
+from stages.lib.engines.latency import Latency
 from stages.lib.evaluation import images
-from stages.lib.evaluation.inference import Samples
 from tests import toys
 
 CPU = torch.device("cpu")
 NORMALIZE = images.Normalize([0.5], [0.25], CPU)
+PIXELS = toys.halves(5).images
+ABOUT = {"seed": 3, "method": "baseline", "target_sparsity": 0.5, "weight_bits": 32, "model": "m"}
 
 
 @pytest.fixture(scope="module")
@@ -23,94 +25,119 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def samples():
-    return Samples(toys.halves(5).images, torch.zeros(5).long(), NORMALIZE)
-
-
-def row(method, bits=32, model="somewhere"):
-    return Row(
-        seed=3, method=method, layer="all", weight_bits=bits, target_sparsity=0.5, sparsity=0.5,
-        parameters=1, nonzero_parameters=1, macs=1, extra_epochs=0,
-        validation_accuracy=1, test_accuracy=1, bytes_on_disk=1, model=model,
+def of_file(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "f.onnx"
+    path.write_bytes(onnx_export.export(network, NORMALIZE, (1, 8, 8), ["a", "b", "c"], {}))
+    row = Row(
+        seed=3, method="onnx_baseline_float32", layer="all", weight_bits=32, target_sparsity=0.5,
+        sparsity=0.5, parameters=1, nonzero_parameters=1, macs=1, extra_epochs=0,
+        validation_accuracy=1, test_accuracy=1, bytes_on_disk=1, model=str(path),
     )  # fmt: skip
+    return benchmark.of_file(row, 1)
 
 
-def measured(subjects, samples, size=2):
-    return list(
-        benchmark.measure(subjects, samples, size, threads=1, seconds=0.02, isa="avx2 avx512_vnni")
-    )
+def measured(subjects, sizes=(2,), seconds=0.02):
+    return list(benchmark.measure(subjects, PIXELS, sizes, threads=1, seconds=seconds, isa="avx2"))
 
 
-def test_every_engine_has_a_line_in_order(network, samples):
-    file = onnx_export.export(network, NORMALIZE, (1, 8, 8), ["a", "b", "c"], {})
+def test_every_engine_and_batch_has_a_line_in_order(network, of_file):
     subjects = [
-        benchmark.of_torch(row("baseline"), network, NORMALIZE),
-        benchmark.of_file(row("onnx_float32", model="f.onnx"), file, 1),
+        benchmark.of_torch(ABOUT, network, NORMALIZE, CPU),
+        benchmark.of_torch(ABOUT, network, NORMALIZE, CPU, "bfloat16"),
+        of_file,
     ]
-    lines = measured(subjects, samples, size=8)
-    assert [line["engine"] for line in lines] == ["torch", "onnxruntime"]
-    assert [line["method"] for line in lines] == ["baseline", "onnx_float32"]
-    assert lines[0]["relative_to_eager"] == 1
-    assert lines[1]["relative_to_eager"] > 0
+    lines = measured(subjects, sizes=(1, 8))
+    engines = ["torch", "torch bfloat16", "onnxruntime"]
+    assert [line["engine"] for line in lines] == engines * 2
+    assert [line["batch_size"] for line in lines] == [1] * 3 + [8] * 3
     for line in lines:
-        assert set(line) == set(records.ENGINE_LATENCY)
+        assert set(line) == set(records.LATENCY)
         assert line["latency_ms"] > 0
-        # Where the machine is busy, a call may fill its box.
-        assert (line["runs"] == 1) == line["note"].startswith("one call")
-        assert (line["batch_size"], line["threads"], line["seed"]) == (8, 1, 3)
-        assert line["isa"] == "avx2 avx512_vnni"
+        assert line["repetitions"] > 0
+        assert (line["threads"], line["seed"], line["isa"]) == (1, 3, "avx2")
 
 
-def test_each_engine_gives_the_same_logits(network, samples):
-    file = onnx_export.export(network, NORMALIZE, (1, 8, 8), ["a", "b", "c"], {})
+def test_each_engine_gives_the_same_logits(network, of_file):
     with torch.inference_mode():
-        eager = benchmark.of_torch(row("baseline"), network, NORMALIZE).prepare(samples.images)
-        deployed = benchmark.of_file(row("onnx"), file, 1).prepare(samples.images)
-        wanted, found = eager.call(), torch.from_numpy(deployed.call()[0])
-    assert torch.allclose(wanted, found, atol=1e-4)
+        eager, half = (
+            benchmark.of_torch(ABOUT, network, NORMALIZE, CPU, dtype).prepare(PIXELS).call()
+            for dtype in ("float32", "bfloat16")
+        )
+        deployed = torch.from_numpy(of_file.prepare(PIXELS).call()[0])
+    assert torch.allclose(eager, deployed, atol=1e-4)
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(eager, half.float(), atol=0.1 * float(eager.abs().max()))
 
 
-def test_without_a_compiler_a_line_says_so(network, samples, monkeypatch):
+UNSTEADY = "unsteady: the IQR is 40% of the median; not ranked"
+LONG = "one call takes longer than the time box: no IQR"
+# 64 images take about half of 64 times as long.
+NOT_RUN = "not run: a call would take about 3.2 s, the time box is 0.02 s"
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ([Latency(0.001, 0.0001, 5)] * 2, ["", ""]),
+        ([Latency(0.001, 0.0004, 5)] * 2, [UNSTEADY, UNSTEADY]),
+        ([Latency(0.001, None, 1)] * 2, [LONG, LONG]),
+        ([Latency(0.1, None, 1)], [LONG, NOT_RUN]),
+    ],
+)
+def test_a_latency_that_says_little_says_so(network, monkeypatch, times, told):
+    given = iter(times)
+    monkeypatch.setattr(latency, "steady", lambda calls, **_: [next(given) for _ in calls])
+    lines = measured([benchmark.of_torch(ABOUT, network, NORMALIZE, CPU)], sizes=(1, 64))
+    assert [line["note"] for line in lines] == told
+    timed = times + [None] * (2 - len(times))
+    assert [line["latency_ms"] for line in lines] == [one and one.median * 1e3 for one in timed]
+    assert [line["repetitions"] for line in lines] == [
+        one.repetitions if one else 0 for one in timed
+    ]
+
+
+def test_without_a_compiler_a_line_says_so(network, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     subjects = [
-        benchmark.of_torch(row("baseline"), network, NORMALIZE),
-        benchmark.of_compiled(row("baseline"), network, NORMALIZE, 60),
+        benchmark.of_torch(ABOUT, network, NORMALIZE, CPU),
+        benchmark.of_compiled(ABOUT, network, NORMALIZE, 60),
     ]
-    eager, line = measured(subjects, samples)
+    eager, line = measured(subjects)
     assert line["note"] == "no C++ compiler for torch.compile"
-    assert line["runs"] == 0
-    assert "latency_ms" not in line
-    assert eager["runs"] > 0
+    assert line["repetitions"] == 0
+    assert line["latency_ms"] is None
+    assert eager["repetitions"] > 0
 
 
 @pytest.fixture
-def _a_compiler(monkeypatch):
+def compiling(monkeypatch):
+    """Has torch.compile make a function of a batch out of any network."""
     monkeypatch.setattr(torch_compile, "compiler", lambda: "c++")
+    return lambda function: monkeypatch.setattr(torch, "compile", lambda model, **options: function)
 
 
-@pytest.mark.usefixtures("_a_compiler")
-def test_a_compiler_that_takes_too_long_is_given_up(network, monkeypatch):
-    def stubborn(batch):
-        try:
-            time.sleep(30)
-        except Exception:  # noqa: BLE001 - as compilers do
-            return batch
-
-    monkeypatch.setattr(torch, "compile", lambda model, **options: stubborn)
-    start = time.perf_counter()
-    found = torch_compile.compile_for(network, torch.zeros(1), 0.1)
-    assert time.perf_counter() - start < 5
-    assert found == (None, "torch.compile took more than 0.1 s")
+def stubborn(batch):
+    try:
+        time.sleep(30)
+    except Exception:  # noqa: BLE001 - as compilers do
+        return batch
 
 
-@pytest.mark.usefixtures("_a_compiler")
-def test_a_compiler_that_fails_is_told_in_a_line(network, monkeypatch):
-    def broken(batch):
-        raise RuntimeError("\nno header\nand a trace")
+def broken(batch):
+    raise RuntimeError("\nno header\nand a trace")
 
-    monkeypatch.setattr(torch, "compile", lambda model, **options: broken)
-    found = torch_compile.compile_for(network, torch.zeros(1), 60)
-    assert found == (None, "torch.compile failed (no header)")
+
+@pytest.mark.parametrize(
+    ("compiled", "note"),
+    [
+        (stubborn, "torch.compile took more than 0.1 s"),
+        (broken, "torch.compile failed (no header)"),
+    ],
+)
+def test_a_compiler_that_fails_or_takes_too_long_is_given_up(network, compiling, compiled, note):
+    compiling(compiled)
+    assert torch_compile.compile_for(network, torch.zeros(1), 0.1) == (None, note)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 class Compiled(torch.nn.Module):
@@ -123,42 +150,18 @@ class Compiled(torch.nn.Module):
         raise TypeError("no length")
 
 
-@pytest.mark.usefixtures("_a_compiler")
-def test_a_compiled_network_is_timed(network, samples, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda model, **options: Compiled())
-    (line,) = measured([benchmark.of_compiled(row("baseline"), network, NORMALIZE, 60)], samples)
+def test_a_compiled_network_is_timed(network, compiling):
+    compiling(Compiled())
+    (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, 60)])
     assert line["engine"] == "torch.compile"
     assert line["latency_ms"] > 0
 
 
-@pytest.mark.usefixtures("_a_compiler")
-def test_what_is_compiled_is_called_and_the_alarm_is_off_again(network, monkeypatch):
-    import signal
-
-    seen = []
-    monkeypatch.setattr(torch, "compile", lambda model, **options: seen.append)
-    batch = torch.zeros(1)
-    found = torch_compile.compile_for(network, batch, 60)
-    assert found.note == ""
-    assert found.network is not None
-    assert seen == [batch]
+def test_what_is_compiled_is_called_with_the_batch(network, compiling):
+    batches, batch = [], torch.zeros(1)
+    compiling(batches.append)
+    compiled = torch_compile.compile_for(network, batch, 60)
+    assert compiled.note == ""
+    assert compiled.network is not None
+    assert batches == [batch]
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_files_and_predictions_of_all_sparsities_and_widths_have_names_of_their_own():
-    assert paths.onnx_name("onnx_float32", 0) == "onnx_float32.onnx"
-    assert paths.onnx_name("onnx_finetune_int8", 0.98) == "onnx_finetune_int8-0.98.onnx"
-    names = {
-        paths.prediction_name("onnx_finetune", sparsity, bits)
-        for sparsity in (0, 0.4, 0.98)
-        for bits in (7, 8, 32)
-    }
-    assert len(names) == 9
-    assert paths.prediction_name("affine_tensor", 0, 8) == "affine_tensor-8bit"
-
-
-def test_deployed_networks_have_names_for_people():
-    assert tables.network("onnx_int8_minmax", 8, 0) == "ONNX Runtime int8, min-max"
-    assert tables.network("onnx_finetune_int8", 7, 0.98).endswith("int8, 98 %")
-    assert tables.network("affine_tensor", 8, 0) == "int8, affine per tensor"
-    assert not set(tables.METHODS) & set(tables.DEPLOYED)

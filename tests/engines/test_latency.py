@@ -1,191 +1,156 @@
-import time
+"""Latencies, by a clock that moves only when a call is made."""
+
+import random
 from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from stages.lib.core.records import MOST_IQR
 from stages.lib.engines import latency
+from tests.toys import few_examples
 
 CPU = torch.device("cpu")
-BOX = 0.02
 
 
-class Call:
-    """Counts its calls and notes the thread count; takes about `seconds`."""
+class Clock:
+    """Seconds that pass in calls alone. log: the calls made."""
 
-    def __init__(self, seconds=0.0, log=None):
-        self.seconds = seconds
-        self.count = 0
-        self.threads = set()
-        self.log = log
+    def __init__(self):
+        self.now, self.log = 0.0, []
 
     def __call__(self):
-        self.count += 1
-        self.threads.add(torch.get_num_threads())
-        if self.log is not None:
-            self.log.append(self)
-        if self.seconds:
-            time.sleep(self.seconds)
+        return self.now
+
+    def call(self, duration):
+        """A call that takes so many seconds, or as many as a function of the time says."""
+
+        def call():
+            self.log.append(call)
+            self.now += duration(self.now) if callable(duration) else duration
+
+        return call
 
 
-def measured(*calls, threads=1, seconds=BOX):
-    return latency.interleaved(calls, device=CPU, threads=threads, seconds=seconds)
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def measured(clock, *durations, seconds=1.0):
+    calls = [clock.call(duration) for duration in durations]
+    found = latency.interleaved(calls, device=CPU, seconds=seconds, clock=clock)
+    return found, [clock.log.count(call) for call in calls]
 
 
 @pytest.mark.parametrize(
     ("blocks", "median", "iqr"),
     [
+        ([3.0], 3.0, None),
         ([1.0, 2.0], 1.5, 0.5),
         ([5.0, 1.0, 4.0, 2.0, 3.0], 3.0, 2.0),
         ([1.0, 1.0, 1.0, 100.0], 1.0, 24.75),
+        ([1e-9, 2e-9, 3e-9], 2e-9, 1e-9),
     ],
 )
 def test_summary_of_known_blocks(blocks, median, iqr):
-    assert latency.summary(blocks, 7) == latency.Latency(median, pytest.approx(iqr), 7)
+    assert latency.summary(blocks, 7) == (median, iqr and pytest.approx(iqr), 7)
 
 
-def test_summary_of_tiny_times_loses_no_digits():
-    found = latency.summary([1e-9, 2e-9, 3e-9], 1)
-    assert found.median == 2e-9
+@pytest.mark.parametrize(
+    ("duration", "made", "counted"),
+    [
+        (100.0, 1, 1),  # longer than six boxes: made once
+        (2.0, 3, 2),  # longer than its box: not repeated after its warm-up
+        (0.3, 5, 1),  # one fits into the box, after one that warms up
+    ],
+)
+def test_a_call_that_is_long_for_its_box_is_made_a_few_times(clock, duration, made, counted):
+    (found,), count = measured(clock, duration)
+    assert count == [made]
+    assert found.median == pytest.approx(duration)
+    assert found.repetitions == counted
+    assert (found.iqr is None) == (counted == 1)
 
 
-def test_one_call_is_timed_once():
-    call = Call()
-    assert latency.seconds_of_one(call, CPU) > 0
-    assert call.count == 1
+@given(durations=st.lists(st.floats(1e-3, 10), max_size=4))
+@few_examples
+def test_every_call_has_its_own_latency_and_no_more_than_its_time(durations):
+    clock = Clock()
+    found, counts = measured(clock, *durations)
+    for duration, one, count in zip(durations, found, counts, strict=True):
+        assert one.median == pytest.approx(duration, rel=1e-6)
+        assert one.repetitions <= count
+        assert one.iqr is None or one.iqr == pytest.approx(0, abs=1e-6)
+        assert (count - 3) * duration <= 1.0 + 1e-6
+        # A fifth of them, at most, are for the warm caches.
+        assert duration > 0.02 or one.repetitions >= 0.7 / duration - 1
 
 
-def test_a_call_far_longer_than_its_box_runs_once():
-    call = Call(0.05)
-    (found,) = measured(call, seconds=0.005)
-    assert call.count == 1
-    assert found.runs == 1
-    assert found.iqr is None
-    assert found.median > 0.04
+def test_calls_take_turns_in_every_round(clock):
+    measured(clock, 0.001, 0.002)
+    turns = sum(one is not other for one, other in pairwise(clock.log))
+    # The warm-up and five rounds: one after the other would be a single change.
+    assert turns == 2 * (1 + latency.ROUNDS) - 1
 
 
-def test_a_call_longer_than_its_box_is_not_repeated_after_its_warm_up():
-    call = Call(2 * BOX)
-    (found,) = measured(call)
-    assert call.count <= 3
-    assert found.runs == 1
+def test_a_slow_call_does_not_take_the_rounds_of_the_others(clock):
+    (slow, fast), _ = measured(clock, 4.0, 0.001)
+    assert slow.repetitions == 2
+    assert fast.repetitions > 900
 
 
-def test_a_fast_call_is_timed_many_times():
-    call = Call()
-    (found,) = measured(call)
-    assert found.runs > 1000
-    assert call.count > found.runs
-    assert found.median > 0
-    assert found.iqr >= 0
+def steady(*calls, clock, seconds=1.0, threads=1):
+    return latency.steady(calls, device=CPU, threads=threads, seconds=seconds, clock=clock)
 
 
-def test_the_time_of_a_call_is_no_less_than_what_it_takes():
-    (found,) = measured(Call(0.002))
-    assert found.median > 0.0019
+def test_what_is_steady_is_measured_once(clock):
+    calls = [clock.call(0.01), clock.call(9.0)]
+    assert all(one.is_steady for one in steady(*calls, clock=clock))
+    assert clock.log.count(calls[1]) == 1
 
 
-def test_every_call_has_its_own_latency_in_the_order_given():
-    slow, fast, slower = measured(Call(0.005), Call(), Call(0.03))
-    assert fast.median < slow.median < slower.median
-    assert slow.runs < fast.runs
+def test_what_is_unsteady_at_first_is_measured_again_with_all_others(clock):
+    # At first the machine is busy every other tenth of a second.
+    restless = clock.call(lambda now: 0.01 if now > 2 or int(10 * now) % 2 else 0.05)
+    found, other = steady(restless, clock.call(0.01), clock=clock)
+    assert found.is_steady
+    assert found.median == pytest.approx(0.01)
+    # In twice the time.
+    assert 100 < other.repetitions <= 200
 
 
-def test_calls_take_turns():
-    log = []
-    first, second = Call(log=log), Call(log=log)
-    measured(first, second)
-    turns = sum(one is not other for one, other in pairwise(log))
-    # Warm-up and five rounds: one after the other would be a single change.
-    assert turns >= 5
+def test_what_stays_unsteady_is_measured_three_times_and_says_so(clock):
+    chance = random.Random(0)
+    (found,) = steady(clock.call(lambda _: chance.choice([0.01] * 9 + [0.2])), clock=clock)
+    assert not found.is_steady
+    assert found.iqr > MOST_IQR * found.median
+    assert clock.now == pytest.approx(7, rel=0.3)
 
 
-def test_a_slow_call_does_not_keep_the_others_from_their_rounds():
-    slow, fast = measured(Call(2 * BOX), Call())
-    assert slow.runs == 1
-    assert fast.runs > 20
+@pytest.mark.parametrize("fails_at", [1, 2, 10, 10**9])
+def test_the_thread_count_holds_meanwhile_and_comes_back(clock, fails_at):
+    before, threads = torch.get_num_threads(), set()
+    tick = clock.call(0.01)
 
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_thread_count_holds_during_the_calls_and_comes_back(threads):
-    before = torch.get_num_threads()
-    call = Call()
-    try:
-        torch.set_num_threads(3)
-        measured(call, threads=threads)
-        assert call.threads == {threads}
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("fails_at", [1, 2, 10])
-def test_the_thread_count_comes_back_after_a_failure(fails_at):
-    before = torch.get_num_threads()
-    call = Call()
-
-    def fails():
-        call()
-        if call.count == fails_at:
+    def call():
+        tick()
+        threads.add(torch.get_num_threads())
+        if len(clock.log) == fails_at:
             raise RuntimeError("out of memory")
 
-    with pytest.raises(RuntimeError, match="out of memory"):
-        measured(fails, threads=before + 1)
+    if fails_at < 1000:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            steady(call, clock=clock, threads=before + 1)
+    else:
+        steady(call, clock=clock, threads=before + 1)
+    assert threads == {before + 1}
     assert torch.get_num_threads() == before
 
 
-def test_measuring_one_call_is_as_measuring_several():
-    call = Call()
-    found = latency.measure(call, device=CPU, threads=1, seconds=BOX)
-    assert isinstance(found, latency.Latency)
-    assert 20 < found.runs < call.count
-
-
-def test_nothing_to_measure_gives_nothing():
-    assert measured() == []
-
-
-def test_one_block_has_no_range():
-    assert latency.summary([3.0], 7) == latency.Latency(3.0, None, 7)
-
-
-@pytest.mark.parametrize("share", [300, 50, 12])
-def test_a_call_is_timed_in_every_round_in_which_three_of_it_fit(share):
-    """Taking turns is worth nothing if one round uses up the box of all."""
-    call = Call(0.3 / share)
-    (found,) = measured(call, seconds=0.3)
-    rounds = min(latency.ROUNDS, share // 3)
-    assert found.runs >= rounds - 1
-    assert found.iqr is not None
-
-
-def of_rounds(*rounds, median=1.0):
-    return latency.Latency(median, None, 1, rounds)
-
-
-def test_a_relative_latency_is_the_median_of_the_ratios_within_rounds():
-    # The machine was ten times slower in the second round, and in the third for the base alone.
-    base, one = of_rounds(2.0, 20.0, 40.0), of_rounds(1.0, 10.0, 1.0)
-    assert latency.relative(one, base) == 0.5
-    assert latency.relative(base, base) == 1.0
-
-
-def test_rounds_without_both_do_not_count():
-    base, one = of_rounds(None, 2.0, 4.0), of_rounds(9.0, None, 1.0)
-    assert latency.relative(one, base) == 0.25
-
-
-def test_without_a_common_round_the_medians_are_compared():
-    base = of_rounds(1.0, None, median=4.0)
-    assert latency.relative(of_rounds(None, 1.0, median=2.0), base) == 0.5
-    assert latency.relative(of_rounds(median=1.0), base) == 0.25
-
-
-def test_a_call_has_a_time_for_every_round_in_which_it_ran():
-    slow, fast = measured(Call(2 * BOX), Call())
-    assert slow.rounds == ()
-    assert len(fast.rounds) == latency.ROUNDS
-    # Where the machine stalls in one round, the next ones have no time left.
-    assert fast.rounds[0] > 0
-    assert all(one is None or one > 0 for one in fast.rounds)
-    assert latency.relative(slow, fast) == slow.median / fast.median
+def test_a_real_clock_measures_too():
+    (found,) = latency.steady([lambda: sum(range(1000))], device=CPU, threads=1, seconds=0.01)
+    assert found.median > 0
+    assert latency.steady([], device=CPU, threads=1, seconds=0.01) == []

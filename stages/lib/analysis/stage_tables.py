@@ -17,13 +17,15 @@ TEXT = {
 }  # fmt: skip
 
 
-def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as pandas reads it; UserError where it is missing, torn or foreign."""
+def table(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> pd.DataFrame:
+    """A CSV as pandas reads it; UserError where it is missing, torn or foreign, or has no line."""
     try:
         found = pd.read_csv(io.StringIO(records.table_text(path)))
     except ValueError:
         raise UserError(f"{path}: not a table; {records.REMEDY}") from None
     records.check_columns(path, found.columns, columns)
+    if found.empty and may_be_empty:
+        return found
     numbers = [name for name in columns if name not in TEXT]
     if found.empty or not all(pd.api.types.is_numeric_dtype(found[name]) for name in numbers):
         raise UserError(f"{path}: empty, or text where numbers should be; {records.REMEDY}")

@@ -69,18 +69,22 @@ QUANTIZED_LAYER = (
 LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
 # Why a layer keeps its filters; coupled_with: names of layers, set apart by spaces.
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
+# What a network costs in a number format. tensor_bytes: of weights and buffers, without a file's
+# header; accuracy: on the test images, where the network was trained; agreement: share of
+# agreement_images images whose class is that of float32 on the same device (beside an accuracy,
+# this is of so many images alone); peak_memory_bytes: of one call with the largest batch, on a GPU.
 FORMAT = (
-    "network", "image_shape", "device", "dtype", "batch_size", "parameters", "bytes_on_disk",
-    "tensor_bytes", "threads", "accuracy", "agreement", "agreement_images", "latency_ms",
-    "latency_iqr_ms", "runs", "peak_memory_bytes", "note",
+    "network", "image_shape", "device", "dtype", "parameters", "bytes_on_disk", "tensor_bytes",
+    "accuracy", "agreement", "agreement_images", "peak_memory_bytes", "note",
 )  # fmt: skip
 # An ONNX file's logits beside those of the same network in torch, on the test images.
 AGREEMENT = (
     "seed", "method", "target_sparsity", "weight_bits", "images", "largest_difference",
     "largest_logit", "agreement", "model",
 )  # fmt: skip
-# engine: what executes the network; isa: the instructions that decide how fast int8 is; note: why
-# there is no latency.
+# engine: what executes the network; isa: the instructions that decide how fast int8 is; latencies:
+# median and IQR, for the whole batch; repetitions: calls timed; note: why there is no latency, or
+# why nothing may be ranked by it.
 LATENCY = (
     "seed", "method", "engine", "target_sparsity", "weight_bits", "device", "batch_size", "threads",
     "isa", "latency_ms", "latency_iqr_ms", "repetitions", "model", "note",
@@ -90,6 +94,16 @@ FILE_SIZE = (
     "seed", "method", "target_sparsity", "weight_bits", "times_smaller", "dense_bytes",
     "nonzero_bytes", "index_value_bytes", "entropy_bytes", "zip_bytes", "file_bytes", "model",
 )  # fmt: skip
+
+# A latency whose IQR is a larger share of its median is measured again. Nothing is ranked by one
+# that stays so.
+MOST_IQR = 0.3
+
+
+def torch_engine(dtype: str) -> str:
+    """What LATENCY calls eager torch in a number format."""
+    return "torch" if dtype == "float32" else f"torch {dtype}"
+
 
 REMEDY = "delete it and run `dvc repro`"
 COLUMNS = {field.name: field.type for field in fields(Row)}

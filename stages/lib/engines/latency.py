@@ -1,135 +1,133 @@
-"""How long a call takes: torch's own benchmark timer, within a box of time."""
+"""How long calls take: in turns, within a time box each, and again where one is unsteady."""
 
-import time
+import timeit
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from statistics import median
+from time import perf_counter
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch.utils import benchmark
 
+from stages.lib.core.records import MOST_IQR
+
+# A box is spent in so many turns, each in so many blocks of calls.
 ROUNDS = 5
+BLOCKS = 4
+# A call that takes longer than so many boxes is made once.
 MOST_BOXES = 6
+# Unsteady latencies are measured again, each time with twice the time, at most so often.
+MOST_REPEATS = 2
+
+Call = Callable[[], object]
+Clock = Callable[[], float]
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Seconds per call: median and interquartile range over blocks of calls (None for one block);
-    runs: calls timed; rounds: the median of each round, None where it was not this call's turn.
+class Latency(NamedTuple):
+    """Of one call, in seconds: median and interquartile range over blocks of calls (None for one
+    block); repetitions: calls timed.
     """
 
     median: float
     iqr: float | None
-    runs: int
-    rounds: tuple[float | None, ...] = field(default=(), compare=False)
+    repetitions: int
 
     @property
-    def median_ms(self) -> float:
-        """The median in milliseconds."""
-        return self.median * 1e3
-
-    @property
-    def iqr_ms(self) -> float | None:
-        """The interquartile range in milliseconds."""
-        return None if self.iqr is None else self.iqr * 1e3
+    def is_steady(self) -> bool:
+        """Whether the IQR, where it is known, is small enough to rank by."""
+        return self.iqr is None or self.iqr <= MOST_IQR * self.median
 
 
-def relative(one: Latency, base: Latency) -> float:
-    """How many times as long as `base` one call takes, both of one call of `interleaved`: the
-    median over the rounds of the ratio within a round, so that a machine which is slow in some
-    rounds slows both sides. Where no round has both, the ratio of the medians.
-    """
-    ratios = [
-        mine / its for mine, its in zip(one.rounds, base.rounds, strict=False) if mine and its
-    ]
-    return median(ratios) if ratios else one.median / base.median
+def summary(blocks: Sequence[float], repetitions: int) -> Latency:
+    """Median and IQR of the blocks' mean seconds per call."""
+    low, middle, high = np.quantile(blocks, [0.25, 0.5, 0.75]).tolist()
+    return Latency(middle, high - low if len(blocks) > 1 else None, repetitions)
 
 
-def summary(blocks: Sequence[float], runs: int) -> Latency:
-    """Median and interquartile range of block means, in seconds; one block has no range."""
-    values = torch.tensor(blocks, dtype=torch.float64)
-    low, median, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
-    return Latency(median, high - low if len(blocks) > 1 else None, runs)
+def _finished(device: torch.device, clock: Clock) -> Clock:
+    """The clock, read when the device has done what it was given."""
+    if device.type != "cuda":
+        return clock
 
-
-def seconds_of_one(call: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, the device's work included."""
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
+    def read() -> float:
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+        return clock()
+
+    return read
 
 
 class _Series:
-    """One call's measurements: warmed up when made, then timed in blocks as time is allotted."""
+    """The timings of one call. It warms up when it is made."""
 
-    def __init__(self, call: Callable[[], object], device: torch.device, seconds: float) -> None:
-        # The first call also chooses and compiles kernels: it counts only where it takes too long.
-        self.expected = seconds_of_one(call, device)
-        if self.expected < MOST_BOXES * seconds:
-            self.expected = min(seconds_of_one(call, device) for _ in range(2))
-        # The timer sets the thread count it is told and synchronises CUDA around every block.
-        self.timer = benchmark.Timer(
-            "call()", globals={"call": call}, num_threads=torch.get_num_threads()
-        )
-        self.means: list[float] = []
-        self.rounds: list[float | None] = []
-        self.runs = 0
-        self.left = 0.0
+    def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
+        self.timer, self.clock, self.left = timeit.Timer(call, timer=clock), clock, 0.0
+        # The first call also chooses kernels: it counts only where there is no other.
+        self.blocks = [self.timer.timeit(1)]
+        if self.blocks[0] < MOST_BOXES * seconds:
+            self.blocks = [self.timer.timeit(1) for _ in range(2)]
+        self.expected, self.repetitions = min(self.blocks), len(self.blocks)
+        self.warm = False
 
     def take(self, seconds: float) -> None:
-        """Uses up `seconds` more, and what was left of earlier allotments, in one block or four."""
+        """Times calls for `seconds` and what was left of earlier turns, as far as they fit."""
         self.left += seconds
         fitting = int(self.left / max(self.expected, 1e-7))
-        blocks = 4 if fitting >= 100 else 1
-        # Before each block timeit makes two calls, or a hundredth of the block, that do not count.
-        number = fitting // blocks - max(2, fitting // blocks // 100)
-        if number < 1:
-            self.rounds.append(None)
+        # What ran meanwhile took the caches.
+        warm_up = max(1, fitting // 100)
+        blocks = min(BLOCKS, fitting - warm_up)
+        if blocks < 1:
             return
-        start = time.perf_counter()
-        found = [self.timer.timeit(number).mean for _ in range(blocks)]
-        self.left -= time.perf_counter() - start
-        self.expected = min(found)
-        self.means += found
-        self.rounds.append(median(found))
-        self.runs += number * blocks
-
-    def latency(self) -> Latency:
-        if not self.means:
-            return Latency(self.expected, None, 1)
-        return replace(summary(self.means, self.runs), rounds=tuple(self.rounds))
+        start = self.clock()
+        self.timer.timeit(warm_up)
+        number = (fitting - warm_up) // blocks
+        means = [self.timer.timeit(number) / number for _ in range(blocks)]
+        self.left -= self.clock() - start
+        if not self.warm:
+            self.blocks, self.repetitions, self.warm = [], 0, True
+        self.expected = median(means)
+        self.blocks += means
+        self.repetitions += number * blocks
 
 
 def interleaved(
-    calls: Sequence[Callable[[], object]],
+    calls: Sequence[Call], *, device: torch.device, seconds: float, clock: Clock = perf_counter
+) -> list[Latency]:
+    """Latency of each call, about `seconds` for each, taken in turns over several rounds: a machine
+    that slows down for a while slows all of them, so that their ratios stay right.
+
+    Three calls warm up; of a call of which no more fit into its box, the last two of them are the
+    measurement; a call that takes longer than MOST_BOXES boxes is made once.
+    """
+    clock = _finished(device, clock)
+    series = [_Series(call, clock, seconds) for call in calls]
+    for _ in range(ROUNDS):
+        for one in series:
+            one.take(seconds / ROUNDS)
+    return [summary(one.blocks, one.repetitions) for one in series]
+
+
+def steady(
+    calls: Sequence[Call],
     *,
     device: torch.device,
     threads: int,
     seconds: float,
+    clock: Clock = perf_counter,
 ) -> list[Latency]:
-    """Latency of each call, about `seconds` for each, taken in turns over several rounds.
+    """As `interleaved`; where one is not steady, all are measured again with twice the time, at
+    most MOST_REPEATS times: some may stay unsteady.
 
-    A machine that slows down for a while slows all of them, so their ratios stay right. Three
-    calls warm up (one, where it takes longer than MOST_BOXES boxes). A call that takes longer than
-    its whole box is not repeated: its last warm-up is the measurement, and `runs` is 1. The thread
-    count holds meanwhile.
+    threads: of torch, meanwhile.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        series = [_Series(call, device, seconds) for call in calls]
-        for _ in range(ROUNDS):
-            for one in series:
-                one.take(seconds / ROUNDS)
+        latencies = interleaved(calls, device=device, seconds=seconds, clock=clock)
+        for repeat in range(1, MOST_REPEATS + 1):
+            if all(latency.is_steady for latency in latencies):
+                break
+            box = seconds * 2**repeat
+            latencies = interleaved(calls, device=device, seconds=box, clock=clock)
     finally:
         torch.set_num_threads(before)
-    return [one.latency() for one in series]
-
-
-def measure(
-    call: Callable[[], object], *, device: torch.device, threads: int, seconds: float
-) -> Latency:
-    """Latency of one call within about `seconds`; as `interleaved`."""
-    return interleaved([call], device=device, threads=threads, seconds=seconds)[0]
+    return latencies

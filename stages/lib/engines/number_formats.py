@@ -1,62 +1,47 @@
-"""Number formats (float32, float16, bfloat16) on a device: what a network costs in each."""
+"""Number formats (float32, float16, bfloat16) on a device: what a network costs in each, in bytes
+and in accuracy.
+"""
 
 import copy
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from stages.lib.core import paths
-from stages.lib.engines import latency
 from stages.lib.evaluation import counting, inference
 from stages.lib.evaluation.inference import Samples
-
-# What an image costs in a batch, as a share of what it costs alone. Measured for ResNet-152 in
-# float32 on two cores, batch 64: 0.3 at 64 pixels, 2.0 at 224. The guess need not be closer.
-BATCHING_GAIN = 0.5
-
-# Accuracy on labelled test images is worth more time than one latency.
-LABELLED_BOXES = 60
 
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+# Images between two looks at the clock.
+BATCH = 16
+# Accuracy or agreement is worth more time than one latency.
+QUALITY_BOXES = 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class FormatRow:
-    """One line of the bench. What could not be measured is None, and `note` says why.
+@dataclass(frozen=True)
+class Subject:
+    """A network to bench.
 
-    accuracy: on the test images, where the network was trained; else None. agreement: share of
-    `agreement_images` inputs whose top-1 class is float32's on the same device; given beside an
-    accuracy, the accuracy is of that many images alone. Latencies in
-    milliseconds for the whole batch; runs: calls timed; peak_memory_bytes: on a GPU, of the
-    largest call.
+    samples: images, and their labels where the network was trained on such; else labels are of no
+        meaning and agreement is measured instead of accuracy.
+    note: of every row that was measured.
     """
 
-    network: str
-    image_shape: str
-    device: str
-    dtype: str
-    batch_size: int
-    parameters: int
-    bytes_on_disk: int
-    tensor_bytes: int
-    threads: int
-    accuracy: float | None = None
-    agreement: float | None = None
-    agreement_images: int | None = None
-    latency_ms: float | None = None
-    latency_iqr_ms: float | None = None
-    runs: int = 0
-    peak_memory_bytes: int | None = None
+    name: str
+    model: nn.Module
+    samples: Samples
+    is_trained: bool = True
     note: str = ""
 
 
@@ -83,43 +68,6 @@ def bytes_on_disk(model: nn.Module) -> int:
         return file.stat().st_size
 
 
-def parts_of(count: int, batch_size: int) -> list[slice]:
-    """Two single inputs, then batches: the second one's time tells how many more fit into a time
-    box, the first one's is still that of a cold start.
-    """
-    starts = [0, 1, *range(2, count, batch_size)][:count]
-    return [slice(start, end) for start, end in pairwise([*starts, count])]
-
-
-def top1(model: nn.Module, parts: Iterable[torch.Tensor], seconds: float) -> torch.Tensor:
-    """Top-1 classes, int64 [m] on the CPU, of as many leading parts as fit into `seconds` (at
-    least one).
-
-    parts: float [n, c, h, w] each, of `parts_of`, on the model's device and in its dtype.
-    """
-    classes: list[torch.Tensor] = []
-    left, per_image = seconds, 0.0
-    with torch.inference_mode():
-        for index, part in enumerate(parts):
-            if index and per_image * BATCHING_GAIN * len(part) > left:
-                break
-            spent = latency.seconds_of_one(
-                lambda part=part: classes.append(model(part).argmax(1).cpu()), part.device
-            )
-            if index:
-                left -= spent
-                per_image = spent / len(part)
-            elif spent > latency.MOST_BOXES * seconds:
-                break
-    return torch.cat(classes)
-
-
-def agreement(one: torch.Tensor, other: torch.Tensor) -> tuple[float, int]:
-    """Share of equal classes over the inputs that both have, and how many those are."""
-    count = min(len(one), len(other))
-    return float((one[:count] == other[:count]).double().mean()), count
-
-
 def calibrate_batch_norm(model: nn.Module, inputs: torch.Tensor) -> None:
     """Sets the batch norms of an untrained network to the statistics of `inputs`, in place.
 
@@ -134,159 +82,91 @@ def calibrate_batch_norm(model: nn.Module, inputs: torch.Tensor) -> None:
     model.eval()
 
 
-@dataclass(frozen=True)
-class Timing:
-    """latency in seconds (None where it was not measured), peak memory in bytes (GPU), and why
-    not.
+def top1(model: nn.Module, samples: Samples, order: torch.Tensor, seconds: float) -> torch.Tensor:
+    """Top-1 classes, int64 [m] on the CPU, of the images in that order: of as many batches as begin
+    within `seconds`, one at least.
     """
-
-    latency: latency.Latency | None
-    peak_memory: int | None
-    note: str
-
-
-def timed(
-    model: nn.Module,
-    batch: torch.Tensor,
-    *,
-    threads: int,
-    seconds: float,
-    per_image: float | None,
-) -> Timing:
-    """Times forward passes of `batch`, float [n, c, h, w], within about `seconds`.
-
-    per_image: seconds for one image, known from a smaller batch. A call that this says
-    takes longer than MOST_BOXES boxes is not started: the note gives the guess instead.
-    """
-    expected = per_image * len(batch) * BATCHING_GAIN if per_image else 0.0
-    if expected > latency.MOST_BOXES * seconds:
-        return Timing(
-            None,
-            None,
-            f"not run: one call would take about {expected:.0f} s, the time box is {seconds:g} s",
-        )
-    device = batch.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    first, classes, end = next(model.parameters()), [], time.perf_counter() + seconds
     with torch.inference_mode():
-        found = latency.measure(
-            lambda: model(batch), device=device, threads=threads, seconds=seconds
-        )
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    note = "one call fills the time box: no spread" if found.runs == 1 else ""
-    return Timing(found, peak, note)
+        for batch in order.split(BATCH):
+            inputs = samples.normalize(samples.images[batch]).to(first)
+            classes.append(model(inputs).argmax(1).cpu())
+            if time.perf_counter() > end:
+                break
+    return torch.cat(classes)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network to bench. inputs: float32 [n, c, h, w] on the CPU, at least as many as the largest
-    batch; samples: labelled test images, where the network was trained on such.
-    """
-
-    name: str
-    model: nn.Module
-    inputs: torch.Tensor
-    samples: Samples | None
-    note: str = ""
+def agreement(one: torch.Tensor, other: torch.Tensor) -> tuple[float, int]:
+    """Share of equal classes over the inputs that both have, and how many those are."""
+    count = min(len(one), len(other))
+    return float((one[:count] == other[:count]).double().mean()), count
 
 
 def _quality(
-    subject: Subject, model: nn.Module, reference: torch.Tensor | None, seconds: float, count: int
-) -> tuple[dict[str, float | int], torch.Tensor]:
-    """The quality columns of a network in one format, and its top-1 classes.
-
-    With labels: the accuracy on all test images, or where that takes more than LABELLED_BOXES
-    boxes, on as many of a fixed random order as fit, with their agreement beside it.
+    subject: Subject, classes: torch.Tensor, float32: torch.Tensor, order: torch.Tensor
+) -> dict[str, float | int]:
+    """The columns accuracy and agreement, of the classes that a format and float32 give the images
+    in that order. Agreement stands beside an accuracy where time ran out before the last image.
     """
+    columns: dict[str, float | int] = {}
+    if subject.is_trained:
+        labels = subject.samples.labels.cpu()[order[: len(classes)]]
+        columns["accuracy"] = inference.share_correct(classes, labels)
+    if not subject.is_trained or len(classes) < len(order):
+        columns["agreement"], columns["agreement_images"] = agreement(float32, classes)
+    return columns
+
+
+def _peak_memory(model: nn.Module, subject: Subject, batch: int) -> int:
+    """Bytes of a GPU's memory that a call takes."""
     first = next(model.parameters())
-    samples = subject.samples
-    if samples is None:
-        parts = (subject.inputs[:count][part].to(first) for part in parts_of(count, 8))
-        classes = top1(model, parts, seconds)
-        share, compared = agreement(classes if reference is None else reference, classes)
-        return {"agreement": share, "agreement_images": compared}, classes
-    total = len(samples.labels)
-    # Class folders come in the order of the classes: the first images are all of one.
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-    parts = (samples.normalize(samples.images[order[part]]).to(first) for part in
-             parts_of(total, samples.batch_size))  # fmt: skip
-    classes = top1(model, parts, LABELLED_BOXES * seconds)
-    correct = inference.share_correct(classes, samples.labels.cpu()[order[: len(classes)]])
-    found: dict[str, float | int] = {"accuracy": correct}
-    if len(classes) < total:
-        share, compared = agreement(classes if reference is None else reference, classes)
-        found |= {"agreement": share, "agreement_images": compared}
-    return found, classes
+    images = subject.samples.images
+    inputs = subject.samples.normalize(images[torch.arange(batch) % len(images)]).to(first)
+    torch.cuda.reset_peak_memory_stats(first.device)
+    with torch.inference_mode():
+        model(inputs)
+    return torch.cuda.max_memory_allocated(first.device)
 
 
 def bench(
     subject: Subject,
     devices: Sequence[str],
     dtypes: Sequence[str],
-    batch_sizes: Sequence[int],
     *,
-    threads: int,
     seconds: float,
-    agreement_images: int,
-) -> Iterator[FormatRow]:
-    """One row per format, device and batch size, about `seconds` for each latency and each
-    agreement.
+    largest_batch: int,
+) -> Iterator[dict[str, Any]]:
+    """Lines of records.FORMAT, one per format and device; those without a GPU say so.
 
-    On each device float32 comes first, whether or not it is in `dtypes`: agreement is with it.
+    devices: cpu, cuda. dtypes: names of DTYPES. On each device float32 comes first, whether or not
+        it is among them: agreement is with it.
+    seconds: a time box; each accuracy and each agreement may take QUALITY_BOXES of them.
+    largest_batch: of which the peak of a GPU's memory is taken.
     """
-    reference: dict[str, torch.Tensor] = {}
-    for dtype_name in ["float32", *(name for name in dtypes if name != "float32")]:
-        dtype = DTYPES[dtype_name]
-        on_cpu = cast(subject.model, dtype, torch.device("cpu"))
-        size_on_disk = bytes_on_disk(on_cpu)
-        for device_name in devices:
-            row = FormatRow(
-                network=subject.name,
-                image_shape="×".join(map(str, subject.inputs.shape[1:])),
-                device=device_name,
-                dtype=dtype_name,
-                batch_size=0,
-                parameters=counting.parameters(on_cpu),
-                bytes_on_disk=size_on_disk,
-                tensor_bytes=tensor_bytes(on_cpu),
-                threads=threads,
-            )
-            if device_name == "cuda" and not torch.cuda.is_available():
-                if dtype_name in dtypes:
-                    for size in batch_sizes:
-                        yield replace(row, batch_size=size, note="no CUDA device")
-                continue
-            device = torch.device(device_name)
-            model = on_cpu.to(device)
-            quality, classes = _quality(
-                subject, model, reference.get(device_name), seconds, agreement_images
-            )
-            reference.setdefault(device_name, classes)
-            if dtype_name in dtypes:
-                row = replace(row, **quality)
-                yield from _timed_rows(row, subject, model, batch_sizes, threads, seconds)
-
-
-def _timed_rows(
-    row: FormatRow,
-    subject: Subject,
-    model: nn.Module,
-    batch_sizes: Sequence[int],
-    threads: int,
-    seconds: float,
-) -> Iterator[FormatRow]:
-    per_image, first = None, next(model.parameters())
-    for size in batch_sizes:
-        batch = subject.inputs[:size].to(first).contiguous(memory_format=torch.channels_last)
-        timing = timed(model, batch, threads=threads, seconds=seconds, per_image=per_image)
-        notes = "; ".join(filter(None, (timing.note, subject.note)))
-        filled = replace(row, batch_size=size, note=notes, peak_memory_bytes=timing.peak_memory)
-        if timing.latency is not None:
-            per_image = timing.latency.median / size
-            filled = replace(
-                filled,
-                latency_ms=timing.latency.median_ms,
-                latency_iqr_ms=timing.latency.iqr_ms,
-                runs=timing.latency.runs,
-            )
-        yield filled
+    # Class folders come in the order of the classes: the first images are all of one.
+    stream = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(subject.samples.images), generator=stream)
+    float32: dict[str, torch.Tensor] = {}
+    for dtype in ["float32", *(name for name in dtypes if name != "float32")]:
+        on_cpu = cast(subject.model, DTYPES[dtype], torch.device("cpu"))
+        line = {
+            "network": subject.name,
+            "image_shape": "×".join(map(str, subject.samples.images.shape[1:])),
+            "dtype": dtype,
+            "parameters": counting.parameters(on_cpu),
+            "bytes_on_disk": bytes_on_disk(on_cpu),
+            "tensor_bytes": tensor_bytes(on_cpu),
+        }
+        for device in devices:
+            if device == "cuda" and not torch.cuda.is_available():
+                measured = {"note": "no CUDA device"}
+            else:
+                model = on_cpu.to(device)
+                classes = top1(model, subject.samples, order, QUALITY_BOXES * seconds)
+                float32.setdefault(device, classes)
+                measured = _quality(subject, classes, float32[device], order)
+                measured["note"] = subject.note
+                if device == "cuda":
+                    measured["peak_memory_bytes"] = _peak_memory(model, subject, largest_batch)
+            if dtype in dtypes:
+                yield {**line, "device": device, **measured}

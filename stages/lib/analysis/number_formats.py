@@ -1,0 +1,35 @@
+"""Number formats and their latencies: what each costs in bytes and accuracy was measured by one
+stage, how long it takes by the stage that times all networks in turns.
+"""
+
+import pandas as pd
+
+from stages.lib.core import records
+
+TIMED = ["batch_size", "threads", "latency_ms", "latency_iqr_ms", "repetitions"]
+
+
+def with_latencies(formats: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFrame:
+    """A line for each network, device, number format and batch size.
+
+    formats: records.FORMAT of dtype_bench.
+    latencies: records.LATENCY of latency_bench, and those of dtype_bench (of the networks that
+        latency_bench does not have). Of several seeds, the first is taken: formats are of it.
+
+    The columns of records.FORMAT, and TIMED. A network that was not timed on a device has a line
+    for each batch size that it was timed with on another, one line with batch size 0 where there is
+    none; latency_ms and latency_iqr_ms are missing then, repetitions are 0. Both notes are joined.
+    """
+    formats = formats.assign(engine=formats.dtype.map(records.torch_engine))
+    keys = ["network", "device", "engine", "batch_size"]
+    timed = latencies.rename(columns={"method": "network"}).drop_duplicates(keys)
+    timed = timed[timed.target_sparsity == 0][[*keys, *TIMED[1:], "note"]]
+    sizes = timed[["network", "batch_size"]].drop_duplicates()
+    joined = formats.merge(sizes, how="left", on="network").merge(
+        timed, how="left", on=keys, suffixes=("", "_of_latency")
+    )
+    notes = joined[["note_of_latency", "note"]].astype(object).fillna("")
+    counts = ["batch_size", "threads", "repetitions"]
+    joined[counts] = joined[counts].fillna(0).astype(int)
+    joined["note"] = ["; ".join(filter(None, both)) for both in notes.itertuples(index=False)]
+    return joined[[*records.FORMAT, *TIMED]]
