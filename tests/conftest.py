@@ -18,57 +18,55 @@ PROJECT = (
     ".dvcignore", ".gitattributes", ".gitignore", "data/.gitignore", "artifacts/.gitignore",
 )  # fmt: skip
 
-# As little work as still goes through every stage. Threads: 1, as two workers share two cores.
-TINY = {
-    "seeds": [0],
-    "sparsities": [0.3, 0.6],
-    "compute": {"device": "cpu", "threads": 1, "precision": "auto"},
-    "data": {
-        "source": "digits", "root": "data/raw", "image_size": "auto", "color": "auto",
-        "max_unreadable": 0, "validation_images": 297, "test_images": 500, "split_seed": 0,
-    },
-    "model": {"name": "convnet", "width": 4, "weights": "none", "normalize": "training"},
-    "training": {
-        "batch_size": 100, "momentum": 0.9, "weight_decay": 0.0005, "shift": 1, "mirror": False,
-    },
-    "train_baseline": {"epochs": 2, "learning_rate": 0.1},
-    "layerwise_sweep": {"max_accuracy_drop": 0.02},
-    "finetune": {"epochs": 1, "learning_rate": 0.05},
-    "iterative_prune": {
-        "target": 0.6, "step": 0.3, "epochs_per_step": 1, "learning_rate": 0.05,
-    },
-    "controls": {
-        "finetuned": ["baseline", "uniform", "random_global"], "equal_budget": [0.6],
-    },
-    "structured_prune": {
-        "sparsities": [0.6], "scopes": ["layer"], "multiple_of": 1, "epochs": 1,
-        "learning_rate": 0.05, "distillation": 0, "temperature": 4,
-    },
-    "compress": {
-        "arms": ["both", "quantized"], "times_smaller": [4.0, 8.0], "bits": [2, 4],
-        "granularity": "channel", "epochs": 1, "learning_rate": 0.05, "distillation": 0.5,
-        "temperature": 4, "sensitivity_images": 50,
-    },
-    "dtype_bench": {
-        "networks": ["baseline"], "dtypes": ["float32", "bfloat16"], "devices": ["cpu", "cuda"],
-        "batch_sizes": [1, 2], "resnet152_image_size": 32, "agreement_images": 2, "seconds": 0.01,
-    },
-    "latency_bench": {
-        "batch_sizes": [1, 2], "seconds": 0.01, "threads": 1, "compile": False,
-        "compile_seconds": 60,
-    },
-    "int_quantize": {
-        "bits": [4, 8], "schemes": ["affine", "symmetric"], "granularities": ["tensor"],
-        "store_bits": [8],
-    },
-    "export_onnx": {
-        "structured_scopes": "all", "structured_sparsities": "all",
-        "calibration": ["minmax", "percentile"], "calibration_images": 16, "percentile": 99.9,
-        "weight_bits": "auto",
-    },
-    "package": {"max_accuracy_drop": 0.2, "max_bytes": "none", "max_latency_ms": "none"},
-    "report": {"sparsity": 0.6, "confidence": 0.95, "tolerance": 0.01},
-}  # fmt: skip
+
+def params_with(overrides: dict) -> dict:
+    """The committed params with some values replaced: `{section: {key: value}}`, or a bare value
+    for a bare section. A key that params.yaml does not have is refused.
+    """
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for section, value in overrides.items():
+        known = params[section]
+        if isinstance(known, dict):
+            assert value.keys() <= known.keys(), f"{section}: {value.keys() - known.keys()}"
+            params[section] = known | value
+        else:
+            params[section] = value
+    return params
+
+
+# As little work as still goes through every stage.
+TINY = params_with(
+    {
+        "seeds": [0],
+        "sparsities": [0.3, 0.6],
+        "compute": {"device": "cpu", "threads": 1},
+        "model": {"width": 4},
+        "training": {"batch_size": 100},
+        "train_baseline": {"epochs": 2},
+        "layerwise_sweep": {"max_accuracy_drop": 0.02},
+        "finetune": {"epochs": 1},
+        "iterative_prune": {"target": 0.6, "step": 0.3, "epochs_per_step": 1},
+        "structured_prune": {
+            "sparsities": [0.6], "scopes": ["layer"], "multiple_of": 1, "epochs": 1,
+        },
+        "compress": {
+            "arms": ["both", "quantized"], "times_smaller": [4.0, 8.0], "bits": [2, 4],
+            "epochs": 1, "sensitivity_images": 50,
+        },
+        "dtype_bench": {
+            "networks": ["baseline"], "dtypes": ["float32", "bfloat16"], "batch_sizes": [1, 2],
+            "agreement_images": 2, "seconds": 0.01,
+        },
+        "latency_bench": {"batch_sizes": [1, 2], "seconds": 0.01},
+        "int_quantize": {"bits": [4, 8], "granularities": ["tensor"], "store_bits": [8]},
+        "export_onnx": {
+            "structured_scopes": "all", "structured_sparsities": "all",
+            "calibration": ["minmax", "percentile"], "calibration_images": 16,
+        },
+        "package": {"max_accuracy_drop": 0.2},
+        "report": {"sparsity": 0.6, "tolerance": 0.01},
+    }
+)  # fmt: skip
 
 
 SEEDED = {
@@ -88,6 +86,11 @@ EVERYTHING = of_seed(SEEDED) | {
 }  # fmt: skip
 
 
+def stages_in(printed: str) -> set[str]:
+    """The stages that dvc says it runs."""
+    return set(re.findall(r"Running stage '([^']+)'", printed))
+
+
 class Repository:
     """A clone with params of its own; dvc and the stages run in it with this Python."""
 
@@ -102,7 +105,14 @@ class Repository:
             else:
                 shutil.copyfile(source, target)
         self.write_params()
-        subprocess.run(["git", "init", "-q"], cwd=path, check=True)
+        self.run("git", "init", "-q", "-b", "main")
+
+    def copy(self, path: Path) -> "Repository":
+        """Another repository with the same files, cache and history, to be changed by a test."""
+        other = copy.copy(self)
+        other.path, other.params = path, copy.deepcopy(self.params)
+        shutil.copytree(self.path, path, symlinks=True)
+        return other
 
     def write_params(self) -> None:
         text = yaml.safe_dump(self.params, sort_keys=False)
@@ -112,21 +122,36 @@ class Repository:
     def environment(self) -> dict[str, str]:
         # `python -m stages.X` must find this interpreter, whether or not its environment is active.
         binaries = str(Path(sys.executable).parent)
-        return {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+        identity = {
+            f"GIT_{role}_{what}": text
+            for role in ("AUTHOR", "COMMITTER")
+            for what, text in (("NAME", "a"), ("EMAIL", "a@example.org"))
+        }
+        path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, **identity, "PATH": path}
 
     def dvc(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "dvc", *arguments]
 
-    def run(self, *command: str) -> subprocess.CompletedProcess:
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            command, cwd=self.path, env=self.environment, capture_output=True, text=True
+            command,
+            cwd=self.path,
+            env=self.environment | environment,
+            capture_output=True,
+            encoding="utf-8",
         )
 
-    def repro(self) -> set[str]:
+    def repro(self, *arguments: str) -> set[str]:
         """Runs `dvc repro` and returns the stages that ran (a seed's stage as `name@seed`)."""
-        done = self.run(*self.dvc("repro"))
+        done = self.run(*self.dvc("repro", *arguments))
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return set(re.findall(r"Running stage '([^']+)'", done.stdout))
+        return stages_in(done.stdout)
+
+    def commit(self, message: str = "a run") -> None:
+        for command in (("add", "--all"), ("commit", "--quiet", "--message", message)):
+            done = self.run("git", *command)
+            assert done.returncode == 0, done.stderr
 
     def stage(self, name: str, *arguments: str) -> subprocess.CompletedProcess:
         return self.run(sys.executable, "-m", f"stages.{name}", *arguments)
@@ -150,9 +175,13 @@ class Repository:
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Repository:
-    """A repository in which the whole tiny pipeline has run once."""
+    """A repository in which the whole tiny pipeline has run once, and is committed. Tests that
+    change it put it back, or work on a copy: it is made once for all tests of a process, so they
+    are of the group "pipeline".
+    """
     repository = Repository(tmp_path_factory.mktemp("tiny"), TINY)
     repository.first = repository.repro()
+    repository.commit()
     return repository

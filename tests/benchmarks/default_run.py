@@ -1,14 +1,16 @@
 """Times the README's `dvc repro` in a clean clone of the last commit: stage by stage, then again.
 
-    python tests/benchmarks/default_run.py
+    python -m tests.benchmarks.default_run [STAGE …]
 
-Needs the environment of requirements.txt active. Shared machines are noisy: quote these seconds
-with the machine, and compare only within one run.
+Of the stages that are named and what they need, or of all. Shared machines are noisy: quote these
+seconds with the machine, and compare only within one run.
 """
 
+import argparse
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -18,18 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTS = re.compile(r"Running stage '(\w+)")
 
 
-def timed_repro(clone: Path) -> tuple[float, dict[str, float]]:
+def timed_repro(clone: Path, targets: list[str]) -> tuple[float, dict[str, float]]:
     """Seconds of a whole `dvc repro` and of each stage (all its seeds, dvc's own work included)."""
     stages: dict[str, float] = defaultdict(float)
     start = since = time.perf_counter()
     current = "dvc"
-    with subprocess.Popen(["dvc", "repro"], cwd=clone, stdout=subprocess.PIPE, text=True) as run:
+    command = [sys.executable, "-m", "dvc", "repro", *targets]
+    with subprocess.Popen(command, cwd=clone, stdout=subprocess.PIPE, text=True) as run:
         for line in run.stdout:
-            found = STARTS.search(line)
-            if found:
+            if match := STARTS.search(line):
                 now = time.perf_counter()
                 stages[current] += now - since
-                current, since = found[1], now
+                current, since = match[1], now
     if run.returncode:
         raise SystemExit(f"dvc repro failed with exit code {run.returncode}")
     end = time.perf_counter()
@@ -38,11 +40,14 @@ def timed_repro(clone: Path) -> tuple[float, dict[str, float]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("stages", metavar="STAGE", nargs="*")
+    targets = parser.parse_args().stages
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        first, stages = timed_repro(clone)
-        second, _ = timed_repro(clone)
+        first, stages = timed_repro(clone, targets)
+        second, _ = timed_repro(clone, targets)
         hardware = json.loads((clone / "artifacts/hardware.json").read_text(encoding="utf-8"))
     print(f"{hardware['cpu']}, {hardware['cores']} cores, torch {hardware['torch']}, n = 1")
     for name, seconds in stages.items():

@@ -1,11 +1,12 @@
 """The course's protocol as a plain PyTorch script: what the pipeline's speed is compared with.
 
-    python -m tests.benchmarks.plain_protocol PREPARED_FOLDER SETTINGS.json
+    python -m tests.benchmarks.plain_protocol PREPARED_FOLDER PARAMS.json
 
 The same network, images, batches, epochs, learning rates and evaluations as the stages, written as
 one usually would: a DataLoader with worker processes, torchvision's transforms on single images,
 float32, torch.optim, torch.nn.utils.prune, every evaluation a whole pass. Prints one JSON object:
-seconds per part, and test accuracies. `protocol_speed` runs it beside the stages.
+seconds per part, and test accuracies. `protocol_speed` runs it beside the stages, with their params
+and the `steps` of iterative pruning.
 """
 
 import copy
@@ -13,6 +14,7 @@ import json
 import math
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +33,10 @@ class ConvNet(nn.Sequential):
 
     def __init__(self, width: int, in_channels: int, classes: int) -> None:
         layers: list[nn.Module] = []
-        for index, channels in enumerate(
-            [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
-        ):
-            layers += [
-                nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(),
-            ]
+        for index, factor in enumerate((1, 1, 2, 2, 4, 4)):
+            channels = factor * width
+            layers += [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
             if index in (1, 3):
                 layers.append(nn.MaxPool2d(2))
             in_channels = channels
@@ -79,15 +77,11 @@ def accuracy(model: nn.Module, loader: DataLoader) -> float:
     return correct / len(loader.dataset)
 
 
-def train(model: nn.Module, loaders: dict, settings: dict, epochs: int, rate: float) -> None:
-    loader = loaders["train"]
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=rate,
-        momentum=settings["momentum"],
-        weight_decay=settings["weight_decay"],
-        nesterov=True,
-    )
+def train(model: nn.Module, loaders: dict, params: dict, stage: str) -> None:
+    loader, own = loaders["train"], params[stage]
+    epochs = own.get("epochs", own.get("epochs_per_step"))
+    usual = {name: params["training"][name] for name in ("momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(model.parameters(), own["learning_rate"], nesterov=True, **usual)
     steps = epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / steps))
     for _ in range(epochs):
@@ -102,15 +96,17 @@ def train(model: nn.Module, loaders: dict, settings: dict, epochs: int, rate: fl
 
 
 def layers_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    return [(one, "weight") for one in model if isinstance(one, nn.Conv2d | nn.Linear)]
+    return [(layer, "weight") for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
 def prune_globally(model: nn.Module, sparsity: float) -> None:
     """To `sparsity` of all weights, counting what earlier steps removed."""
     layers = layers_of(model)
     total = sum(layer.weight.numel() for layer, _ in layers)
-    gone = sum(int((layer.weight == 0).sum()) for layer, _ in layers)
-    amount = round(sparsity * total) - gone if prune.is_pruned(model) else round(sparsity * total)
+    removed = sum(int((layer.weight == 0).sum()) for layer, _ in layers)
+    amount = (
+        round(sparsity * total) - removed if prune.is_pruned(model) else round(sparsity * total)
+    )
     prune.global_unstructured(layers, prune.L1Unstructured, amount=amount)
 
 
@@ -133,14 +129,15 @@ def sweep(model: nn.Module, loaders: dict, sparsities: list[float]) -> None:
         measured(pruned, loaders)
 
 
-def main(folder: Path, settings: dict) -> dict:
-    torch.set_num_threads(settings["threads"])
+def main(folder: Path, params: dict) -> dict:
+    torch.set_num_threads(params["compute"]["threads"])
     torch.manual_seed(0)
     meta = json.loads((folder / "meta.json").read_text())
     plain = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize(meta["mean"], meta["std"])]
     )
-    size, shift = meta["image_shape"][1], settings["shift"]
+    training, sparsities = params["training"], params["sparsities"]
+    size, shift = meta["image_shape"][1], training["shift"]
     augmented = transforms.Compose(
         [
             transforms.RandomCrop(size, padding=shift, padding_mode="edge"),
@@ -149,7 +146,7 @@ def main(folder: Path, settings: dict) -> dict:
         ]
     )
     usual = {"num_workers": WORKERS, "persistent_workers": True}
-    batch = settings["batch_size"]
+    batch = training["batch_size"]
     loaders = {
         "train": DataLoader(Images(folder, "train", augmented), batch, shuffle=True, **usual),
         "validation": DataLoader(Images(folder, "validation", plain), batch, **usual),
@@ -157,32 +154,31 @@ def main(folder: Path, settings: dict) -> dict:
     }
     seconds, accuracies = {}, {}
 
-    start = time.perf_counter()
-    model = ConvNet(settings["width"], meta["image_shape"][0], len(meta["classes"]))
-    train(model, loaders, settings, settings["epochs"], settings["rate"])
-    accuracies["baseline"] = measured(model, loaders)
-    seconds["baseline"] = time.perf_counter() - start
+    @contextmanager
+    def timed(part: str):
+        start = time.perf_counter()
+        yield
+        seconds[part] = time.perf_counter() - start
 
-    start = time.perf_counter()
-    sweep(model, loaders, settings["sparsities"])
-    seconds["sweep"] = time.perf_counter() - start
-
-    start = time.perf_counter()
-    for sparsity in settings["sparsities"]:
+    with timed("baseline"):
+        model = ConvNet(params["model"]["width"], meta["image_shape"][0], len(meta["classes"]))
+        train(model, loaders, params, "train_baseline")
+        accuracies["baseline"] = measured(model, loaders)
+    with timed("sweep"):
+        sweep(model, loaders, sparsities)
+    with timed("finetune"):
+        for sparsity in sparsities:
+            pruned = copy.deepcopy(model)
+            prune_globally(pruned, sparsity)
+            measured(pruned, loaders)
+            train(pruned, loaders, params, "finetune")
+            accuracies[f"finetune {sparsity:g}"] = measured(pruned, loaders)
+    with timed("iterative"):
         pruned = copy.deepcopy(model)
-        prune_globally(pruned, sparsity)
-        measured(pruned, loaders)
-        train(pruned, loaders, settings, settings["finetune_epochs"], settings["finetune_rate"])
-        accuracies[f"finetune {sparsity:g}"] = measured(pruned, loaders)
-    seconds["finetune"] = time.perf_counter() - start
-
-    start = time.perf_counter()
-    pruned = copy.deepcopy(model)
-    for sparsity in settings["steps"]:
-        prune_globally(pruned, sparsity)
-        train(pruned, loaders, settings, settings["step_epochs"], settings["finetune_rate"])
-        accuracies[f"iterative {sparsity:g}"] = measured(pruned, loaders)
-    seconds["iterative"] = time.perf_counter() - start
+        for sparsity in params["steps"]:
+            prune_globally(pruned, sparsity)
+            train(pruned, loaders, params, "iterative_prune")
+            accuracies[f"iterative {sparsity:g}"] = measured(pruned, loaders)
     return {"seconds": seconds, "accuracies": accuracies}
 
 

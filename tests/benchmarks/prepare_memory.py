@@ -1,6 +1,6 @@
 """Peak memory and speed of prepare_data on a generated folder of images.
 
-    python tests/benchmarks/prepare_memory.py [--images 100000] [--size 64]
+    python -m tests.benchmarks.prepare_memory [--images 100000] [--size 64]
 
 Half JPEG, half PNG, in ten classes, in a temporary folder, prepared in a temporary copy of the
 repository. The memory is the resident set at its highest (ru_maxrss), of the stage alone.
@@ -12,7 +12,6 @@ at 64 px, whose arrays take 1173 MiB, at 2208 files/s; 289 MiB for 10,000.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import yaml
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import TINY, Repository
+
 CLASSES = 10
 
 
@@ -69,22 +68,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        copy, images = Path(folder) / "copy", Path(folder) / "images"
+        images = Path(folder) / "images"
         generate(images, chosen.images, chosen.size)
-        shutil.copytree(ROOT / "stages", copy / "stages")
-        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        params["data"] |= {
-            "source": "image_folder",
-            "root": str(images),
-            "image_size": chosen.size,
-            "validation_images": chosen.images // 10,
-            "test_images": chosen.images // 10,
-        }
-        text = yaml.safe_dump(params)
-        (copy / "params.yaml").write_text(text, encoding="utf-8")
-        probe, _ = measured([sys.executable, "-m", "stages.probe_inputs"], copy)
-        seconds, peak = measured([sys.executable, "-m", "stages.prepare_data"], copy)
-        prepared = copy / "data/prepared"
+        repository = Repository(Path(folder) / "copy", TINY)
+        repository.params["data"] |= {
+            "source": "image_folder", "root": str(images), "image_size": chosen.size,
+            "validation_images": chosen.images // 10, "test_images": chosen.images // 10,
+        }  # fmt: skip
+        repository.write_params()
+        command = [sys.executable, "-m"]
+        probe, _ = measured([*command, "stages.probe"], repository.path)
+        seconds, peak = measured([*command, "stages.prepare_data"], repository.path)
+        prepared = repository.path / "data/prepared"
         arrays = sum(path.stat().st_size for path in prepared.glob("*.npy")) / 2**20
         meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     assert sum(meta["images"].values()) == chosen.images
@@ -92,7 +87,7 @@ def main() -> None:
     print(f"prepare_data  {seconds:8.1f} s   {chosen.images / seconds:8.0f} files/s")
     print(f"peak memory   {peak:8.0f} MiB")
     print(f"arrays        {arrays:8.0f} MiB")
-    print(f"probe_inputs  {probe:8.1f} s")
+    print(f"probe         {probe:8.1f} s")
 
 
 if __name__ == "__main__":

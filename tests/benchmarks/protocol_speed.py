@@ -1,11 +1,11 @@
 """How much faster the stages are than the same protocol as a plain PyTorch script.
 
-    python -m tests.benchmarks.protocol_speed [--prepared FOLDER] [--train N] [--seed N]
+    python -m tests.benchmarks.protocol_speed [--prepared FOLDER] [--train N] [--width N]
 
 Runs `plain_protocol` and the stages one after the other on the same arrays, and prints the ratios
-of wall time per part, the accuracies of both, and the training throughput as a share of what this
-machine reaches in bare matrix products. Without --prepared the images are generated: CIFAR-10's
-shapes, ten blurry patterns under noise. Let nothing else run meanwhile: the ratios are of one run.
+of wall time per part and the accuracies of both. Without --prepared the images are generated:
+CIFAR-10's shapes, ten blurry patterns under noise. Let nothing else run meanwhile: the ratios are
+of one run.
 """
 
 import argparse
@@ -17,18 +17,23 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from stages.lib.core import prepared, records
 from stages.lib.core.prepared import Part
-from stages.lib.evaluation import counting
-from stages.lib.models import registry
 from stages.lib.pruning import schedule
-from tests.conftest import TINY, Repository
+from tests.conftest import TINY, Repository, params_with
 
 SPARSITIES = [0.4, 0.6, 0.8, 0.9]
 STEP = 0.2
-EPOCHS = {"baseline": 6, "finetune": 3, "iterative": 2}
+PARAMS = TINY | {
+    "sparsities": SPARSITIES,
+    "data": TINY["data"] | {"source": "cifar10"},
+    "training": TINY["training"] | {"batch_size": 128, "shift": 4, "mirror": True},
+    "train_baseline": {"epochs": 6},
+    "finetune": {"epochs": 3},
+    "iterative_prune": {"target": SPARSITIES[-1], "step": STEP, "epochs_per_step": 2},
+    "report": {"sparsity": SPARSITIES[-1]},
+}
 STAGES = {
     "baseline": ["train_baseline"],
     "sweep": ["layerwise_sweep"],
@@ -52,9 +57,8 @@ def arrays(folder: Path | None, train: int) -> tuple[dict[str, Part], list[str]]
     limits = {"train": train, "validation": train // 5, "test": train // 5}
     if folder is None:
         random = np.random.default_rng(1)
-        return {name: generated(limit, random) for name, limit in limits.items()}, list(
-            "0123456789"
-        )
+        parts = {name: generated(limit, random) for name, limit in limits.items()}
+        return parts, [*"0123456789"]
     dataset = prepared.load(folder)
     parts = {}
     for name, limit in limits.items():
@@ -62,17 +66,6 @@ def arrays(folder: Path | None, train: int) -> tuple[dict[str, Part], list[str]]
         chosen = np.sort(np.random.default_rng(0).permutation(len(part.labels))[:limit])
         parts[name] = Part(part.images[chosen], part.labels[chosen])
     return parts, dataset.classes
-
-
-def matrix_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """MACs per second of products of 2048×2048 matrices, the best of those timed."""
-    one, other = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        one @ other
-        best = min(best, time.perf_counter() - start)
-    return 2048**3 / best
 
 
 def main() -> None:
@@ -83,37 +76,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     parts, classes = arrays(options.prepared, options.train)
+    asked = {"compute": {"threads": options.threads}, "model": {"width": options.width}}
+    params = params_with(PARAMS | asked)
     steps = schedule.sparsities(STEP, SPARSITIES[-1], SPARSITIES)
-    settings = {
-        "threads": options.threads, "width": options.width, "batch_size": 128, "momentum": 0.9,
-        "weight_decay": 5e-4, "shift": 4, "sparsities": SPARSITIES, "steps": steps,
-        "epochs": EPOCHS["baseline"], "rate": 0.1, "finetune_epochs": EPOCHS["finetune"],
-        "finetune_rate": 0.05, "step_epochs": EPOCHS["iterative"],
-    }  # fmt: skip
-    params = {
-        **TINY,
-        "sparsities": SPARSITIES,
-        "compute": {**TINY["compute"], "threads": options.threads},
-        "model": {**TINY["model"], "width": options.width},
-        "training": {
-            "batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4, "shift": 4, "mirror": True,
-        },
-        "train_baseline": {"epochs": EPOCHS["baseline"], "learning_rate": 0.1},
-        "finetune": {"epochs": EPOCHS["finetune"], "learning_rate": 0.05},
-        "iterative_prune": {
-            "target": SPARSITIES[-1], "step": STEP, "epochs_per_step": EPOCHS["iterative"],
-            "learning_rate": 0.05,
-        },
-        "report": {"sparsity": SPARSITIES[-1]},
-    }  # fmt: skip
-    params["data"] = {**TINY["data"], "source": "cifar10"}
     with tempfile.TemporaryDirectory() as temporary:
         repository = Repository(Path(temporary), params)
         folder = repository.path / "data/prepared"
         folder.mkdir(parents=True)
         prepared.write(folder, parts, classes, "cifar10")
-        file = repository.path / "settings.json"
-        file.write_text(json.dumps(settings))
+        file = repository.path / "plain.json"
+        file.write_text(json.dumps(params | {"steps": steps}))
 
         ours: dict[str, float] = {}
         for part, stages in STAGES.items():
@@ -133,23 +105,12 @@ def main() -> None:
     print("| part | plain script, s | stages, s | ratio |\n|:--|--:|--:|--:|")
     for part, seconds in plain["seconds"].items():
         print(f"| {part} | {seconds:.1f} | {ours[part]:.1f} | {seconds / ours[part]:.2f} |")
-    whole = sum(plain["seconds"].values()), sum(ours.values())
-    print(f"| all | {whole[0]:.1f} | {whole[1]:.1f} | {whole[0] / whole[1]:.2f} |\n")
+    theirs, whole = sum(plain["seconds"].values()), sum(ours.values())
+    print(f"| all | {theirs:.1f} | {whole:.1f} | {theirs / whole:.2f} |\n")
     print("| network | plain script, % | stages, % |\n|:--|--:|--:|")
     for row in rows:
         name = row.method if row.method == "baseline" else f"{row.method} {row.target_sparsity:g}"
         print(f"| {name} | {plain['accuracies'][name]:.2%} | {row.test_accuracy:.2%} |")
-
-    torch.set_num_threads(options.threads)
-    model = registry.build(registry.architecture("convnet", options.width, 3, 10))
-    # Forward, gradient of the weights, gradient of the inputs: three products of the same size.
-    work = 3 * counting.macs(model, (3, 32, 32))
-    images = EPOCHS["baseline"] * len(parts["train"].labels) / ours["baseline"]
-    peaks = {name: matrix_peak(dtype) for name, dtype in
-             (("bfloat16", torch.bfloat16), ("float32", torch.float32))}  # fmt: skip
-    print(f"\ntraining: {images:.0f} images/s, start-up and validation included; that is")
-    for name, peak in peaks.items():
-        print(f"  {images * work / peak:.0%} of {2 * peak / 1e9:.0f} GFLOP/s in {name} matrices")
 
 
 if __name__ == "__main__":
