@@ -14,8 +14,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (
     "stages", "dvc.yaml", "probe/dvc.yaml", "params.yaml", "requirements.txt", ".dvc/config",
-    ".dvc/.gitignore",
-    ".dvcignore", ".gitattributes", ".gitignore", "data/.gitignore", "artifacts/.gitignore",
+    ".dvc/.gitignore", ".dvcignore", ".gitattributes", ".gitignore", "data/.gitignore",
+    "artifacts/.gitignore",
 )  # fmt: skip
 
 
