@@ -1,8 +1,8 @@
-"""One image file to one uint8 array, whatever its format, size and mode.
+"""Reads one image file into a uint8 array, whatever its format, size and mode.
 
-An image is turned upright (EXIF), brought to 8 bits a channel, resized so that its shorter side
-has the size asked for, cut to the square in its centre, and laid on white where it is transparent.
-Colour profiles are not applied; of an animation the first frame counts.
+An image is turned upright by its EXIF tag, converted to 8 bits per channel, resized so that its
+shorter side has the wanted size, cropped to the square in its centre, and laid on white if it is
+transparent. Colour profiles are not applied. Of an animation, the first frame is used.
 """
 
 import logging
@@ -20,11 +20,11 @@ from stages.lib.core.errors import UserError
 from stages.lib.data.listing import printable
 
 SMALLEST, LARGEST = 8, 1024
-# A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at the most.
+# A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at most.
 MOST_PIXELS = 2**26
 _BAND_PIXELS = 2**18
 
-# Modes whose pixels cannot be interpolated, and what they become first.
+# Modes whose pixels cannot be interpolated, and the mode that they are converted to first.
 _PLAIN = {
     "1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "HSV": "RGB",
     "YCbCr": "RGB",
@@ -32,11 +32,11 @@ _PLAIN = {
 
 
 class UnreadableError(Exception):
-    """A file that gives no image; its text is the reason."""
+    """A file that cannot be read as an image. Its text is the reason."""
 
 
 class _Budget:
-    """So many pixels may be in decoding at once, over all threads."""
+    """Limits how many pixels all threads together decode at once."""
 
     def __init__(self, pixels: int) -> None:
         self._left = pixels
@@ -60,13 +60,13 @@ _BUDGET = _Budget(MOST_PIXELS)
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Readies Pillow for threads that decode, and keeps its warnings off stderr meanwhile."""
-    # Threads that find it half done would take a known format for an unknown one.
+    """Prepares Pillow for decoding in threads, and suppresses its warnings meanwhile."""
+    # A thread that finds this half done would take a known format for an unknown one.
     Image.init()
     log, limit = logging.getLogger("PIL"), Image.MAX_IMAGE_PIXELS
     level = log.level
     log.setLevel(logging.CRITICAL)
-    Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is asked for instead
+    Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is checked instead
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -87,8 +87,8 @@ def _from_floats(levels: np.ndarray) -> np.ndarray:
 
 
 def _by_bands(image: Image.Image, levels_of: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
-    """A grey image with other levels, a band of rows at a time: wide numbers are never held
-    for the whole of it.
+    """Converts the levels of a grey image. It works on a band of rows at a time, so that wide
+    numbers are never held for the whole image.
     """
     levels = np.empty((image.height, image.width), np.uint8)
     step = max(1, _BAND_PIXELS // image.width)
@@ -100,15 +100,15 @@ def _by_bands(image: Image.Image, levels_of: Callable[[np.ndarray], np.ndarray])
 
 
 def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """The image in a mode of 8 bits a channel that can be resized: L, LA, RGB, RGBA or CMYK.
+    """The image in a mode with 8 bits per channel that can be resized: L, LA, RGB, RGBA or CMYK.
 
-    16-bit greys are scaled by 255/65535, floats in 0…1 by 255. Raises UnreadableError where the
-    range of the numbers is not known.
+    16-bit greys are scaled by 255/65535, floats in 0…1 by 255. Raises UnreadableError if the range
+    of the numbers is unknown.
     """
     mode = image.mode
     if mode in ("1", "L", "P", "RGB") and "transparency" in image.info:
         return image.convert("RGBA")
-    # Pillow's reader of PGM files spreads what is deeper than 8 bits over 16.
+    # Pillow scales PGM files with more than 8 bits to 16 bits.
     if mode.startswith("I;16") or (mode == "I" and file_format == "PPM"):
         return _by_bands(image, _from_16_bits)
     if mode == "F":
@@ -123,7 +123,7 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side resized to `size` pixels (bicubic, antialiased), the centre square kept."""
+    """Resizes the shorter side to `size` pixels (bicubic, antialiased) and crops the centre."""
     if image.size == (size, size):
         return image
     width, height = image.size
@@ -134,9 +134,8 @@ def square(image: Image.Image, size: int) -> Image.Image:
 
 
 def to_array(image: Image.Image, mode: str) -> np.ndarray:
-    """An 8-bit image in `mode` (L or RGB), on white where it is transparent.
-
-    Returns uint8 [1 or 3, height, width].
+    """An 8-bit image as uint8 [1 or 3, height, width], for `mode` L or RGB. What is transparent
+    becomes white.
     """
     if image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")
@@ -147,7 +146,7 @@ def to_array(image: Image.Image, mode: str) -> np.ndarray:
 
 
 def _upright(image: Image.Image) -> None:
-    # A broken EXIF block, which raises about anything, makes no broken image.
+    # A broken EXIF block raises all kinds of errors, but the image may still be fine.
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
 
@@ -176,9 +175,9 @@ def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
             )
         whole = image.width * image.height
         if size is not None:
-            # A JPEG is decoded at an eighth, a quarter or half of its size where that is enough.
+            # A JPEG is decoded at an eighth, a quarter or half of its size if that is enough.
             image.draft(None, (2 * size, 2 * size))
-        # A progressive one is held whole all the same.
+        # A progressive JPEG is decoded at full size all the same.
         progressive = "progressive" in image.info
         pixels = whole if progressive else image.width * image.height
         if pixels > MOST_PIXELS:
@@ -187,15 +186,17 @@ def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
             )
         with _BUDGET.of(pixels):
             found = _finished(image, size, mode)
-            del image  # before another thread may begin with as large a one
+            del image  # before another thread may start on an image as large
             return found
 
 
 def decode(path: Path, size: int | None, mode: str) -> np.ndarray:
-    """The image in a file as uint8 [channels, height, width]; mode L gives 1 channel, RGB 3.
+    """The image in a file as uint8 [channels, height, width].
 
-    size: pixels a side of the square; None keeps the image's own size. Raises UnreadableError with
-    the reason, and UserError for an image too large to keep its size.
+    size: side of the square in pixels; None keeps the image's own size.
+    mode: L for one channel, RGB for three.
+
+    Raises UnreadableError with the reason, and UserError if an image is too large to keep its size.
     """
     try:
         return _open(path, size, mode)

@@ -1,5 +1,5 @@
-"""What tells that a person's images, network or weights have changed. Runs on every repro, so it
-opens no image and imports nothing heavy.
+"""Fingerprints of the user's images, network file and weights, by which changes are noticed. They
+are computed on every repro, so no image is opened and nothing heavy is imported.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from stages.lib.data import listing
 
 
 def of_images(data: Any) -> dict[str, Any]:
-    """Source and root; for an image_folder also how many files there are, and a SHA-256.
+    """Source and root; for an image_folder also the number of files and a SHA-256.
 
-    data: the params section. The digest is over the sorted paths below the root, with sizes and
-    times of change. Both are None where the folder cannot be listed: to say so is for the stage
-    that reads the images.
+    data: the params section. The digest covers the sorted paths below the root, with sizes and
+    modification times. Both are None if the folder cannot be listed; the stage that reads the
+    images reports that.
     """
     found: dict[str, Any] = {"source": data.source, "root": data.root}
     if data.source != "image_folder":
@@ -29,7 +29,7 @@ def of_images(data: Any) -> dict[str, Any]:
     digest = hashlib.sha256()
 
     def add(*values: str | int) -> None:
-        # No file's name has a zero byte in it, so no two lists of values read the same.
+        # A file name has no zero byte, so two different lists of values never look the same.
         digest.update(b"\0".join(os.fsencode(str(value)) for value in values) + b"\0\0")
 
     files = 0
@@ -48,11 +48,10 @@ def of_images(data: Any) -> dict[str, Any]:
 
 
 def of_network(model: Any) -> dict[str, Any]:
-    """The SHA-256 of the person's own network file, with what it imports from beside it, and of
-    their weights; None where the params name none.
+    """The SHA-256 of the user's network file (with the files of its folder that it imports) and of
+    the user's weights; None for what the params do not name.
 
-    model: the params section. UserError where a file is missing: said here, before any image is
-    prepared.
+    model: the params section. Raises UserError if a file is missing, before any image is prepared.
     """
     found: dict[str, Any] = {"code": None, "weights": None}
     if custom_model.is_own(model.name):

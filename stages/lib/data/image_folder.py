@@ -1,4 +1,4 @@
-"""A person's folder of images: ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*."""
+"""The user's folder of images: ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*."""
 
 import os
 import unicodedata
@@ -16,9 +16,13 @@ SHOWN = 20
 
 
 class Listing(NamedTuple):
-    """files: paths relative to the root, those of a test/ folder last; labels: int64 [n].
+    """The files of a folder of images.
 
-    own_test: how many of the files are of a test/ folder. notes: what a person should know.
+    files: paths relative to the root, those of a test/ folder last.
+    labels: int64 [n].
+    classes: names, by label.
+    own_test: the number of files in a test/ folder.
+    notes: lines for the user.
     """
 
     files: list[str]
@@ -36,7 +40,7 @@ def some(names: Iterable[str]) -> str:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the other things in a folder."""
+    """The names of the folders and of all other entries in a folder."""
     folders, others = [], []
     for entry in listing.visible(folder):
         (folders if listing.is_folder(entry) else others).append(entry.name)
@@ -50,11 +54,11 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _parts(root: Path, folders: list[str]) -> list[str]:
-    """["train", "test"] where that is the layout, [] where the folders are classes."""
+    """["train", "test"] if that is the layout, [] if the folders are classes."""
     by_name = {name.lower(): name for name in folders}
     if not {"train", "test"} & set(by_name):
         return []
-    # A class may be called train, as in car, bus, train: then it has no folders inside.
+    # A class may be called train (car, bus, train); then it has no folders inside.
     layered = any(
         _entries(root / by_name[part])[0] for part in ("train", "test") if part in by_name
     )
@@ -81,11 +85,11 @@ def _parts(root: Path, folders: list[str]) -> list[str]:
 
 
 def _refuse_twins(places: Iterable[str]) -> None:
-    """UserError where two names, without what is before the last /, differ in case alone."""
+    """Raises UserError if the last parts of two paths differ in case only."""
     seen: dict[str, str] = {}
     for place in places:
         name = place.rpartition("/")[2]
-        # The same letters may be one character or two (é), and look alike all the same.
+        # The same letter (é) may be one character or two that look alike.
         key = unicodedata.normalize("NFC", name).casefold()
         other = seen.setdefault(key, place)
         if other.rpartition("/")[2] != name:
@@ -122,11 +126,11 @@ def _files(root: Path, place: str) -> list[str]:
 
 
 def list_images(root: Path) -> Listing:
-    """Every file of every class, in an order that depends on the names alone; none is opened.
+    """Lists every file of every class, in an order that depends on the names only. Opens no file.
 
-    Raises UserError where the folder is missing or its layout is not one of the two: no class
+    Raises UserError if the folder is missing or its layout is not one of the two: no class
     folders, a single class, classes without a file, the same class in different case, classes
-    missing from train/ or test/, links that lead back.
+    missing from train/ or test/, links that lead back to a folder above.
     """
     if not root.exists():
         raise UserError(
@@ -175,10 +179,10 @@ def list_images(root: Path) -> Listing:
 
 
 def refuse_unreadable(listed: Listing, root: Path, reasons: dict[int, str], most: int) -> None:
-    """UserError where more than `most` files cannot be read (each with its reason), or where
-    that leaves a class with nothing.
+    """Raises UserError if more than `most` files are unreadable, naming each with its reason, or
+    if a class has no readable file.
 
-    reasons: by the file's index.
+    reasons: why a file cannot be read, by its index.
     """
     if len(reasons) > most:
         lines = [
@@ -204,7 +208,7 @@ def refuse_unreadable(listed: Listing, root: Path, reasons: dict[int, str], most
 
 
 def described(listed: Listing, reasons: dict[int, str]) -> list[str]:
-    """A line for each unreadable file, the first few of them."""
+    """A line for each of the first unreadable files, and how many more there are."""
     lines = [
         f"  {printable(listed.files[index])}: {printable(reason)}"
         for index, reason in sorted(reasons.items())[:SHOWN]

@@ -1,4 +1,4 @@
-"""Walking folders of a person's files: sorted, hidden files left out, loops found."""
+"""Walks the user's folders: sorted, without hidden files, and without following loops of links."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from typing import Any
 
 from stages.lib.core.errors import UserError
 
-# What file managers and archivers leave behind; names that start with a dot are hidden as well.
+# Files of file managers and archivers. Names that start with a dot are hidden too.
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 def folder(root: str) -> Path:
-    """data.root as a path, `~` being the home directory."""
+    """data.root as a path; `~` is the home directory."""
     try:
         return Path(root).expanduser()
     except RuntimeError:
@@ -20,10 +20,10 @@ def folder(root: str) -> Path:
 
 
 def must_be_apart(data: Any, results: Path) -> None:
-    """UserError where data.root is the folder of `results` or inside it, and so overwritten, or
-    where images are looked for in a folder that holds `results`. data: the params section.
+    """Raises UserError if data.root lies in the folder `results`, which is overwritten, or if the
+    images are searched for in a folder that contains `results`. data: the params section.
     """
-    # Unlike Path.resolve, these take a link to itself.
+    # Unlike Path.resolve, os.path.realpath accepts a link to itself.
     root, written = (Path(os.path.realpath(path)) for path in (folder(data.root), results))
     if root.is_relative_to(written):
         raise UserError(
@@ -38,7 +38,7 @@ def must_be_apart(data: Any, results: Path) -> None:
 
 
 def printable(name: str) -> str:
-    """A file's name for people: bytes that are no UTF-8 and control characters escaped."""
+    """A file name for messages: control characters, and bytes that are not UTF-8, are escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
@@ -47,12 +47,12 @@ def printable(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the person's (.DS_Store, Thumbs.db, ._x, …)."""
+    """Whether a file or folder is not the user's own (.DS_Store, Thumbs.db, ._x, …)."""
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether an entry is a folder, or a link to one; a link that leads nowhere is not."""
+    """Whether an entry is a folder or a link to one. A link that leads nowhere is not."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
@@ -60,7 +60,7 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def visible(folder: str | Path) -> list[os.DirEntry]:
-    """What lies in a folder, hidden files left out, sorted by name. Raises OSError."""
+    """The entries of a folder without hidden files, sorted by name. Raises OSError."""
     with os.scandir(folder) as entries:
         return sorted(
             (entry for entry in entries if not is_hidden(entry.name)),
@@ -71,11 +71,11 @@ def visible(folder: str | Path) -> list[os.DirEntry]:
 def walk(
     root: str | Path, on_trouble: Callable[[str, str], None]
 ) -> Iterator[tuple[str, os.DirEntry]]:
-    """(path relative to `root`, entry) of every file and folder below it, links followed.
+    """Yields (path relative to `root`, entry) for every file and folder below it; follows links.
 
-    A folder's path ends in /. Sorted by name within a folder, files before the folders' content.
-    A folder that links back to one above it, or cannot be read, is handed to `on_trouble` (path,
-    reason) and left out.
+    A folder's path ends in /. Entries of a folder are sorted by name; the contents of its folders
+    come after them. For a folder that links back to one above it, or cannot be read,
+    `on_trouble(path, reason)` is called and its contents are left out.
     """
     pending: list[tuple[str, str, tuple]] = [("", os.fspath(root), ())]
     while pending:

@@ -1,7 +1,7 @@
-"""Rows of uint8 images on disk, read and written in blocks and never mapped.
+"""Rows of uint8 images on disk, read and written in blocks and never memory-mapped.
 
-Mapped pages count as memory of the process until the kernel takes them back; what plain reads
-and writes leave in the kernel's cache does not.
+Mapped pages count as memory of the process until the kernel takes them back. Plain reads and
+writes do not.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ BLOCK_BYTES = 16 * 2**20
 
 
 def per_block(row_shape: Sequence[int], block_bytes: int = BLOCK_BYTES) -> int:
-    """How many rows make a block: at least one."""
+    """The number of rows in a block of `block_bytes`, at least one."""
     return max(1, block_bytes // int(np.prod(row_shape)))
 
 
@@ -26,9 +26,9 @@ def append(file: BinaryIO, block: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class RowFile:
-    """A file of `shape[0]` rows, uint8, without a header; indexed like an array on its first axis.
+    """A file of `shape[0]` uint8 rows without a header, indexed like an array on its first axis.
 
-    `rows[a:b]` and `rows[indices]` read those rows, and no others, into memory.
+    `rows[a:b]` and `rows[indices]` read only those rows into memory.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class RowFile:
         block = np.empty((len(indices), *self.shape[1:]), np.uint8)
         if not len(block):
             return block
-        # Neighbours are read at once.
+        # Neighbouring rows are read at once.
         starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
         ends = [*starts[1:], len(indices)]
         size = int(np.prod(self.shape[1:]))
@@ -58,7 +58,7 @@ class RowFile:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows `index` (int [n]) of an array or a RowFile; a slice of it reads only its rows."""
+    """The rows `index` (int [n]) of an array or a RowFile. Slicing it reads only those rows."""
 
     images: np.ndarray | RowFile
     index: np.ndarray

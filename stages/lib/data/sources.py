@@ -1,4 +1,8 @@
-"""Where images come from: each source gives everything it has, checked, as rows of uint8."""
+"""The image sources. Each returns all of its images, checked, as rows of uint8.
+
+A new source is a function here that returns Images, its case in `read`, and its name in
+core/params.py.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +17,14 @@ MODES = {"grey": "L", "rgb": "RGB"}
 
 
 class Images(NamedTuple):
-    """images: uint8 [n, channels, height, width], 0 to 255; labels: int64 [n]; class names.
+    """All images of a source.
 
-    own_test: the last so many images are the source's own test set. unreadable: the files that
-    were left out, with the reason. notes: lines that a person should see.
+    images: uint8 [n, channels, height, width], 0 to 255.
+    labels: int64 [n].
+    classes: names, by label.
+    own_test: the number of images, at the end, that are the source's own test set.
+    unreadable: the files that were left out, each with `file` and `reason`.
+    notes: lines for the user.
     """
 
     images: np.ndarray | RowFile
@@ -28,10 +36,10 @@ class Images(NamedTuple):
 
 
 def digits() -> Images:
-    """1797 scans of handwritten digits, 8×8 grey, that ship inside scikit-learn.
+    """1,797 scans of handwritten digits, 8×8 grey pixels, part of scikit-learn.
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The
-    package stores levels 0 to 16; they are spread over 0 to 255.
+    package stores levels 0 to 16, which are scaled to 0 to 255.
     """
     from sklearn.datasets import load_digits
 
@@ -48,7 +56,7 @@ def digits() -> Images:
 
 
 def public_set(source: str, root: Path, size: int | None, mode: str | None, staged: Path) -> Images:
-    """One of torchvision's sets; its own test set comes last. Errors as of `torchvision_sets`."""
+    """One of torchvision's sets, its test set last. Errors are those of `torchvision_sets.load`."""
     labels, classes = [], []
 
     def parts():
@@ -63,10 +71,10 @@ def public_set(source: str, root: Path, size: int | None, mode: str | None, stag
 
 
 def own_images(data: Any, staged: Path) -> Images:
-    """The images in the folders below data.root. Errors as of `image_folder`."""
+    """The images in the folders below data.root. Raises the errors of `image_folder`."""
     root = listing.folder(data.root)
     listed = image_folder.list_images(root)
-    # An impossible split is known now, not after decoding a million files.
+    # Find an impossible split now, not after decoding a million files.
     splits.parts(listed.labels, listed.own_test, data, listed.classes)
     size = None if data.image_size == "auto" else data.image_size
     images, reasons = staging.decode_all(
@@ -92,10 +100,10 @@ def own_images(data: Any, staged: Path) -> Images:
 
 
 def read(data: Any, staged: Path) -> Images:
-    """The images that the params section `data` asks for, in the size and color it asks for.
+    """The images, size and colour that the params section `data` asks for.
 
-    staged: a file that may be written; the images that are returned may lie in it. Raises
-    UserError where they cannot be had.
+    staged: a file to write; the returned images may lie in it. Raises UserError if the images
+    cannot be read.
     """
     if data.source == "image_folder":
         return own_images(data, staged)

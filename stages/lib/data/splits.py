@@ -1,4 +1,4 @@
-"""Splitting a labelled set into train, validation and test, stratified by class and seeded."""
+"""Splits a labelled set into train, validation and test, stratified by class and seeded."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +25,8 @@ def _refuse_rare(labels: np.ndarray, least: int, keys: str, classes: Sequence[st
 
 
 def _drawn(pool: np.ndarray, labels: np.ndarray, size: int, seed: int) -> list[np.ndarray]:
-    """Indices `pool` in two: the rest, and `size` of them. ValueError where that cannot be."""
-    # Here, as it takes 100 MiB, which torchvision's sets leave no room for while they are read.
+    """Draws `size` of the indices `pool`: the rest, and those drawn. ValueError if impossible."""
+    # Imported here: it takes 100 MiB, too much while torchvision's sets are read.
     from sklearn.model_selection import train_test_split
 
     return train_test_split(pool, test_size=size, stratify=labels[pool], random_state=seed)
@@ -52,12 +52,15 @@ def _refuse_small(key: str, size: int, classes: int) -> None:
 def stratified(
     labels: np.ndarray, validation: int, test: int, seed: int, classes: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Indices of each part, ascending: exactly `validation` and `test` images, the rest for
-    training.
+    """The ascending indices of each part. Each part has every class in its overall proportion, to
+    within two images.
 
-    Each part holds every class in the proportion of the whole, to within two images. labels:
-    int [n]; classes: their names, for the errors. Raises UserError where a part would be smaller
-    than the number of classes, or training would lack one.
+    labels: int [n].
+    validation, test: the exact number of images; the rest is for training.
+    seed: decides which images are drawn.
+    classes: names, for the errors.
+
+    Raises UserError if a part would have fewer images than classes, or training would lack a class.
     """
     total, kinds = len(labels), len(np.unique(labels))
     train = total - validation - test
@@ -83,7 +86,7 @@ def stratified(
 def validation_alone(
     labels: np.ndarray, validation: int, seed: int, classes: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Indices of train and validation, ascending, where the test part is given: as `stratified`."""
+    """As `stratified`, if the test part is given: the indices of train and validation."""
     total, kinds = len(labels), len(np.unique(labels))
     _refuse_small("validation_images", validation, kinds)
     if total - validation < kinds:
@@ -101,10 +104,10 @@ def validation_alone(
 def parts(
     labels: np.ndarray, own_test: int, data: Any, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Indices of train, validation and test, as the params section `data` asks for.
+    """The indices of train, validation and test that the params section `data` asks for.
 
-    own_test: the last so many images are the source's own test set, and the whole test part;
-    with 0 all three parts are drawn. Errors as of `stratified`.
+    own_test: the number of images, at the end, that are the source's own test set and become the
+    test part; with 0, all three parts are drawn. Raises the errors of `stratified`.
     """
     if not own_test:
         return stratified(

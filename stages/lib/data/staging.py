@@ -1,4 +1,4 @@
-"""Images from anywhere to a file of equal uint8 rows, in order, a block at a time."""
+"""Writes images from any source into a file of uint8 rows of one shape, a block at a time."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +22,11 @@ from stages.lib.data.decoding import (
 from stages.lib.data.listing import printable
 from stages.lib.data.row_file import RowFile
 
-# Pillow decodes outside Python's lock, but what is around it is not: more threads do not help.
+# Pillow decodes without Python's lock, but the code around it needs it: more threads do not help.
 _MOST_THREADS = 16
-# Files that a thread takes at once, at the most.
+# The most files that a thread takes at once.
 _BITE = 8
-# Enough for all threads, of the largest images too.
+# Enough work for all threads, even with the largest images.
 _BLOCK_BYTES = 64 * 2**20
 
 
@@ -49,11 +49,14 @@ def _own_shape(root: Path, files: Sequence[str], mode: str) -> tuple[int, ...]:
 def decode_all(
     root: Path, files: Sequence[str], size: int | None, mode: str, destination: Path
 ) -> tuple[RowFile, dict[int, str]]:
-    """Decodes `files` (relative to `root`) on all cores into `destination`.
+    """Decodes files on all cores, with a progress bar.
 
-    Returns the rows of those that can be read, in the order of `files`, and the reasons of the
-    others by their index. size, mode: as of `decoding.decode`. Shows a progress bar. Raises
-    UserError where size is None and the images differ in theirs.
+    files: relative to `root`.
+    size, mode: as in `decoding.decode`.
+    destination: the file to write.
+
+    Returns the rows of the readable files, in the order of `files`, and why the others are
+    unreadable, by index. Raises UserError if size is None and the images differ in size.
     """
     with quiet_pillow():
         shape = _own_shape(root, files, mode) if size is None else (len(mode), size, size)
@@ -64,7 +67,7 @@ def decode_all(
         count = 0
 
         def fill(start: int, bite: range) -> list[tuple[int, str]]:
-            """Decodes the files of `bite` into the block, which begins with file `start`."""
+            """Decodes the files `bite` into the block whose first file is `start`."""
             failed = []
             for index in bite:
                 try:
@@ -101,17 +104,17 @@ def decode_all(
                         bar.update(len(bite))
                     row_file.append(file, block[: end - start][readable])
                     count += int(readable.sum())
-            except BaseException:  # Ctrl-C as well: do not wait for files that nobody wants
+            except BaseException:  # Ctrl-C too: do not wait for files that are no longer wanted
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     return RowFile(destination, (count, *shape)), unreadable
 
 
 def fitted(images: np.ndarray, size: int | None, mode: str | None) -> Iterator[np.ndarray]:
-    """Blocks of images in another size and mode; None keeps the own.
+    """Yields blocks of the images in another size and mode, uint8 [block, channels, height, width].
 
-    images: uint8 [n, height, width], or [n, height, width, channels]. Yields uint8
-    [block, channels, height, width].
+    images: uint8 [n, height, width] or [n, height, width, channels].
+    size, mode: None keeps the images' own.
     """
     own = "L" if images.ndim == 3 else "RGB"
     wanted = (len(mode or own), size or images.shape[1], size or images.shape[2])
@@ -131,7 +134,9 @@ def fitted(images: np.ndarray, size: int | None, mode: str | None) -> Iterator[n
 def stage_arrays(
     sets: Iterator[np.ndarray], size: int | None, mode: str | None, destination: Path
 ) -> RowFile:
-    """Writes sets of equal images one after the other, fitted; one set is in memory at a time."""
+    """Writes sets of images of one shape one after the other, resized by `fitted`. Only one set is
+    in memory at a time.
+    """
     shape, count = None, 0
     with destination.open("wb") as file:
         for images in sets:

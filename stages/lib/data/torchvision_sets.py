@@ -1,4 +1,4 @@
-"""Public sets through torchvision, which downloads them once and checks their MD5 sums."""
+"""Public sets, which torchvision downloads once and checks by their MD5 sums."""
 
 import http.client
 import os
@@ -21,7 +21,7 @@ _SECONDS_OF_SILENCE = 60
 
 
 def _files(dataset: type) -> list[tuple[str, str]]:
-    """(path below the root, MD5 sum) of the files that a person can put there by hand."""
+    """(path below the root, MD5 sum) of the files that a user can put there by hand."""
     if hasattr(dataset, "resources"):
         return [(f"{dataset.__name__}/raw/{name}", md5) for name, md5 in dataset.resources]
     if hasattr(dataset, "split_list"):
@@ -46,7 +46,7 @@ def _remedy(dataset: type, root: Path) -> str:
 
 
 def _is_whole_idx(path: Path) -> bool:
-    """Whether a file of bytes in MNIST's format is as long as its header says."""
+    """Whether a file in MNIST's format is as long as its header says."""
     with path.open("rb") as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:3] != b"\0\0\x08":
@@ -59,9 +59,9 @@ def _is_whole_idx(path: Path) -> bool:
 
 
 def _refuse_torn_idx(dataset: type, root: Path) -> None:
-    """torchvision believes an extracted file whenever it is there: one that a kill cut short too.
+    """Removes extracted files that a kill cut short, which torchvision would accept.
 
-    It is made anew where its archive is at hand, and a UserError where it is not.
+    torchvision extracts them again. Raises UserError if the archive is missing or damaged.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -77,7 +77,7 @@ def _refuse_torn_idx(dataset: type, root: Path) -> None:
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """A silent server ends in an error, where torchvision would wait for ever."""
+    """Makes a server that does not answer an error; torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
     try:
@@ -113,8 +113,8 @@ def load(source: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, 
     """The training or the test part of a public set, downloaded into `root` if it is not there.
 
     Returns images, uint8 [n, height, width] or [n, height, width, 3]; labels, int64 [n]; class
-    names. Raises UserError that names the missing files, their MD5 sums and their place where
-    there is no network.
+    names. Without a network, raises UserError with the missing files, their MD5 sums and where to
+    put them.
     """
     from torchvision import datasets  # takes seconds
 
