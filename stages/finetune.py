@@ -1,4 +1,4 @@
-"""Trains each globally pruned network again for a few epochs, its masks held."""
+"""Trains each globally pruned network for a few epochs more; what was pruned stays zero."""
 
 from stages.lib.core import paths
 from stages.lib.core.stage import run_stage

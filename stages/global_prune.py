@@ -2,14 +2,14 @@
 
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation.context import Context
-from stages.lib.models import prunable
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 
 
 def main(context: Context) -> None:
-    weights = prunable.weights(context.baseline)
+    scores = magnitude.scores(context.baseline)
     for sparsity in context.params.sparsities:
-        pruned = masks.masked(context.baseline, masks.global_magnitude(weights, sparsity))
+        pruned = masks.masked(context.baseline, masks.global_(scores, sparsity))
         context.results.save(pruned, "global", target_sparsity=sparsity)
 
 

@@ -1,28 +1,28 @@
-"""Prunes a step, trains a few epochs with the mask held, and goes on to the target sparsity."""
+"""Prunes a step, trains a few epochs with the masks, and goes on to the target sparsity."""
 
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation.context import Context
-from stages.lib.models import prunable
 from stages.lib.pruning import masks, schedule
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.training.recovery import recover
 
 
 def main(context: Context) -> None:
     options = context.params.iterative_prune
-    network, kept, spent = context.baseline, None, 0
+    network, chosen, epochs = context.baseline, None, 0
     steps = schedule.sparsities(options.step, options.target, context.params.sparsities)
     for sparsity in context.progress(steps, "step"):
-        kept = masks.global_magnitude(prunable.weights(network), sparsity, within=kept)
+        chosen = masks.global_(magnitude.scores(network), sparsity, within=chosen)
         network = recover(
             context,
             network,
             f"{sparsity:g}",
             epochs=options.epochs_per_step,
             learning_rate=options.learning_rate,
-            masks=kept,
+            masks=chosen,
         )
-        spent += options.epochs_per_step
-        context.results.save(network, "iterative", target_sparsity=sparsity, extra_epochs=spent)
+        epochs += options.epochs_per_step
+        context.results.save(network, "iterative", target_sparsity=sparsity, extra_epochs=epochs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Prunes each layer alone (sensitivity), and all layers to the same sparsity (uniform)."""
+"""Prunes each layer alone (sensitivity), all layers to the same sparsity (uniform), and each as far
+as it can go alone (best trade-off).
+"""
 
 from stages.lib.core import outputs, paths, records
 from stages.lib.core.stage import run_stage
@@ -7,19 +9,19 @@ from stages.lib.evaluation.context import Context
 from stages.lib.evaluation.evaluator import Predicted
 from stages.lib.models import prunable
 from stages.lib.pruning import masks, tradeoff
+from stages.lib.pruning.criteria import magnitude
 
 
-def sweep(context: Context) -> None:
+def sweep(context: Context, scores: masks.Scores) -> None:
     """Records each layer, pruned alone to each sparsity."""
-    sparsities, baseline = context.params.sparsities, context.baseline
-    weights = prunable.weights(baseline)
+    sparsities, baseline, data = context.params.sparsities, context.baseline, context.data
     variants = {
-        name: [masks.layer_magnitude(weights, name, sparsity)[name] for sparsity in sparsities]
-        for name in weights
+        name: [masks.keep_largest(score, sparsity) for sparsity in sparsities]
+        for name, score in scores.items()
     }
     validation, test = (
         replay.predict_masked(baseline, samples, variants, f"layerwise_sweep {part}")
-        for part, samples in (("validation", context.data.validation), ("test", context.data.test))
+        for part, samples in (("validation", data.validation), ("test", data.test))
     )
     for name, masks_of_layer in variants.items():
         for index, sparsity in enumerate(sparsities):
@@ -34,19 +36,18 @@ def sweep(context: Context) -> None:
 
 def main(context: Context) -> None:
     params, baseline, results = context.params, context.baseline, context.results
-    weights = prunable.weights(baseline)
-    sweep(context)
+    scores = magnitude.scores(baseline)
+    sweep(context, scores)
     alone = list(results.rows)
     for sparsity in params.sparsities:
-        pruned = masks.masked(baseline, masks.uniform_magnitude(weights, sparsity))
+        pruned = masks.masked(baseline, masks.uniform(scores, sparsity))
         results.record(pruned, "uniform", target_sparsity=sparsity)
 
     (dense,) = records.read(paths.stage_directory("train_baseline", context.seed) / paths.ROWS)
     least = dense.validation_accuracy - params.layerwise_sweep.max_accuracy_drop
     best = tradeoff.best_per_layer(alone, least)
-    chosen = {name: point.sparsity for name, point in zip(weights, best, strict=True)}
-    combined = masks.masked(baseline, masks.per_layer_magnitude(weights, chosen))
-    results.record(combined, "best_per_layer")
+    chosen = {name: point.sparsity for name, point in zip(scores, best, strict=True)}
+    results.record(masks.masked(baseline, masks.per_layer(scores, chosen)), "best_per_layer")
     outputs.write_csv(
         context.directory / paths.BEST_TRADEOFF,
         records.BEST_SPARSITY,

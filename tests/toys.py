@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.lib.core.params import Training
 from stages.lib.evaluation.images import Normalize
-from stages.lib.evaluation.inference import Data, Samples
+from stages.lib.evaluation.samples import Data, Samples
 from stages.lib.models import registry
 
 # Two workers with two threads each on two cores wait for each other: tests take ten times longer.

@@ -21,6 +21,7 @@ from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, prunable, registry
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
 from stages.lib.structured import ranking, removal
 from tests import toys
@@ -79,7 +80,7 @@ def test_any_network_comes_back_bit_for_bit(
         "hidden": hidden,
     }
     model = toys.lived_in(registry.build_seeded(description, 0), seed)
-    model = masks.masked(model, masks.global_magnitude(prunable.weights(model), sparsity))
+    model = masks.masked(model, masks.global_(magnitude.scores(model), sparsity))
     quantized = quantized_of(model, bits, granularity)
     assert_round_trip(*(in_halves(model, quantized) if half else (model, quantized)))
 
@@ -239,7 +240,7 @@ def weights_like_trained_ones(bits, sparsity):
     random = np.random.default_rng(0)
     for weight in prunable.weights(model).values():
         weight.copy_(torch.from_numpy(random.laplace(size=tuple(weight.shape))))
-    model = masks.masked(model, masks.global_magnitude(prunable.weights(model), sparsity))
+    model = masks.masked(model, masks.global_(magnitude.scores(model), sparsity))
     assert 0.1e6 < sum(parameter.numel() for parameter in model.parameters()) < 0.15e6
     return model, quantized_of(model, bits)
 

@@ -14,6 +14,7 @@ from stages.lib.compression import storage_sizes
 from stages.lib.core import paths
 from stages.lib.models import checkpoints, prunable
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
 from tests import toys
 
@@ -42,8 +43,7 @@ def beside(model):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_float32_sizes_are_the_closed_forms(network, sparsity):
-    weights = prunable.weights(network)
-    model = masks.masked(network, masks.uniform_magnitude(weights, sparsity))
+    model = masks.masked(network, masks.uniform(magnitude.scores(network), sparsity))
     found = storage_sizes.sizes(model, {}, 32)
     nonzeros = index_value = entropy = 0.0
     for weight in prunable.weights(model).values():

@@ -20,9 +20,10 @@ from stages.lib.core.errors import UserError
 from stages.lib.engines import onnx_export, onnx_int8, onnx_session
 from stages.lib.engines.onnx_runtime import onnxruntime
 from stages.lib.evaluation import images
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 from stages.lib.models import prunable, registry
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.structured import ranking, removal
 from stages.lib.training import loop
 from tests import families, toys
@@ -332,7 +333,7 @@ def test_scales_are_per_output_channel_and_zero_points_are_zero(file):
 @pytest.mark.parametrize("bits", [7, 8])
 def test_zeros_of_a_pruned_network_stay_zeros(trained, bits):
     model, _ = trained
-    pruned = masks.masked(model, masks.global_magnitude(prunable.weights(model), 0.8))
+    pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.8))
     given = exported(pruned)
     found = sorted(weights(int8(given, bits)), key=lambda one: one.size)
     wanted = sorted(prunable.weights(pruned).values(), key=torch.Tensor.numel)

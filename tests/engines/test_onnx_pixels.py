@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.lib.engines import onnx_export, onnx_int8, onnx_pixels, onnx_session
 from stages.lib.evaluation import images
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 from tests import toys
 
 CPU = torch.device("cpu")

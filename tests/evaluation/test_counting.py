@@ -4,8 +4,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.lib.evaluation import counting
-from stages.lib.models import prunable, torchvision_models
+from stages.lib.models import torchvision_models
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from tests import toys
 
 WIDTHS = [(4, 1, 3), (5, 3, 2), (32, 3, 10)]
@@ -80,7 +81,7 @@ def test_multiply_adds_are_half_of_torchs_flops(model, image_shape):
 )
 def test_a_mask_saves_its_zeros_times_the_positions(layer, positions):
     model = toys.lived_in(toys.convnet())
-    found = masks.layer_magnitude(prunable.weights(model), f"{layer}.weight", 0.6)
+    found = masks.per_layer(magnitude.scores(model), {f"{layer}.weight": 0.6})
     gone = int((~found[f"{layer}.weight"]).sum())
     pruned = masks.masked(model, found)
     for count, each in (

@@ -9,10 +9,12 @@ from torch import nn
 
 from stages.lib.core.prepared import Dataset, Part
 from stages.lib.evaluation import counting, inference
+from stages.lib.evaluation import samples as on_device
 from stages.lib.evaluation.evaluator import Evaluator
 from stages.lib.evaluation.images import Normalize
 from stages.lib.models import checkpoints, prunable
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.training import loop
 from tests import toys
 
@@ -38,7 +40,7 @@ def pixels(values, labels=None):
 
 
 def test_predictions_are_in_the_order_of_the_samples(monkeypatch):
-    monkeypatch.setattr(inference, "BATCH", 4)
+    monkeypatch.setattr(on_device, "BATCH", 4)
     values = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     found = inference.predict(Reader(), pixels(values))
     assert found.dtype == torch.int64
@@ -46,7 +48,7 @@ def test_predictions_are_in_the_order_of_the_samples(monkeypatch):
 
 
 def test_a_short_last_batch_weighs_what_it_is_worth(monkeypatch):
-    monkeypatch.setattr(inference, "BATCH", 4)
+    monkeypatch.setattr(on_device, "BATCH", 4)
     labels = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
     model = Reader()
     accuracy = inference.accuracy(model, pixels(range(10), labels))
@@ -56,7 +58,7 @@ def test_a_short_last_batch_weighs_what_it_is_worth(monkeypatch):
 
 
 def test_top5_counts_what_is_among_the_five_largest_logits(monkeypatch):
-    monkeypatch.setattr(inference, "BATCH", 4)
+    monkeypatch.setattr(on_device, "BATCH", 4)
     # The five classes nearest to 10 are 8 to 12; the last image's class is the sixth nearest.
     values, labels = [10] * 6, [10, 8, 12, 9, 11, 13]
     classes, share = inference.predict_with_top5(Reader(classes=21), pixels(values, labels))
@@ -67,7 +69,7 @@ def test_top5_counts_what_is_among_the_five_largest_logits(monkeypatch):
 @pytest.mark.parametrize(("classes", "known"), [(19, False), (20, True)])
 def test_a_row_has_top5_from_twenty_classes_up(classes, known):
     samples = pixels([10, 4, 7], [10, 5, 18])
-    data = inference.Data(samples, samples, samples, list(map(str, range(classes))), (1, 1, 1))
+    data = on_device.Data(samples, samples, samples, list(map(str, range(classes))), (1, 1, 1))
     row, _ = Evaluator(0, data, 1).row(Reader(classes), "baseline", bytes_on_disk=1)
     assert row.test_accuracy == pytest.approx(1 / 3, abs=1e-6)
     assert row.test_top5 == (pytest.approx(2 / 3, abs=1e-6) if known else None)
@@ -77,7 +79,7 @@ def test_a_row_has_top5_from_twenty_classes_up(classes, known):
 def test_the_batch_size_does_not_change_what_is_predicted(monkeypatch, size):
     model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
     expected = inference.predict(model, samples)
-    monkeypatch.setattr(inference, "BATCH", size)
+    monkeypatch.setattr(on_device, "BATCH", size)
     assert torch.equal(inference.predict(model, samples), expected)
 
 
@@ -126,7 +128,7 @@ def test_a_data_set_comes_whole_and_normalised_onto_the_device():
         return Part(np.full((count, 1, 2, 2), 51, np.uint8), np.arange(count, dtype=np.int64) % 2)
 
     dataset = Dataset(part(4), part(3), part(2), ["no", "yes"], [0.2], [0.5], "checksum")
-    data = inference.on_device(dataset, torch.device("cpu"))
+    data = on_device.on_device(dataset, torch.device("cpu"))
     assert [len(samples.labels) for samples in (data.train, data.validation, data.test)] == [
         4,
         3,
@@ -149,7 +151,7 @@ def test_a_row_holds_what_was_measured(evaluator, tmp_path):
     model = toys.lived_in(toys.convnet())
     weights = prunable.weights(model)
     total = sum(weight.numel() for weight in weights.values())
-    pruned = masks.masked(model, masks.global_magnitude(weights, 0.5))
+    pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.5))
     row, predicted = evaluator.row(
         pruned, "global", target_sparsity=0.5, extra_epochs=3, kept_as=tmp_path / "a.safetensors"
     )
@@ -216,12 +218,12 @@ def test_batches_hold_every_image_once_in_order(count, batch, height, width):
     values = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
     samples = toys.samples(values.expand(-1, 1, height, width), torch.zeros(count))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "BATCH", batch)
+        patch.setattr(on_device, "BATCH", batch)
         parts = list(samples.batches())
         size = samples.batch_size
         assert 1 <= size <= batch
         # No more pixels at a time than a batch of small images has, if it is not one image.
-        assert size == 1 or size * height * width <= batch * inference.PIXELS
+        assert size == 1 or size * height * width <= batch * on_device.PIXELS
         assert len(parts) == samples.batch_count
     assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
     found = (torch.cat(parts)[:, 0, 0, 0] * 255).round().long().tolist()
@@ -247,7 +249,7 @@ def test_on_a_cpu_the_images_are_the_file_itself_and_are_never_written(tmp_path)
     parts = [part(name, count) for name, count in (("train", 12), ("validation", 6), ("test", 6))]
     dataset = Dataset(*parts, ["a", "b", "c"], [0.5], [0.25], "checksum")
     before = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
-    data = inference.on_device(dataset, torch.device("cpu"))
+    data = on_device.on_device(dataset, torch.device("cpu"))
     for found, given_part in zip((data.train, data.validation, data.test), parts, strict=True):
         assert found.images.data_ptr() == given_part.images.ctypes.data
     recipe = toys.recipe(shift=1, mirror=True)
@@ -263,6 +265,6 @@ def test_another_normalisation_can_be_given():
 
     dataset = Dataset(part(1), part(1), part(1), ["a"], [0.2], [0.5], "checksum")
     given_one = Normalize([0.0], [0.5], torch.device("cpu"))
-    data = inference.on_device(dataset, torch.device("cpu"), given_one)
+    data = on_device.on_device(dataset, torch.device("cpu"), given_one)
     for samples in (data.train, data.validation, data.test):
         assert torch.equal(next(samples.batches()), torch.full((1, 1, 2, 2), 2.0))

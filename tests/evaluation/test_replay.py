@@ -6,8 +6,10 @@ from torch import nn
 from torch.nn import functional
 
 from stages.lib.evaluation import device, inference, replay
+from stages.lib.evaluation import samples as batches
 from stages.lib.models import prunable
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from tests import toys
 
 
@@ -189,10 +191,9 @@ def build(network: type[nn.Module]) -> nn.Module:
 
 def variants(model: nn.Module) -> dict[str, list[torch.Tensor]]:
     """For each weight: keep all, then less and less."""
-    weights = prunable.weights(model)
     return {
-        name: [masks.layer_magnitude(weights, name, share)[name] for share in (0.0, 0.5, 0.9)]
-        for name in weights
+        name: [masks.keep_largest(score, share) for share in (0.0, 0.5, 0.9)]
+        for name, score in magnitude.scores(model).items()
     }
 
 
@@ -206,7 +207,7 @@ def logits_of(monkeypatch):
 def test_predictions_are_those_of_each_masked_network_bit_for_bit(
     monkeypatch, network, channels_last
 ):
-    monkeypatch.setattr(inference, "BATCH", 7)
+    monkeypatch.setattr(batches, "BATCH", 7)
     logits_of(monkeypatch)
     model, samples = build(network), toys.halves(17)
     if channels_last:
@@ -298,17 +299,12 @@ class Counting(nn.Conv2d):
 
 @pytest.mark.parametrize("count", [3, 30])
 def test_what_comes_before_a_weight_is_computed_at_most_twice_a_batch(monkeypatch, count):
-    monkeypatch.setattr(inference, "BATCH", 5)
+    monkeypatch.setattr(batches, "BATCH", 5)
     model = build(Residual)
     model.stem.__class__ = Counting
     monkeypatch.setattr(Counting, "computed", 0)
-    weights = prunable.weights(model)
-    kept = {
-        "second.weight": [
-            masks.layer_magnitude(weights, "second.weight", index / 40)["second.weight"]
-            for index in range(count)
-        ]
-    }
+    score = magnitude.scores(model)["second.weight"]
+    kept = {"second.weight": [masks.keep_largest(score, index / 40) for index in range(count)]}
     replay.predict_masked(model, toys.halves(20), kept)
     # Once more in the first batch, where whole passes check that nothing is missed.
     assert Counting.computed <= 2 * 4 + 1

@@ -15,7 +15,7 @@ from torch import nn
 
 from stages.lib.core import paths, prepared
 from stages.lib.core.errors import UserError
-from stages.lib.evaluation import inference
+from stages.lib.evaluation import inference, samples
 from stages.lib.models import checkpoints, registry, torchvision_models, weights
 from tests import toys
 
@@ -378,7 +378,7 @@ def test_with_no_epochs_the_given_weights_are_the_baseline(prepared_repository):
     assert toys.same_state(found, given)
 
     dataset = prepared.load(prepared_repository.path / "data/prepared")
-    data = inference.on_device(dataset, torch.device("cpu"))
+    data = samples.on_device(dataset, torch.device("cpu"))
     expected = inference.accuracy(given, data.test)
     assert f"given.pt as it is: test accuracy {expected:.2%} of 500 images" in said
 

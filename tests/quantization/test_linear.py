@@ -11,6 +11,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting
 from stages.lib.models import checkpoints, prunable, registry
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
 from tests import toys
 
@@ -341,7 +342,7 @@ def test_with_weights_replaces_them_in_a_copy_and_leaves_the_rest(model):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_quantizing_keeps_a_pruned_network_as_sparse(model, scheme, granularity):
-    pruned = masks.masked(model, masks.global_magnitude(prunable.weights(model), 0.7))
+    pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.7))
     quantized = linear.quantize_weights(pruned, 8, scheme, granularity)
     coarse = linear.with_weights(pruned, quantized)
     assert counting.nonzero_weights(coarse) <= counting.nonzero_weights(pruned)

@@ -1,9 +1,6 @@
 import copy
 import math
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +11,10 @@ from torch.nn import functional
 
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import inference
-from stages.lib.models import prunable
 from stages.lib.pruning import masks
+from stages.lib.pruning.criteria import magnitude
 from stages.lib.training import loop
 from tests import toys
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def generator(seed=0):
@@ -131,9 +126,9 @@ def test_augmentation_takes_part_in_training():
 
 def test_held_weights_stay_exactly_zero_and_the_others_move():
     model = toys.lived_in(toys.convnet())
-    held = masks.global_magnitude(prunable.weights(model), 0.7)
+    held = masks.global_(magnitude.scores(model), 0.7)
     start = masks.masked(model, held)
-    trained, _ = fit(start, held=held)
+    trained, _ = fit(start, masks=held)
     for name, mask in held.items():
         before, after = start.get_parameter(name), trained.get_parameter(name)
         assert not after[~mask].any()
@@ -143,8 +138,8 @@ def test_held_weights_stay_exactly_zero_and_the_others_move():
 
 def test_weights_outside_the_masks_are_zeroed_even_where_they_were_not():
     model = toys.lived_in(toys.convnet())
-    held = masks.layer_magnitude(prunable.weights(model), "conv2.weight", 0.5)
-    trained, _ = fit(model, epochs=1, held=held)
+    held = masks.per_layer(magnitude.scores(model), {"conv2.weight": 0.5})
+    trained, _ = fit(model, epochs=1, masks=held)
     assert not trained.conv2.weight[~held["conv2.weight"]].any()
 
 
@@ -152,7 +147,7 @@ def test_weights_outside_the_masks_are_zeroed_even_where_they_were_not():
 def test_the_given_network_is_not_changed(mode):
     model = toys.lived_in(toys.convnet()).train(mode)
     before = copy.deepcopy(model)
-    trained, _ = fit(model, held=masks.uniform_magnitude(prunable.weights(model), 0.5))
+    trained, _ = fit(model, masks=masks.uniform(magnitude.scores(model), 0.5))
     assert toys.same_state(model, before)
     assert model.training is mode
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -226,9 +221,9 @@ def test_bfloat16_comes_close_to_float32_and_is_not_the_same():
 
 def test_in_bfloat16_the_same_seed_gives_the_same_bits_and_masks_are_held():
     model = toys.lived_in(toys.convnet())
-    held = masks.global_magnitude(prunable.weights(model), 0.7)
-    first, curve = fit(model, held=held, **BFLOAT16)
-    again, same_curve = fit(model, held=held, **BFLOAT16)
+    held = masks.global_(magnitude.scores(model), 0.7)
+    first, curve = fit(model, masks=held, **BFLOAT16)
+    again, same_curve = fit(model, masks=held, **BFLOAT16)
     assert toys.same_state(first, again)
     assert curve == same_curve
     assert all(not first.get_parameter(name)[~mask].any() for name, mask in held.items())
@@ -296,36 +291,3 @@ def test_a_network_that_is_frozen_whole_is_reported():
     model = toys.convnet().requires_grad_(False)
     with pytest.raises(UserError, match="head only: the network has no parameter that requires"):
         fit(model, label="head only")
-
-
-def test_a_strided_shortcut_of_few_channels_does_not_write_past_its_gradient():
-    """torch 2.15 does on a CPU, with two threads and an odd batch, and the process dies of it."""
-    program = (
-        "import torch\n"
-        "from torch import nn\n"
-        "from stages.lib import device, training\n"
-        "from tests import toys\n"
-        "torch.set_num_threads(2)\n"
-        "net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Upsample(size=(32, 32)),\n"
-        "    nn.Conv2d(8, 16, 1, 2, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
-        "    nn.Linear(16, 3))\n"
-        "net = device.place(net, torch.device('cpu'))\n"
-        "generator = device.generator(0, 'test')\n"
-        "training.fit(net, toys.data(33), toys.recipe(batch_size=33), epochs=12,\n"
-        "    learning_rate=0.01, generator=generator)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_skipping_pixels_first_gives_the_same_gradients():
-    torch.manual_seed(0)
-    layer = nn.Conv2d(3, 5, 1, stride=(2, 3))
-    images = torch.randn(4, 3, 7, 11)
-    plain = torch.autograd.grad(layer(images).square().sum(), layer.weight)[0]
-    with loop._skipping_first(layer):
-        assert layer.stride == (1, 1)
-        inside = torch.autograd.grad(layer(images).square().sum(), layer.weight)[0]
-    assert layer.stride == (2, 3)
-    assert not layer._forward_pre_hooks
-    torch.testing.assert_close(inside, plain)

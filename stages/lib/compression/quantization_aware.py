@@ -59,7 +59,7 @@ class QuantizationAware(loop.TrainingScheme):
             weight = model.get_parameter(name)
             sparsity = self._sparsity(name, progress)
             # What is gone stays gone, where the plan asks for no more zeros than there are.
-            chosen = masks.layer_magnitude({name: weight}, name, sparsity)[name] & (weight != 0)
+            chosen = masks.keep_largest(weight.abs(), sparsity) & (weight != 0)
             self.kept[name] = chosen.to(weight.dtype)
             self.scales[name] = mse_scales.scales(
                 weight * self.kept[name], choice.bits, self.granularity

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 from stages.lib.models import prunable
 
 BATCH = 10

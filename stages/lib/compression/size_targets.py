@@ -18,7 +18,7 @@ from stages.lib.compression import (
 )
 from stages.lib.compression.folding import Compact
 from stages.lib.evaluation.context import Context
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 from stages.lib.models import checkpoints, prunable
 from stages.lib.pruning import masks
 from stages.lib.quantization.linear import Quantized, with_weights

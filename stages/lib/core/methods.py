@@ -34,9 +34,10 @@ class Method:
     look: in charts; colour says what is removed and by what rule (Okabe and Ito's palette, told
         apart by colour-blind readers), a square "each layer alike".
     continues: the method whose network it starts from; the baseline's unless given.
-    trained: whether it trains after pruning; lines of those that do not are dashed, points hollow.
-    criterion: of methods that stage `controls` prunes by: the module of stages/lib/pruning/criteria
-        that scores the weights. scope: "global" or "layer".
+    training: the section of params.yaml that says how it trains; empty where it does not, which
+        charts show as dashed lines and hollow points.
+    criterion: how weights are chosen: the module of stages/lib/pruning/criteria that scores them.
+    scope: which scores are compared: "layer" those of each layer alone, "global" all.
     """
 
     name: str
@@ -45,9 +46,14 @@ class Method:
     family: str
     look: Look
     continues: str = "baseline"
-    trained: bool = False
+    training: str = ""
     criterion: str = ""
     scope: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether its networks train after they were pruned."""
+        return bool(self.training)
 
     @property
     def masked(self) -> bool:
@@ -81,7 +87,7 @@ def _exported(methods: Iterable[Method]) -> list[Method]:
         found += [
             Method(
                 exported_name(one.name, form, calibration), f"{title}ONNX Runtime{told}",
-                "export_onnx", ONNX, looks[form], one.name, one.trained,
+                "export_onnx", ONNX, looks[form], one.name, one.training,
             )
             for form, calibration, told in kinds
         ]  # fmt: skip
@@ -93,39 +99,40 @@ _ORANGE, _RED, _PINK = "#E69F00", "#D55E00", "#CC79A7"
 # In the order in which the course takes them.
 _TRAINED_HERE = [
     Method("baseline", "dense baseline", "train_baseline", DENSE, Look(INK, "circle"), "",
-           trained=True),
+           training="train_baseline"),
     Method("layer_alone", "one layer alone", "layerwise_sweep", LAYER, Look(_LIGHT, "circle")),
     Method("random_uniform", "random, layer-wise", "controls", UNSTRUCTURED,
            Look(_GREY, "square"), criterion="random", scope="layer"),
     Method("random_global", "random, global", "controls", UNSTRUCTURED,
            Look(_GREY, "circle"), criterion="random", scope="global"),
     Method("uniform", "layer-wise (uniform)", "layerwise_sweep", UNSTRUCTURED,
-           Look(_LIGHT, "square")),
+           Look(_LIGHT, "square"), criterion="magnitude", scope="layer"),
     Method("best_per_layer", "best trade-off per layer", "layerwise_sweep", UNSTRUCTURED,
            Look(_LIGHT, "diamond")),
-    Method("global", "global", "global_prune", UNSTRUCTURED, Look(_BLUE, "circle")),
+    Method("global", "global", "global_prune", UNSTRUCTURED, Look(_BLUE, "circle"),
+           criterion="magnitude", scope="global"),
     Method("baseline_finetune", "dense + fine-tuning", "controls", DENSE, Look(INK, "cross"),
-           trained=True),
+           training="finetune"),
     Method("random_global_finetune", "random, global + fine-tuning", "controls", UNSTRUCTURED,
-           Look(_GREY, "circle"), "random_global", trained=True),
+           Look(_GREY, "circle"), "random_global", training="finetune"),
     Method("uniform_finetune", "layer-wise + fine-tuning", "controls", UNSTRUCTURED,
-           Look(_LIGHT, "square"), "uniform", trained=True),
+           Look(_LIGHT, "square"), "uniform", training="finetune"),
     Method("finetune", "global + fine-tuning", "finetune", UNSTRUCTURED, Look(_BLUE, "circle"),
-           "global", trained=True),
+           "global", training="finetune"),
     Method("iterative", "iterative", "iterative_prune", UNSTRUCTURED, Look(_GREEN, "diamond"),
-           trained=True),
+           training="iterative_prune"),
     Method("baseline_long", "dense + iterative's epochs", "controls", DENSE,
-           Look(INK, "triangle-up"), trained=True),
+           Look(INK, "triangle-up"), training="iterative_prune"),
     Method("finetune_long", "global + iterative's epochs", "controls", UNSTRUCTURED,
-           Look(_BLUE, "triangle-up"), trained=True),
+           Look(_BLUE, "triangle-up"), training="iterative_prune"),
     Method("structured_layer", "structured, per layer", "structured_prune", STRUCTURED,
            Look(_ORANGE, "square")),
     Method("structured_global", "structured, global", "structured_prune", STRUCTURED,
            Look(_RED, "circle")),
     Method("structured_layer_finetune", "structured, per layer + fine-tuning", "structured_prune",
-           STRUCTURED, Look(_ORANGE, "square"), "structured_layer", trained=True),
+           STRUCTURED, Look(_ORANGE, "square"), "structured_layer", training="structured_prune"),
     Method("structured_global_finetune", "structured, global + fine-tuning", "structured_prune",
-           STRUCTURED, Look(_RED, "circle"), "structured_global", trained=True),
+           STRUCTURED, Look(_RED, "circle"), "structured_global", training="structured_prune"),
 ]  # fmt: skip
 _COMPRESSED = [
     Method("affine_tensor", "affine, per tensor", "int_quantize", INTEGER, Look(_BLUE, "circle")),
@@ -136,11 +143,11 @@ _COMPRESSED = [
     Method("symmetric_channel", "symmetric, per channel", "int_quantize", INTEGER,
            Look(_ORANGE, "triangle-up")),
     Method("packed", "pruned, quantized and packed", "compress", PACKED, Look("#B22222", "diamond"),
-           trained=True),
+           training="compress"),
     Method("packed_pruned", "pruned and packed", "compress", PACKED, Look(_BLUE, "triangle-down"),
-           trained=True),
+           training="compress"),
     Method("packed_quantized", "quantized and packed", "compress", PACKED, Look(_PINK, "square"),
-           trained=True),
+           training="compress"),
 ]  # fmt: skip
 METHODS: dict[str, Method] = {
     one.name: one for one in (*_TRAINED_HERE, *_COMPRESSED, *_exported(_TRAINED_HERE))
@@ -169,6 +176,11 @@ def recoveries() -> list[tuple[Method, Method]]:
         for one in of_family(UNSTRUCTURED, STRUCTURED)
         if one.trained and not METHODS[one.continues].trained
     ]
+
+
+def finetuned_by_controls() -> dict[str, Method]:
+    """What stage `controls` can fine-tune: the name of a method, and the method that it becomes."""
+    return {one.continues: one for one in of_stage("controls") if one.training == "finetune"}
 
 
 def made_by(name: str) -> list[str]:

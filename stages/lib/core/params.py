@@ -27,9 +27,7 @@ NO_LIMIT = "none"
 # controls.equal_budget: every sparsity that iterative pruning reaches.
 ALL = "all"
 # What can be fine-tuned beside the globally pruned networks, to compare them with.
-CONTROLS = tuple(
-    dict.fromkeys(method.continues for method in methods.of_stage("controls") if method.trained)
-)
+CONTROLS = tuple(methods.finetuned_by_controls())
 # More threads than so many times the cores only wait for each other.
 MOST_THREADS_PER_CORE = 4
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from stages.lib.core import paths
 from stages.lib.evaluation import counting, inference
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 
 DTYPES = {
     "float32": torch.float32,

@@ -18,7 +18,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.engines import onnx_session
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
 from stages.lib.evaluation.images import Normalize
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 
 # Has GELU and hard swish as operators, and is the newest that both exporters write.
 OPSET = 20

@@ -10,8 +10,8 @@ from stages.lib.core import methods, paths
 from stages.lib.core.records import Row
 from stages.lib.engines import onnx_export, onnx_int8, onnx_session
 from stages.lib.evaluation import device
-from stages.lib.evaluation.inference import Data
 from stages.lib.evaluation.results import Results
+from stages.lib.evaluation.samples import Data
 
 
 class Source(NamedTuple):

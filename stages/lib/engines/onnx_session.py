@@ -9,7 +9,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.engines.onnx_runtime import onnxruntime
 from stages.lib.evaluation import inference
 from stages.lib.evaluation.evaluator import Predicted
-from stages.lib.evaluation.inference import Data, Samples
+from stages.lib.evaluation.samples import Data, Samples
 
 # The names of an exported network's one input and one output.
 IMAGES, LOGITS = "images", "logits"

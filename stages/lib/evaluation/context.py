@@ -10,10 +10,10 @@ from torch import nn
 
 from stages.lib.core import paths, prepared
 from stages.lib.core.stage import Stage
-from stages.lib.evaluation import counting, device, images, inference
+from stages.lib.evaluation import counting, device, images, samples
 from stages.lib.evaluation.evaluator import Evaluator
-from stages.lib.evaluation.inference import Data
 from stages.lib.evaluation.results import Results
+from stages.lib.evaluation.samples import Data
 from stages.lib.models import checkpoints, registry
 
 
@@ -38,7 +38,7 @@ class Context(Stage):
         name, where = self.params.model.normalize, self.device
         fixed = name != "training"
         normalize = images.fixed_normalize(name, dataset.image_shape[0], where) if fixed else None
-        return inference.on_device(dataset, where, normalize)
+        return samples.on_device(dataset, where, normalize)
 
     @cached_property
     def architecture(self) -> registry.Architecture:

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
+from stages.lib.models.modes import evaluating
 
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
@@ -63,6 +64,11 @@ class _Uses(TorchFunctionMode):
         return result
 
 
+def _black(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:
+    first = next(model.parameters())
+    return torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
+
+
 def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
     """How often each prunable weight is used for one image: once per output position of its layer,
     whatever the groups (edges counted as if the padding were image). 0 where a forward pass does
@@ -71,13 +77,8 @@ def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
     image_shape: (channels, height, width).
     """
     uses = _Uses({id(model.get_parameter(name)): name for name in prunable.weights(model)})
-    training = model.training
-    first = next(model.parameters())
-    try:
-        with torch.inference_mode(), uses:
-            model.eval()(torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype))
-    finally:
-        model.train(training)
+    with torch.inference_mode(), evaluating(model), uses:
+        model(_black(model, image_shape))
     return uses.used
 
 
@@ -87,15 +88,14 @@ def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     image_shape: (channels, height, width). Raises UserError where no gradient reaches any.
     """
     names = list(prunable.weights(model))
-    training = model.training
-    first = next(model.parameters())
     weights = [model.get_parameter(name) for name in names]
     frozen = [weight for weight in weights if not weight.requires_grad]
     try:
         for weight in frozen:
             weight.requires_grad_(True)
-        images = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
-        gradients = torch.autograd.grad(model.eval()(images).sum(), weights, allow_unused=True)
+        with evaluating(model):
+            logits = model(_black(model, image_shape))
+        gradients = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
     except RuntimeError:
         raise UserError(
             "model.name: the network's logits have no gradient, so it cannot be trained; take"
@@ -104,8 +104,7 @@ def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
-        model.train(training)
-    return [name for name, found in zip(names, gradients, strict=True) if found is None]
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 
 
 def macs(model: nn.Module, image_shape: Sequence[int]) -> int:

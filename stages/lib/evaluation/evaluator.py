@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.lib.core.records import Row
 from stages.lib.evaluation import counting, inference
-from stages.lib.evaluation.inference import Data
+from stages.lib.evaluation.samples import Data
 from stages.lib.models import checkpoints
 
 

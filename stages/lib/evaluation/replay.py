@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 
 
 def _parts(value: Any) -> list[torch.Tensor] | None:

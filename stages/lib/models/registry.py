@@ -13,6 +13,7 @@ from torch import nn
 from stages.lib.core import custom_model, network_names
 from stages.lib.core.errors import UserError
 from stages.lib.models import convnet, resizing, resnet, torchvision_models
+from stages.lib.models.modes import evaluating
 
 Architecture = dict[str, Any]
 
@@ -147,18 +148,15 @@ def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
             f"model.name: {name} keeps state that is no tensor ({odd[0]}), which no model file"
             " takes; do without get_extra_state"
         )
-    training = model.training
     try:
-        with torch.inference_mode():
-            given = model.eval()(torch.zeros(2, *image_shape, device=first.device))
+        with torch.inference_mode(), evaluating(model):
+            given = model(torch.zeros(2, *image_shape, device=first.device))
     except Exception as error:  # noqa: BLE001 - any network may be named
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"model.name: {name} cannot take images of {shape} ({reason});"
             " set data.image_size to what it needs"
         ) from None
-    finally:
-        model.train(training)
     if not isinstance(given, torch.Tensor) or given.shape != (2, classes):
         wanted = f"where a tensor [2, {classes}] is wanted, a logit per class"
         if isinstance(given, torch.Tensor):

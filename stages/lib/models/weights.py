@@ -3,7 +3,6 @@ running code, and fitted to the network.
 """
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -73,13 +72,9 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
-        code = zipfile.is_zipfile(path)
         raise UserError(
-            f"model.weights: {path} holds more than tensors: it is a pickle that wants to run code"
-            " and was not loaded; save model.state_dict() alone"
-            if code
-            else f"model.weights: {path}: not a state dict of torch.save, or one that wants to run"
-            " code; not loaded"
+            f"model.weights: {path} holds more than the tensors of a state dict; a pickle that"
+            " wants to run code is never loaded; save model.state_dict() alone"
         ) from None
     except Exception:  # noqa: BLE001 - a damaged pickle may raise anything
         raise UserError(f"model.weights: {path}: not a whole file of torch.save") from None

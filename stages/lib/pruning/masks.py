@@ -1,8 +1,8 @@
-"""Unstructured magnitude pruning: which single weights to keep.
+"""Unstructured pruning: masks that say which single weights stay.
 
-A mask is bool, True where the weight stays. The criterion is the weight's absolute value (Han et
-al., Learning both Weights and Connections, 2015); exactly round(sparsity · n) weights go, ties in
-the order in which the weights are stored.
+A mask is bool, True where the weight stays. It is made from scores, one per weight, which a module
+of `criteria` gives: the smallest go, exactly round(sparsity · n) of them, ties in the order in
+which the weights are stored.
 """
 
 import copy
@@ -13,81 +13,46 @@ from torch import nn
 
 from stages.lib.models import prunable
 
+Scores = Mapping[str, torch.Tensor]
 Masks = dict[str, torch.Tensor]
 
 
-def _check(sparsity: float) -> None:
+def keep_largest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """The mask of one tensor of scores, of its shape. ValueError unless 0 ≤ sparsity < 1."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity {sparsity} is outside [0, 1)")
-
-
-def _keep(magnitudes: torch.Tensor, sparsity: float) -> torch.Tensor:
-    removed = torch.argsort(magnitudes, stable=True)[: round(sparsity * len(magnitudes))]
-    keep = torch.ones(len(magnitudes), dtype=torch.bool, device=magnitudes.device)
+    removed = torch.argsort(scores.flatten(), stable=True)[: round(sparsity * scores.numel())]
+    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     keep[removed] = False
-    return keep
+    return keep.view(scores.shape)
 
 
-def layer_magnitude(weights: Mapping[str, torch.Tensor], layer: str, sparsity: float) -> Masks:
-    """Prunes the weight called `layer` alone to `sparsity` (0 ≤ sparsity < 1)."""
-    _check(sparsity)
-    weight = weights[layer]
-    return {layer: _keep(weight.abs().flatten(), sparsity).view_as(weight)}
+def per_layer(scores: Scores, sparsities: Mapping[str, float]) -> Masks:
+    """Each of the weights that `sparsities` names is pruned to its own sparsity."""
+    return {name: keep_largest(scores[name], value) for name, value in sparsities.items()}
 
 
-def uniform_magnitude(weights: Mapping[str, torch.Tensor], sparsity: float) -> Masks:
-    """Prunes every weight tensor to the same sparsity (0 ≤ sparsity < 1)."""
-    return per_layer_magnitude(weights, dict.fromkeys(weights, sparsity))
+def uniform(scores: Scores, sparsity: float) -> Masks:
+    """Every weight tensor is pruned to the same sparsity."""
+    return per_layer(scores, dict.fromkeys(scores, sparsity))
 
 
-def per_layer_magnitude(
-    weights: Mapping[str, torch.Tensor], sparsities: Mapping[str, float]
-) -> Masks:
-    """Prunes each weight tensor to a sparsity of its own."""
-    joined: Masks = {}
-    for name, sparsity in sparsities.items():
-        joined |= layer_magnitude(weights, name, sparsity)
-    return joined
+def global_(scores: Scores, sparsity: float, within: Masks | None = None) -> Masks:
+    """One threshold over all weights, so that the whole network reaches `sparsity`.
 
-
-def global_magnitude(
-    weights: Mapping[str, torch.Tensor],
-    sparsity: float,
-    within: Mapping[str, torch.Tensor] | None = None,
-) -> Masks:
-    """One threshold over all weights together, so that the whole reaches `sparsity` (0 ≤ sparsity <
-    1).
-
-    `within`: masks of an earlier step. What they removed goes first, so that masks only shrink.
+    within: masks of an earlier step; what they removed goes first, so that masks only shrink.
     """
-    _check(sparsity)
-    magnitudes = []
-    for name, weight in weights.items():
-        magnitude = weight.abs()
-        if within is not None:
-            magnitude = magnitude.masked_fill(~within[name], -1)
-        magnitudes.append(magnitude.flatten())
-    keep = _keep(torch.cat(magnitudes), sparsity)
-    parts = keep.split([weight.numel() for weight in weights.values()])
-    return {
-        name: part.view(weight.shape)
-        for (name, weight), part in zip(weights.items(), parts, strict=True)
-    }
+    if within is not None:
+        scores = {
+            name: score.masked_fill(~within[name], -torch.inf) for name, score in scores.items()
+        }
+    joined = keep_largest(torch.cat([score.flatten() for score in scores.values()]), sparsity)
+    parts = joined.split([score.numel() for score in scores.values()])
+    return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
 
 
-def random_scores(
-    weights: Mapping[str, torch.Tensor], generator: torch.Generator
-) -> dict[str, torch.Tensor]:
-    """Uniform random numbers in place of magnitudes, for the control that every criterion must
-    beat: given to `global_magnitude` or `uniform_magnitude`, the weights go by chance. One set of
-    scores for all sparsities gives masks that only shrink.
-
-    generator: a CPU stream.
-    """
-    return {
-        name: torch.rand(weight.shape, generator=generator).to(weight.device)
-        for name, weight in weights.items()
-    }
+# How scores are compared, by the `scope` of a method in the registry.
+SCOPES = {"layer": uniform, "global": global_}
 
 
 def of_zeros(model: nn.Module) -> Masks:

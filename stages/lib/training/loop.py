@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.sgd import sgd
 from tqdm import tqdm
 
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import Training
 from stages.lib.evaluation import images, inference
-from stages.lib.evaluation.inference import Data
+from stages.lib.evaluation.samples import Data
 from stages.lib.pruning.masks import apply_ as apply_masks
+from stages.lib.training import workarounds
+from stages.lib.training.optimizer import SGD
 
 WARM_UP = 0.2
 
@@ -66,45 +67,6 @@ def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _strided_points(model: nn.Module) -> list[nn.Conv2d]:
-    """The 1×1 convolutions that skip pixels, such as a ResNet's shortcuts."""
-    return [
-        one
-        for one in model.modules()
-        if type(one) is nn.Conv2d
-        and one.kernel_size == (1, 1)
-        and one.stride != (1, 1)
-        and one.padding == (0, 0)
-    ]
-
-
-@contextmanager
-def _skipping_first(model: nn.Module) -> Iterator[None]:
-    """Has those convolutions drop the pixels that they skip and go on without a stride.
-
-    On a CPU torch 2.15 writes past the end of their weight's gradient, channels-last, where 2 to 15
-    channels come in and the batch does not divide by the threads. The results are the same.
-    """
-    found = _strided_points(model)
-    before = [one.stride for one in found]
-    hooks = [
-        one.register_forward_pre_hook(
-            lambda _, given, rows=one.stride[0], columns=one.stride[1]: given[0][
-                ..., ::rows, ::columns
-            ]
-        )
-        for one in found
-    ]
-    for one in found:
-        one.stride = (1, 1)
-    try:
-        yield
-    finally:
-        for one, hook, stride in zip(found, hooks, before, strict=True):
-            hook.remove()
-            one.stride = stride
-
-
 class TrainingScheme:
     """How a network is used while it trains: as it is. Another scheme, such as training for
     quantized weights, has the same three methods.
@@ -116,7 +78,7 @@ class TrainingScheme:
         """
 
     def logits(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-        """What the network puts out for a batch of normalised images."""
+        """What the network puts out for a batch of normalized images."""
         return model(inputs)
 
     def network(self, model: nn.Module) -> nn.Module:
@@ -130,42 +92,8 @@ class CrossEntropy:
     def __call__(
         self, logits: torch.Tensor, labels: torch.Tensor, inputs: torch.Tensor
     ) -> torch.Tensor:
-        """logits: float32 [n, classes]; labels: int64 [n]; inputs: the normalised images."""
+        """logits: float32 [n, classes]; labels: int64 [n]; inputs: the normalized images."""
         return functional.cross_entropy(logits, labels)
-
-
-class _Descent:
-    """Stochastic gradient descent with Nesterov momentum and weight decay, in place.
-
-    On torch's functional form: the Optimizer class imports torch's compiler, two seconds a stage.
-    """
-
-    def __init__(self, model: nn.Module, options: Training) -> None:
-        self.parameters = [one for one in model.parameters() if one.requires_grad]
-        self.momenta: list[torch.Tensor | None] = [None] * len(self.parameters)
-        self.options = options
-
-    @torch.no_grad()
-    def step(self, loss: torch.Tensor, rate: float) -> None:
-        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        used = [index for index, gradient in enumerate(found) if gradient is not None]
-        momenta = [self.momenta[index] for index in used]
-        sgd(
-            [self.parameters[index] for index in used],
-            [found[index] for index in used],
-            momenta,
-            lr=rate,
-            momentum=self.options.momentum,
-            weight_decay=self.options.weight_decay,
-            dampening=0,
-            nesterov=self.options.momentum > 0,
-            maximize=False,
-            # The fused form goes wrong where a gradient and its weight differ in layout.
-            fused=False,
-            foreach=False,
-        )
-        for index, momentum in zip(used, momenta, strict=True):
-            self.momenta[index] = momentum
 
 
 def fit(
@@ -184,46 +112,51 @@ def fit(
 ) -> tuple[nn.Module, list[Epoch]]:
     """A trained copy of `model`, in evaluation mode, and its learning curve.
 
-    `learning_rate` is the peak of `one_cycle`. precision: bfloat16 for autocast; weights and their
-    updates are float32 either way. masks: masks by parameter name, True where a weight stays; the
-    rest is zero after every step. scheme, loss: how the network is used, and its loss;
-    `TrainingScheme` and `CrossEntropy` unless given. Raises UserError where the loss stops being
-    finite.
+    options: batch size, augmentation, momentum and weight decay.
+    learning_rate: the peak of `one_cycle`.
+    generator: a CPU stream, of batches, augmentation and dropout.
+    precision: bfloat16 for autocast; weights and their updates are float32 either way.
+    masks: by parameter name, True where a weight stays; the rest is zero after every step.
+    scheme, loss: how the network is used, and its loss; TrainingScheme and CrossEntropy unless
+        given.
+    label: names the training in the progress bar and in errors.
+
+    Raises UserError where the loss stops being finite.
     """
-    scheme, loss = scheme or TrainingScheme(), loss or CrossEntropy()
+    scheme, loss, masks = scheme or TrainingScheme(), loss or CrossEntropy(), masks or {}
     model = copy.deepcopy(model).train()
-    masks = masks or {}
     apply_masks(model, masks)
-    descent = _Descent(model, options)
-    if not descent.parameters:
+    optimizer = SGD(model, options)
+    if not optimizer.parameters:
         raise UserError(f"{label}: the network has no parameter that requires a gradient")
-    device = descent.parameters[0].device
+    device = optimizer.parameters[0].device
     train = data.train
     count = len(train.labels)
     curve = []
-    with _seeded(generator, device), _skipping_first(model):
+    with _seeded(generator, device):
         for epoch in tqdm(range(1, epochs + 1), label, unit="epoch", leave=False, disable=None):
             loss_sum, correct = torch.zeros((), dtype=torch.float64, device=device), 0
             order = batches(count, options.batch_size, generator)
             for step, index in enumerate(order):
+                progress = (epoch - 1 + step / len(order)) / epochs
                 batch = images.augment(
                     train.images[index],
                     shift=options.shift,
                     mirror=options.mirror,
                     generator=generator,
                 )
-                labels = train.labels[index].to(device)
-                inputs = train.normalize(batch)
-                progress = (epoch - 1 + step / len(order)) / epochs
+                inputs, labels = train.normalize(batch), train.labels[index].to(device)
                 scheme.before_step(model, progress)
                 with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    logits = scheme.logits(model, inputs)
-                    value = loss(logits.float(), labels, inputs)
+                    with workarounds.strided_convolutions(model):
+                        # A copy: a network may write into what it is given, and a teacher reads it.
+                        logits = scheme.logits(model, inputs.clone())
+                    batch_loss = loss(logits.float(), labels, inputs)
                 rate = one_cycle(progress, learning_rate)
-                descent.step(value, rate)
+                optimizer.step(batch_loss, rate)
                 apply_masks(model, masks)
                 # Read once an epoch: reading makes a GPU and its host wait for each other.
-                loss_sum += value.detach() * len(index)
+                loss_sum += batch_loss.detach() * len(index)
                 correct += (logits.argmax(1) == labels).sum()
             if not math.isfinite(loss_sum):
                 raise UserError(

@@ -1,0 +1,83 @@
+"""Images and labels on a device."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stages.lib.core.prepared import Dataset, Part
+from stages.lib.evaluation.images import Normalize
+
+# Images per forward pass at 32×32 pixels and below; larger ones come in smaller batches, so that
+# what a layer puts out keeps its size in memory.
+BATCH = 500
+PIXELS = 32 * 32
+# Of a GPU's free memory, what a data set may take before it stays in the host's.
+DEVICE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Samples:
+    """images: uint8 [n, c, h, w]; labels: int64 [n]; both on one device, with their normalization.
+
+    On the CPU the images are a view of the file: what is not used is not read, and a set larger
+    than memory can be trained on. They are never written to.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    normalize: Normalize
+
+    @property
+    def batch_size(self) -> int:
+        """How many images `batches` gives at a time."""
+        height, width = self.images.shape[2:]
+        return max(1, min(BATCH, BATCH * PIXELS // (height * width)))
+
+    @property
+    def batch_count(self) -> int:
+        """How many batches `batches` gives."""
+        return -(-len(self.images) // self.batch_size)
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """The images in order, normalized: float32 [≤ BATCH, c, h, w], each batch a new tensor."""
+        for batch in self.images.split(self.batch_size):
+            yield self.normalize(batch)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three parts of a data set on a device. image_shape: (channels, height, width)."""
+
+    train: Samples
+    validation: Samples
+    test: Samples
+    classes: list[str]
+    image_shape: tuple[int, int, int]
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # The file is mapped read-only, which torch has no notion of. Mapped for private writing
+        # instead, a set larger than memory would be refused by the system.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _fits(parts: list[Part], device: torch.device) -> bool:
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(part.images.nbytes for part in parts) <= DEVICE_SHARE * free
+
+
+def on_device(dataset: Dataset, device: torch.device, normalize: Normalize | None = None) -> Data:
+    """The memory-mapped arrays as tensors: mapped on a CPU, copied to a GPU where they fit there.
+
+    normalize: by the training images' mean and standard deviation unless given.
+    """
+    normalize = normalize or Normalize(dataset.mean, dataset.std, device)
+    parts = [dataset.train, dataset.validation, dataset.test]
+    place = device if device.type == "cuda" and _fits(parts, device) else torch.device("cpu")
+    samples = [Samples(*(_tensor(array).to(place) for array in part), normalize) for part in parts]
+    return Data(*samples, classes=dataset.classes, image_shape=dataset.image_shape)

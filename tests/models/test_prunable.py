@@ -1,0 +1,85 @@
+"""Which weights pruning may touch."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+from stages.lib.core.errors import UserError
+from stages.lib.models import prunable
+from tests import toys
+
+
+def test_the_weights_of_convolutions_and_linear_layers_are_prunable_and_no_others():
+    convolutions = [f"conv{index}.weight" for index in range(1, 7)]
+    expected = [*convolutions, "hidden.weight", "classifier.weight"]
+    assert list(prunable.weights(toys.convnet())) == expected
+    layers = {
+        "conv": nn.Conv2d(1, 1, 1), "up": nn.ConvTranspose2d(1, 1, 1), "norm": nn.BatchNorm2d(1),
+        "words": nn.Embedding(3, 2), "fc": nn.Linear(1, 1),
+    }  # fmt: skip
+    network = nn.ModuleDict(layers)
+    assert list(prunable.layers(network)) == ["conv", "fc"]
+    assert list(prunable.weights(network)) == ["conv.weight", "fc.weight"]
+    # A network that is one layer.
+    assert list(prunable.weights(nn.Conv1d(2, 3, 3))) == ["weight"]
+
+
+def test_attentions_projections_are_prunable_each_once():
+    joint = nn.MultiheadAttention(8, 2)
+    assert list(prunable.weights(joint)) == ["in_proj_weight", "out_proj.weight"]
+    apart = nn.MultiheadAttention(8, 2, kdim=4, vdim=6, bias=False)
+    assert {name: tuple(weight.shape) for name, weight in prunable.weights(apart).items()} == {
+        "q_proj_weight": (8, 8),
+        "k_proj_weight": (8, 4),
+        "v_proj_weight": (8, 6),
+        "out_proj.weight": (8, 8),
+    }
+
+
+def test_a_layer_is_named_without_its_weight_and_attention_with_it():
+    network = nn.Sequential(nn.Linear(2, 2), nn.MultiheadAttention(2, 1))
+    assert [prunable.layer_of(name) for name in prunable.weights(network)] == [
+        "0",
+        "1.in_proj_weight",
+        "1.out_proj",
+    ]
+
+
+def test_a_shared_weight_is_listed_once():
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    for network in (nn.Sequential(first, nn.ReLU(), second), nn.Sequential(first, first)):
+        assert list(prunable.weights(network)) == ["0.weight"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("layer", "reparametrize"),
+    [
+        (nn.Linear(4, 4), weight_norm),
+        (nn.Linear(4, 4), spectral_norm),
+        (nn.Linear(4, 4), parametrizations.weight_norm),
+        (nn.Linear(4, 4), parametrizations.orthogonal),
+        (nn.Linear(4, 4), lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5)),
+        (
+            nn.MultiheadAttention(4, 1),
+            lambda layer: prune.l1_unstructured(layer, "in_proj_weight", amount=0.5),
+        ),
+    ],
+)
+def test_a_weight_that_is_computed_from_others_is_refused_by_name(layer, reparametrize):
+    network = nn.Sequential(nn.Linear(4, 4), nn.Sequential(layer))
+    reparametrize(layer)
+    with pytest.raises(UserError, match=r"layer 1\.0: its weight is computed") as caught:
+        prunable.weights(network)
+    assert "remove_parametrizations" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_listed_is_the_weight_itself_without_its_gradient():
+    layer = nn.Linear(2, 2)
+    (weight,) = prunable.weights(layer).values()
+    assert weight.data_ptr() == layer.weight.data_ptr()
+    assert not weight.requires_grad
+    assert torch.equal(weight, layer.weight)
