@@ -121,10 +121,8 @@ def test_the_arrows_of_the_house_lead_one_way():
 def test_no_module_of_the_library_is_left_over():
     # The registry names criteria of pruning, which stage `controls` imports by their names.
     folder = ROOT / "stages/lib/pruning/criteria"
-    criteria = {
-        folder / f"{method.criterion}.py" for method in METHODS.values() if method.criterion
-    }
-    used = set().union(*map(closure, [*SCRIPTS, *criteria]))
+    names = {method.criterion for method in METHODS.values() if method.criterion}
+    used = set().union(*map(closure, [*SCRIPTS, *(folder / f"{name}.py" for name in names)]))
     assert set(LIBRARY) <= used
 
 
