@@ -10,7 +10,7 @@ from stages.lib.engines import benchmark, number_formats
 from stages.lib.engines.number_formats import Subject
 from stages.lib.evaluation.context import Context
 from stages.lib.evaluation.images import fixed_normalize
-from stages.lib.evaluation.inference import Samples
+from stages.lib.evaluation.samples import Samples
 
 
 def resnet152(image_size: int, count: int) -> Subject:
