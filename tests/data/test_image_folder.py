@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TINY, Repository
+from conftest import ALWAYS, TINY, Repository
 from PIL import Image
 
 from stages.lib.core import hardware, prepared
@@ -108,7 +108,7 @@ def test_threads_and_blocks_do_not_change_a_byte(root, monkeypatch):
     (root / "bee/broken.png").write_bytes(b"x")
     one = read(root, max_unreadable=1).images.path.read_bytes()
     monkeypatch.setattr(hardware, "cores", lambda: 7)
-    monkeypatch.setattr("stages.lib.staging._BLOCK_BYTES", 5 * 64)
+    monkeypatch.setattr("stages.lib.data.staging._BLOCK_BYTES", 5 * 64)
     assert read(root, max_unreadable=1).images.path.read_bytes() == one
 
 
@@ -301,7 +301,7 @@ def test_images_too_small_to_keep_their_size_are_named(root):
 
 
 def test_a_block_of_unreadable_files_alone_is_left_out(root, monkeypatch):
-    monkeypatch.setattr("stages.lib.staging._BLOCK_BYTES", 4 * 64)
+    monkeypatch.setattr("stages.lib.data.staging._BLOCK_BYTES", 4 * 64)
     for number in range(4, 8):
         (root / f"ant/{number:03}.png").write_bytes(b"x")
     assert len(read(root, max_unreadable=4).images) == 32
@@ -322,7 +322,7 @@ def test_a_set_of_unreadable_files_alone_is_refused(root):
     ],
 )
 def test_parts_larger_than_the_set_are_refused_before_decoding(root, monkeypatch, changes, words):
-    monkeypatch.setattr("stages.lib.staging.decode", None)
+    monkeypatch.setattr("stages.lib.data.staging.decode", None)
     assert words in refusal(root, **changes)
 
 
@@ -399,7 +399,7 @@ def test_the_stage_leaves_what_later_stages_load(repository):
     broken.unlink()
 
 
-@pytest.mark.parametrize("stage", ["probe_inputs", "prepare_data"])
+@pytest.mark.parametrize("stage", ["probe", "prepare_data"])
 @pytest.mark.parametrize(
     "place", ["data/prepared", "data/prepared/mine", "data/../data/prepared", "data", "."]
 )
@@ -416,13 +416,13 @@ def test_images_where_results_are_written_are_refused(repository, stage, place):
 
 def test_the_probe_writes_only_what_has_changed(repository):
     file = repository.path / "artifacts/inputs/data.json"
-    assert repository.stage("probe_inputs").returncode == 0
+    assert repository.stage("probe").returncode == 0
     first, written = json.loads(file.read_text()), file.stat().st_mtime_ns
     assert first["files"] == 36
-    assert repository.stage("probe_inputs").returncode == 0
+    assert repository.stage("probe").returncode == 0
     assert file.stat().st_mtime_ns == written
     fill(repository.path / "data/raw/bee", 120, 1, start=50)
-    assert repository.stage("probe_inputs").returncode == 0
+    assert repository.stage("probe").returncode == 0
     assert json.loads(file.read_text())["files"] == 37
 
 
@@ -433,8 +433,8 @@ def test_dvc_prepares_again_when_an_image_has_changed(repository):
         return set(re.findall(r"Running stage '([^']+)'", done.stdout))
 
     ran()
-    assert ran() == {"probe_code", "probe_inputs"}
+    assert ran() == ALWAYS
     path = repository.path / "data/raw/ant/000.png"
     Image.new("L", (12, 10), 41).save(path)
-    assert ran() == {"probe_code", "probe_inputs", "prepare_data"}
-    assert ran() == {"probe_code", "probe_inputs"}
+    assert ran() == ALWAYS | {"prepare_data"}
+    assert ran() == ALWAYS
