@@ -5,13 +5,10 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from stages.lib.core import outputs
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -27,22 +24,25 @@ def old(final):
     return final
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dead_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def make(final, name="new.txt"):
-    with outputs.whole_directory(final) as directory:
-        (directory / name).write_text("new")
+def make(final):
+    """Writes a folder, or a file where its name has an ending."""
+    with outputs.whole([final]) as places:
+        fill(places[final])
 
 
-def stop_inside(final, stop):
-    with outputs.whole_directory(final) as directory:
-        (directory / "half.txt").write_text("half")
-        raise stop
+def fill(place, text="new"):
+    if ".txt" in place.name:
+        place.write_text(text)
+    else:
+        place.mkdir()
+        (place / f"{text}.txt").write_text(text)
 
 
 def names(folder):
@@ -56,53 +56,65 @@ def leftover(final, pid, infix=""):
     return path
 
 
-def test_the_directory_starts_empty_and_beside_its_final_place(final):
-    with outputs.whole_directory(final) as directory:
-        assert names(directory) == []
-        assert directory.parent == final.parent
-
-
-def test_the_final_place_is_filled_when_the_block_ends_well(final):
-    with outputs.whole_directory(final) as directory:
-        (directory / "new.txt").write_text("new")
+def test_what_is_written_stands_beside_its_final_place_until_the_block_ends(final):
+    with outputs.whole([final]) as places:
+        assert not places[final].exists()
+        assert places[final].parent == final.parent
+        fill(places[final])
         assert not final.exists()
     assert names(final) == ["new.txt"]
     assert names(final.parent) == [final.name]
 
 
 def test_an_old_result_is_replaced_whole(old):
-    with outputs.whole_directory(old) as directory:
-        (directory / "new.txt").write_text("new")
+    with outputs.whole([old]) as places:
+        fill(places[old])
         assert names(old) == ["old.txt"]
     assert names(old) == ["new.txt"]
     assert names(old.parent) == [old.name]
 
 
-@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_an_exception_leaves_nothing_behind(final, stop):
-    with pytest.raises(stop):
-        stop_inside(final, stop)
-    assert names(final.parent) == []
+class RefusedError(Exception):
+    """What a check raises."""
 
 
-@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_an_exception_leaves_the_old_result_alone(old, stop):
-    with pytest.raises(stop):
-        stop_inside(old, stop)
-    assert names(old.parent) == [old.name]
-    assert names(old) == ["old.txt"]
+def refuse():
+    raise RefusedError
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, SystemExit, RefusedError, None])
+@pytest.mark.parametrize("there", [False, True])
+def test_all_outputs_are_put_in_place_or_none(tmp_path, stop, there):
+    finals = [tmp_path / name for name in ("page.txt", "figures", "table.txt")]
+    for final in finals if there else []:
+        fill(final, "old")
+    before = names(tmp_path)
+
+    def write():
+        with outputs.whole(finals, refuse if stop is RefusedError else lambda: None) as places:
+            fill(places[finals[0]])
+            fill(places[finals[1]])
+            if stop not in (None, RefusedError):
+                raise stop
+            if stop:
+                fill(places[finals[2]])
+
+    # None: the last output is not written.
+    with pytest.raises(stop or RuntimeError):
+        write()
+    assert names(tmp_path) == before
+    assert not there or names(finals[1]) == ["old.txt"]
+    assert not there or finals[0].read_text() == "old"
 
 
 @pytest.mark.parametrize("infix", ["", ".old"])
-def test_leftovers_of_dead_processes_are_removed(final, dead_pid, infix):
+@pytest.mark.parametrize("name", ["seed-0", "page.txt"])
+def test_leftovers_of_dead_processes_are_removed(final, dead_pid, infix, name):
+    final = final.with_name(name)
     leftover(final, dead_pid, infix)
-    make(final)
-    assert names(final.parent) == [final.name]
-
-
-def test_a_leftover_file_of_a_dead_process_is_removed(final, dead_pid):
-    final.parent.mkdir(parents=True)
-    (final.parent / f".{final.name}.{dead_pid}{outputs.PARTIAL}").write_text("half")
+    (final.parent / f".{name}.x.{dead_pid}{outputs.PARTIAL}").write_text("half")
+    # An earlier process may have had this pid.
+    leftover(final, os.getpid(), infix)
     make(final)
     assert names(final.parent) == [final.name]
 
@@ -129,46 +141,36 @@ def test_leftovers_of_other_results_are_left_alone(final, dead_pid):
     assert path.exists()
 
 
-def test_a_leftover_of_an_earlier_process_with_this_pid_is_no_obstacle(old):
-    leftover(old, os.getpid(), ".old")
-    make(old)
-    assert names(old.parent) == [old.name]
+def test_seeds_that_are_no_longer_asked_for_leave_nothing(tmp_path, dead_pid):
+    for seed in (0, 1, 12):
+        (tmp_path / "finetune" / f"seed-{seed}").mkdir(parents=True)
+    (tmp_path / "package").mkdir()
+    leftover(tmp_path / "finetune/seed-2", dead_pid)
+    living = leftover(tmp_path / "finetune/seed-3", os.getppid())
+    outputs.remove_other_seeds(tmp_path, [0, 1])
+    assert names(tmp_path) == ["finetune", "package"]
+    assert names(tmp_path / "finetune") == [living.name, "seed-0", "seed-1"]
 
 
-def killed_in_the_block(final):
-    """Runs a process that fills the directory and is killed before the block ends."""
-    script = (
-        "import sys, time; from pathlib import Path; from stages.lib import outputs\n"
-        "with outputs.whole_directory(Path(sys.argv[1])) as directory:\n"
-        "    (directory / 'half.txt').write_text('half')\n"
-        "    print('inside', flush=True)\n"
-        "    time.sleep(600)\n"
-    )
-    command = [sys.executable, "-c", script, str(final)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "inside\n"
-        process.kill()
+def test_a_file_of_the_same_content_is_left_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    outputs.write_text(path, "a")
+    before = path.stat()
+    outputs.write_text(path, "a")
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_kill_leaves_nothing_at_the_final_place_and_the_next_run_cleans_up(final):
-    killed_in_the_block(final)
-    assert not final.exists()
-    assert len(names(final.parent)) == 1
-    make(final)
-    assert names(final.parent) == [final.name]
-    assert names(final) == ["new.txt"]
-
-
-def test_a_kill_leaves_the_old_result_and_the_next_run_cleans_up(old):
-    killed_in_the_block(old)
-    assert names(old) == ["old.txt"]
-    make(old)
-    assert names(old.parent) == [old.name]
-    assert names(old) == ["new.txt"]
+def test_text_replaces_the_old_text_whole(tmp_path):
+    path = tmp_path / "new folder" / "a.txt"
+    outputs.write_text(path, "a longer text")
+    outputs.write_text(path, "é\n")
+    assert path.read_bytes() == "é\n".encode()
+    assert names(path.parent) == ["a.txt"]
 
 
 def test_json_is_read_back_with_its_keys_in_order(tmp_path):
-    path = tmp_path / "new folder" / "a.json"
+    path = tmp_path / "a.json"
     value = {"b": 1, "a": [0.1, None, "é"]}
     outputs.write_json(path, value)
     text = path.read_text(encoding="utf-8")
@@ -188,42 +190,6 @@ def test_json_refuses_what_is_no_number_and_keeps_the_old_file(tmp_path, value):
     assert names(tmp_path) == ["a.json"]
 
 
-def test_text_replaces_the_old_text_whole(tmp_path):
-    path = tmp_path / "a.txt"
-    outputs.write_text(path, "a longer text")
-    outputs.write_text(path, "é\n")
-    assert path.read_bytes() == "é\n".encode()
-    assert names(tmp_path) == ["a.txt"]
-
-
-@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
-def test_a_file_is_there_whole_or_not_at_all(tmp_path, stop):
-    path = tmp_path / "new folder" / "a.bin"
-    for content in (b"old", b"a newer one"):
-        with outputs.whole_file(path) as partial:
-            partial.write_bytes(content)
-            assert path.exists() == (content != b"old")
-        assert path.read_bytes() == content
-
-    def write_half():
-        with outputs.whole_file(path) as partial:
-            partial.write_bytes(b"half")
-            raise stop
-
-    with pytest.raises(stop):
-        write_half()
-    assert path.read_bytes() == b"a newer one"
-    assert names(path.parent) == ["a.bin"]
-
-
-def cells(tmp_path, value):
-    path = tmp_path / "a.csv"
-    outputs.write_csv(path, ["value", "end"], [{"value": value, "end": "end"}])
-    header, line = path.read_bytes().decode().removesuffix("\n").split("\n")
-    assert header == "value,end"
-    return line
-
-
 @pytest.mark.parametrize(
     ("value", "cell"),
     [
@@ -241,18 +207,16 @@ def cells(tmp_path, value):
     ],
 )
 def test_a_cell_holds_six_significant_digits_and_none_is_empty(tmp_path, value, cell):
-    assert cells(tmp_path, value) == f"{cell},end"
+    path = tmp_path / "a.csv"
+    outputs.write_csv(path, ["value", "end"], [{"value": value, "end": "end"}])
+    assert path.read_bytes().decode() == f"value,end\n{cell},end\n"
 
 
-def test_a_table_has_its_columns_in_order_and_a_key_left_out_is_empty(tmp_path):
+@pytest.mark.parametrize(("rows", "lines"), [([{"a": 1, "b": 2}, {"a": 3}], "2,1\n,3\n"), ([], "")])
+def test_a_table_has_its_columns_in_order_and_a_key_left_out_is_empty(tmp_path, rows, lines):
     path = tmp_path / "new folder" / "a.csv"
-    outputs.write_csv(path, ["b", "a"], [{"a": 1, "b": 2}, {"a": 3}])
-    assert path.read_bytes() == b"b,a\n2,1\n,3\n"
-
-
-def test_a_table_without_rows_still_has_its_header(tmp_path):
-    outputs.write_csv(tmp_path / "a.csv", ["b", "a"], [])
-    assert (tmp_path / "a.csv").read_bytes() == b"b,a\n"
+    outputs.write_csv(path, ["b", "a"], rows)
+    assert path.read_bytes().decode() == f"b,a\n{lines}"
 
 
 def test_an_unknown_column_raises_and_keeps_the_old_table(tmp_path):
@@ -261,9 +225,4 @@ def test_an_unknown_column_raises_and_keeps_the_old_table(tmp_path):
     with pytest.raises(ValueError, match="b"):
         outputs.write_csv(path, ["a"], [{"a": 2}, {"a": 3, "b": 4}])
     assert path.read_bytes() == b"a\n1\n"
-
-
-def test_an_unknown_column_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ValueError, match="b"):
-        outputs.write_csv(tmp_path / "a.csv", ["a"], [{"b": 4}])
-    assert names(tmp_path) == []
+    assert names(tmp_path) == ["a.csv"]

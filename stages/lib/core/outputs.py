@@ -1,10 +1,12 @@
 """Writing results so that they are there whole or not at all.
 
-A stage builds a directory beside its final place and renames it at the very end, so a kill
-at any moment leaves the old result or none, never half of one.
+What is written stands beside its final place, and is renamed at the very end: a kill at any moment
+leaves the old result or none, never half of one.
 """
 
 import csv
+import errno
+import filecmp
 import json
 import os
 import shutil
@@ -13,20 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.lib.core.errors import UserError
+
 PARTIAL = ".partial"
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def _partial(final: Path) -> Path:
+    """Where this process writes what will stand at `final`."""
     return final.with_name(f".{final.name}.{os.getpid()}{PARTIAL}")
 
 
@@ -37,22 +33,34 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_leftovers(final: Path) -> None:
-    for leftover in final.parent.glob(f".{final.name}.*{PARTIAL}"):
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return pid != os.getpid()  # an earlier process may have had this number
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """Removes what killed processes left of outputs of this name, which may be a pattern."""
+    for leftover in folder.glob(f".{name}.*{PARTIAL}"):
         pid = leftover.name.removesuffix(PARTIAL).rpartition(".")[2]
         if pid.isdigit() and not _is_running(int(pid)):
             _remove(leftover)
 
 
-def _put_in_place(new: Path, final: Path) -> None:
+def _put_in_place(partial: Path, final: Path) -> None:
+    if final.is_file() and partial.is_file() and filecmp.cmp(partial, final, shallow=False):
+        return
     if not final.is_dir():
-        new.replace(final)
+        partial.replace(final)
         return
     old = _partial(final.with_name(f"{final.name}.old"))
-    _remove(old)
     final.rename(old)
     try:
-        new.rename(final)
+        partial.rename(final)
     except OSError:
         old.rename(final)
         raise
@@ -63,21 +71,30 @@ def _put_in_place(new: Path, final: Path) -> None:
 def whole(
     finals: Sequence[Path], check: Callable[[], None] = lambda: None
 ) -> Iterator[dict[Path, Path]]:
-    """Yields, for each final path, one beside it to write a file or a directory to. When the block
+    """Yields, for each final path, one beside it to write a file or a folder to. When the block
     ends well and `check` raises nothing, all of them take their final places.
 
-    If the block raises, nothing changes. Leftovers of killed runs are removed.
+    If the block raises, or leaves one of them unwritten (RuntimeError), nothing changes. UserError
+    where the disk is full. Leftovers of killed runs are removed.
     """
     partials = {final: _partial(final) for final in finals}
-    for final, partial in partials.items():
+    for final in finals:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(final)
-        _remove(partial)  # an earlier process may have had this pid
+        _remove_leftovers(final.parent, final.name)
     try:
         yield partials
         check()
+        missing = [str(final) for final, partial in partials.items() if not partial.exists()]
+        if missing:
+            raise RuntimeError(f"not written: {', '.join(missing)}")
         for final, partial in partials.items():
             _put_in_place(partial, final)
+    except Exception as error:
+        # Libraries raise it as errors of their own, and Python without the file's name.
+        if NO_SPACE not in str(error):
+            raise
+        place = os.path.commonpath(finals)
+        raise UserError(f"{place}: {NO_SPACE}; make room and run `dvc repro` again") from None
     finally:
         for partial in partials.values():
             _remove(partial)
@@ -122,7 +139,9 @@ def remove_other_seeds(artifacts: Path, seeds: Sequence[int]) -> None:
     """Removes what earlier runs left for seeds that are no longer asked for: DVC leaves it, and
     whatever reads a stage's results of all seeds would depend on it. DVC's cache keeps it.
     """
-    kept = {f"seed-{seed}" for seed in seeds}
-    for directory in artifacts.glob("*/seed-*"):
-        if directory.name not in kept:
-            _remove(directory)
+    wanted = {f"seed-{seed}" for seed in seeds}
+    for stage in artifacts.glob("*/"):
+        _remove_leftovers(stage, "seed-*")
+        for directory in stage.glob("seed-*"):
+            if directory.name not in wanted:
+                _remove(directory)

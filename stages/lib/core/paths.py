@@ -41,12 +41,18 @@ MODEL_CARD = "model_card.json"
 SAFETENSORS = ".safetensors"
 PACKED = ".packed"
 ONNX = ".onnx"
+CODE = (".py", ".j2", ".html", ".css", ".js")
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
 SITE_TEMPLATE = "page.html"
 SITE_STYLE = "page.css"
 SITE_SCRIPT = "page.js"
 STAGED_IMAGES = "images.staged"
+
+
+def is_code(file: Path) -> bool:
+    """Whether a file is part of the program."""
+    return file.suffix in CODE
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:

@@ -1,68 +1,73 @@
-"""What dvc.yaml says of a stage: the params that it reads, what it depends on, what it leaves.
+"""What DVC's files say of a stage: the params that it reads, what it depends on, what it leaves.
 
 A stage script repeats none of this: it is handed these params, writes these outputs, and is watched
 for changes of these dependencies while it runs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 
-
-class Declared(NamedTuple):
-    """params: names of sections; deps and outs: paths, as dvc.yaml has them for this seed;
-    per_seed: whether the stage has a seed of its own.
-    """
-
-    params: list[str]
-    deps: list[Path]
-    outs: list[Path]
-    per_seed: bool
+# What stands where the seed of a run goes.
+SEED_MARKS = ("${item.seed}", "${seeds[0]}")
 
 
-def _paths(entries: Iterable[Any], seed: int | None) -> list[Path]:
-    names = (next(iter(one)) if isinstance(one, dict) else one for one in entries)
-    marks = ("${item.seed}", "${seeds[0]}")
-    found = []
-    for name in names:
-        for mark in marks:
-            name = name.replace(mark, str(seed))
-        found.append(Path(name))
-    return found
+@dataclass(frozen=True)
+class Declared:
+    """One entry of the files' `stages`."""
+
+    entry: dict[str, Any]
+
+    @property
+    def per_seed(self) -> bool:
+        """Whether the stage is run for one seed."""
+        return "--seed" in self.entry["cmd"]
+
+    @property
+    def params(self) -> list[str]:
+        """The sections of params.yaml that the stage reads."""
+        return self.entry.get("params", [])
+
+    def deps(self, seed: int | None) -> list[Path]:
+        """What the stage of this seed is made of: files and folders."""
+        return self._paths("deps", seed)
+
+    def outs(self, seed: int | None) -> list[Path]:
+        """What the stage of this seed leaves: files and folders."""
+        return self._paths("outs", seed) + self._paths("metrics", seed)
+
+    def _paths(self, key: str, seed: int | None) -> list[Path]:
+        entries = self.entry.get(key, [])
+        # An entry is a path, or a mapping of a path to its options.
+        names = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+        for mark in SEED_MARKS:
+            names = [name.replace(mark, str(seed)) for name in names]
+        return [Path(name) for name in names]
 
 
 def stages(files: Sequence[Path] = paths.PIPELINES) -> dict[str, dict[str, Any]]:
     """What the files declare, by stage. UserError where one is missing or is no pipeline."""
     found = {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times faster
     for path in files:
         try:
-            text = path.read_text(encoding="utf-8")
-            found |= yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+            found |= yaml.load(path.read_text(encoding="utf-8"), loader)["stages"]
         except FileNotFoundError:
             raise UserError(f"{path}: not found; run from the repository's root") from None
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
             raise UserError(f"{path}: no pipeline; `git checkout {path}`") from None
     return found
 
 
-def declared(stage: str, seed: int | None = None) -> Declared:
-    """What is declared of a stage. seed: that of the run, None for a stage without.
-
-    Raises UserError as `stages` does, or where there is no such stage.
-    """
+def declared(stage: str) -> Declared:
+    """What is declared of a stage. UserError as of `stages`, or where there is no such stage."""
     try:
-        found = stages()[stage]
+        return Declared(stages()[stage])
     except KeyError:
         raise UserError(f"{paths.PIPELINES[0]}: has no stage {stage}") from None
-    outs = [*found.get("outs", []), *found.get("metrics", [])]
-    return Declared(
-        list(found.get("params", [])),
-        _paths(found["deps"], seed),
-        _paths(outs, seed),
-        "--seed" in found["cmd"],
-    )

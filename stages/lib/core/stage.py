@@ -12,13 +12,11 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from stages import STARTED
 from stages.lib.core import errors, outputs, paths, pipeline
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 
-# Before the modules of a stage are imported, those of this package aside.
-STARTED = time.time()
-CODE = {".py", ".j2", ".css", ".js"}
 Item = TypeVar("Item")
 
 
@@ -35,23 +33,24 @@ class Stage:
         self.name, self.seed, self.params, self.places = name, seed, params, places
 
     def place(self, output: Path) -> Path:
-        """Where to write what will stand at `output`, or below it."""
+        """Where to write what will stand at `output`, which is one of the stage's or below one."""
         for final, partial in self.places.items():
             if output.is_relative_to(final):
-                return partial / output.relative_to(final) if output != final else partial
+                return partial / output.relative_to(final)
         raise ValueError(f"{output} is no output of {self.name}")
 
     @cached_property
     def output(self) -> Path:
-        """The directory that this stage leaves: its path in the end."""
+        """The one folder that this stage leaves: its path in the end."""
         (final,) = self.places
         return final
 
     @cached_property
     def directory(self) -> Path:
-        """The directory that this stage leaves: where it is written until then."""
-        self.places[self.output].mkdir(exist_ok=True)
-        return self.places[self.output]
+        """The one folder that this stage leaves: where it is written until then."""
+        directory = self.places[self.output]
+        directory.mkdir(exist_ok=True)
+        return directory
 
     def progress(
         self, items: Iterable[Item], unit: str, total: int | None = None
@@ -63,23 +62,18 @@ class Stage:
         """Called when the script is done, before its outputs are put in place."""
 
 
-def _state(path: Path) -> object:
-    """What tells that a dependency has changed: the contents of code, size and time of data."""
-    if path.is_dir():
-        files = sorted(one for one in path.rglob("*") if one.is_file())
-        return [(str(one), _state(one)) for one in files if one.suffix != ".pyc"]
-    if not path.exists():
-        return None
-    if path.suffix in CODE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def _files(deps: Iterable[Path]) -> list[Path]:
+    """What lies at these paths, and below those that are folders."""
+    found = [file for dep in deps for file in (dep.rglob("*") if dep.is_dir() else [dep])]
+    return [file for file in found if file.is_file() and file.suffix != ".pyc"]
 
 
-def _is_newer(path: Path) -> bool:
-    """Whether code was written after this process began to import it."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return any(one.suffix in CODE and one.stat().st_mtime > STARTED for one in files)
+def _state(file: Path) -> object:
+    """What changes with a file: the content of code; number, size and time of what may be large."""
+    if paths.is_code(file):
+        return hashlib.sha256(file.read_bytes()).digest()
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class _Watch:
@@ -89,38 +83,42 @@ class _Watch:
     meanwhile, it would keep the result of the old ones as that of the new ones.
     """
 
-    def __init__(self, declared: pipeline.Declared, params: SimpleNamespace) -> None:
-        self.declared, self.params = declared, params
-        self.before = {path: _state(path) for path in declared.deps}
-        self.newer = {path for path in declared.deps if path.exists() and _is_newer(path)}
+    def __init__(self, deps: list[Path], params: SimpleNamespace) -> None:
+        self.deps, self.params = deps, params
+        self.before = self._states()
+        # What was written after this process began may be newer than what it imported.
+        now = time.time()
+        for file in filter(paths.is_code, self.before):
+            if STARTED < file.stat().st_mtime <= now:
+                self.before[file] = None
+
+    def _states(self) -> dict[Path, object]:
+        return {file: _state(file) for file in _files(self.deps)}
 
     def check(self) -> None:
         """UserError where something changed."""
-        changed = [
-            str(path)
-            for path, state in self.before.items()
-            if path in self.newer or _state(path) != state
-        ]
-        if parameters.read(*self.declared.params) != self.params:
-            changed.append(str(paths.PARAMS))
+        before, after = self.before, self._states()
+        changed = [file for file in before | after if before.get(file) != after.get(file)]
+        if parameters.read(*vars(self.params)) != self.params:
+            changed.append(paths.PARAMS)
         if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise UserError(
-                f"{', '.join(changed)}: changed while the stage ran, so its results belong neither"
-                " to the old nor to the new; nothing of it was kept; run `dvc repro` again"
+                f"{', '.join(map(str, changed[:3]))}{more}: changed while the stage ran, so its"
+                " results belong neither to the old nor to the new; nothing of it was kept; run"
+                " `dvc repro` again"
             )
 
 
-def _name() -> str:
-    return sys.modules["__main__"].__spec__.name.rpartition(".")[2]
-
-
-def _seed(arguments: argparse.Namespace) -> int | None:
-    seed = getattr(arguments, "seed", None)
-    if seed is not None:
-        seeds = parameters.read("seeds").seeds
-        if seed not in seeds:
-            known = ", ".join(map(str, seeds))
-            raise UserError(f"--seed {seed}: not among params.yaml's seeds ({known})")
+def _seed(argv: Sequence[str] | None, per_seed: bool, description: str | None) -> int | None:
+    """The seed of the command line. UserError where it is not one of params.yaml's."""
+    parser = argparse.ArgumentParser(description=description)
+    if per_seed:
+        parser.add_argument("--seed", type=int, required=True, help="one of params.yaml's seeds")
+    seed = getattr(parser.parse_args(argv), "seed", None)
+    known = parameters.read("seeds").seeds
+    if seed is not None and seed not in known:
+        raise UserError(f"--seed {seed}: not among params.yaml's seeds ({str(known)[1:-1]})")
     return seed
 
 
@@ -134,21 +132,16 @@ def run_stage(
     """Validates params.yaml whole and calls `main` with a Stage. What `main` wrote is put in place
     when it is done; nothing is where it fails, is interrupted, or what it is made of changed.
 
-    kind: of Stage; name: of the stage, that of the script unless given. Errors are told by
-    `errors.told`.
+    kind: of Stage; name: of the stage, that of the script unless given; argv: of the command line
+    unless given. Errors are told by `errors.told`.
     """
     with errors.told("interrupted: nothing of this stage was written"):
-        name = name or _name()
-        parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
-        if pipeline.declared(name).per_seed:
-            parser.add_argument(
-                "--seed", type=int, required=True, help="one of params.yaml's seeds"
-            )
-        seed = _seed(parser.parse_args(argv))
-        declared = pipeline.declared(name, seed)
+        name = name or sys.modules["__main__"].__spec__.name.rpartition(".")[2]
+        declared = pipeline.declared(name)
+        seed = _seed(argv, declared.per_seed, sys.modules[main.__module__].__doc__)
         params = parameters.read(*declared.params)
-        watch = _Watch(declared, params)
-        with outputs.whole(declared.outs, watch.check) as places:
+        watch = _Watch(declared.deps(seed), params)
+        with outputs.whole(declared.outs(seed), watch.check) as places:
             stage = kind(name, seed, params, places)
             main(stage)
             stage.finish()
