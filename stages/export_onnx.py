@@ -4,11 +4,12 @@ Nothing is timed here, so that the same params give the same bytes.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from stages.lib.core import hardware, outputs, paths, records
-from stages.lib.core.params import ALL, SCOPES
+from stages.lib.core.params import ALL, Scope
 from stages.lib.core.stage import run_stage
 from stages.lib.engines import onnx_files, onnx_int8
 from stages.lib.engines.onnx_files import Source
@@ -24,7 +25,8 @@ def sources(seed: int, options) -> list[Source]:
         for stage in ("train_baseline", "finetune", "structured_prune")
     )
     scopes, sparsities = options.structured_scopes, options.structured_sparsities
-    chosen = [f"structured_{scope}_finetune" for scope in (SCOPES if scopes == ALL else scopes)]
+    scopes = get_args(Scope) if scopes == ALL else scopes
+    chosen = [f"structured_{scope}_finetune" for scope in scopes]
     small = [
         row
         for row in structured
