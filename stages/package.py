@@ -1,5 +1,5 @@
-"""Puts the smallest file and the fastest network that meet the budgets into one folder, with a
-card that says what they are.
+"""The sizes of every kept network, the selection, and the folder to hand over: the smallest file
+and the fastest network that meet the budgets, with a card that says what they are.
 """
 
 import hashlib
@@ -7,96 +7,95 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from stages.lib.analysis import model_card, selection, timings
-from stages.lib.analysis.selection import Budgets
-from stages.lib.analysis.timings import Timing
-from stages.lib.core import hardware, outputs, paths, prepared, records
+from stages.lib.analysis import (
+    latencies,
+    model_card,
+    predictions,
+    selection,
+    selection_file,
+    stage_tables,
+)
+from stages.lib.analysis.selection import Budgets, Candidate
+from stages.lib.compression import storage_sizes
+from stages.lib.core import hardware, methods, outputs, paths, pipeline, prepared, records
+from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import NO_LIMIT
 from stages.lib.core.records import Row
-from stages.lib.core.stage import run_stage
-
-# controls measures networks too, but keeps none of their files.
-KEEPING = (
-    "train_baseline", "finetune", "iterative_prune", "equal_budget", "structured_prune",
-    "int_quantize", "compress", "onnx_bench",
-)  # fmt: skip
+from stages.lib.core.stage import Stage, run_stage
 
 
-def rows_of(seeds: list[int]) -> dict[str, list[Row]]:
-    """The rows of all seeds, by stage."""
-    return {
-        stage: [
-            row
-            for seed in seeds
-            for row in records.read(paths.stage_directory(stage, seed) / paths.ROWS)
-        ]
-        for stage in KEEPING
-    }
-
-
-def timings_of(seeds: list[int]) -> dict[str, Timing]:
-    """The latencies of one image, of all seeds, by file."""
-    found: dict[str, Timing] = {}
-    for seed in seeds:
-        found |= timings.read(paths.stage_directory("onnx_latency", seed) / paths.ROWS, 1)
-    return found
-
-
-def budgets_of(options) -> Budgets:
-    """The budgets that params.yaml sets."""
-    most = (options.max_bytes, options.max_latency_ms)
-    return Budgets(
-        options.max_accuracy_drop, *(None if value == NO_LIMIT else value for value in most)
+def candidates_of(stage: Stage, rows: list[Row], meta: dict[str, Any]) -> list[Candidate]:
+    """The networks to choose from."""
+    seeds, keys = stage.params.seeds, [selection.key_of(row) for row in rows if row.model]
+    folders = [[paths.stage_directory(name, seed) for name in methods.stages()] for seed in seeds]
+    validation, test = (
+        predictions.correct(folders, part, keys, prepared.read_labels(paths.PREPARED, part, meta))
+        for part in ("validation", "test")
     )
-
-
-def main(params) -> None:
-    seeds, budgets = params.seeds, budgets_of(params.package)
-    meta = prepared.read_meta(paths.PREPARED)
+    table = stage_tables.table(paths.stage_directory("latency_bench") / paths.ROWS, records.LATENCY)
+    timed = latencies.by_network(table, seeds, batch_size=1)
+    confidence = stage.params.report.confidence
     try:
-        candidates = selection.collect(rows_of(seeds), timings_of(seeds), seeds)
+        return selection.collect(rows, validation, test, timed, seeds, confidence)
     except ValueError as error:
         file = paths.stage_directory("train_baseline", seeds[0]) / paths.ROWS
         raise UserError(f"{file}: {error}; {records.REMEDY}") from None
-    choices = {
-        role: selection.choose(candidates, role, budgets, meta["images"]["validation"])
-        for role in (selection.SMALLEST, selection.FASTEST)
-    }
+
+
+def budgets_of(options: parameters.Package) -> Budgets:
+    """The budgets that params.yaml sets."""
+    most = (options.max_bytes, options.max_latency_ms)
+    return Budgets(
+        options.max_accuracy_drop, *(None if limit == NO_LIMIT else limit for limit in most)
+    )
+
+
+def main(stage: Stage) -> None:
+    params, meta = stage.params, prepared.read_meta(paths.PREPARED)
+    package, deploy = stage.place(paths.package_directory()), stage.place(paths.DEPLOY)
+    deploy.mkdir()
+    rows = [
+        row
+        for name in methods.stages()
+        for seed in params.seeds
+        for row in records.read(paths.stage_directory(name, seed) / paths.ROWS)
+    ]
+    kept = [row for row in rows if row.model and Path(row.model).suffix != paths.ONNX]
+    lines = map(storage_sizes.line, stage.progress(kept, "file"))
+    outputs.write_csv(package / paths.ROWS, records.FILE_SIZE, lines)
+
+    budgets = budgets_of(params.package)
+    selected, choices = selection_file.build(
+        candidates_of(stage, rows, meta), budgets, params.seeds
+    )
+    outputs.write_json(package / paths.SELECTION, selected)
+    hashes = {}
+    for role, choice in choices.items():
+        if choice.candidate is None:
+            print(f"package: {role}: {choice.reason}", file=sys.stderr)
+            continue
+        source = Path(choice.candidate.shipped.model)
+        copied = deploy / paths.deployed_name(role, source)
+        # Not its permissions: what DVC has put into its cache is read-only.
+        shutil.copyfile(source, copied)
+        hashes[role] = hashlib.sha256(copied.read_bytes()).hexdigest()
     run = model_card.Run(
-        seeds=seeds,
-        dense=next(one for one in candidates if one.rows[0].method == selection.BASELINE),
-        settings={
-            name: dict(value) for name, value in vars(params).items() if not isinstance(value, list)
+        seeds=params.seeds,
+        settings=parameters.plain(params),
+        sections={
+            name: pipeline.declared(name, params.seeds[0]).params
+            for name in ("prepare_data", *methods.stages())
         },
         meta=meta,
-        machine=hardware.read(paths.HARDWARE),
-        onnxruntime=metadata.version("onnxruntime"),
+        machine=hardware.read(paths.HARDWARE) | {"onnxruntime": metadata.version("onnxruntime")},
         confidence=params.report.confidence,
-        timed=1 in params.onnx_bench.batch_sizes,
     )
-    with outputs.whole_directory(paths.DEPLOY) as directory:
-        hashes = {}
-        for role, choice in choices.items():
-            if choice.candidate is None:
-                print(f"package: {role}: {choice.reason}", file=sys.stderr)
-                continue
-            source = Path(choice.candidate.shipped.model)
-            copied = directory / paths.deployed_name(role, source)
-            # Not its permissions: what DVC has put into its cache is read-only.
-            shutil.copyfile(source, copied)
-            hashes[role] = hashlib.sha256(copied.read_bytes()).hexdigest()
-        card = model_card.describe(choices, hashes, budgets, run)
-        outputs.write_json(directory / paths.MODEL_CARD, card)
+    card = model_card.describe(selected, choices, hashes, budgets, run)
+    outputs.write_json(deploy / paths.MODEL_CARD, card)
 
 
 if __name__ == "__main__":
-    run_stage(
-        main,
-        reads=[
-            "seeds", "compute", "data", "model", "training", "train_baseline", "finetune",
-            "iterative_prune", "equal_budget", "structured_prune", "compress", "int_quantize",
-            "onnx_bench", "package", "report",
-        ],
-    )  # fmt: skip
+    run_stage(main)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.analysis.evidence import Evidence
+from stages.lib.analysis.predictions import Key
 from stages.lib.core.records import Row
 
 SEEDS = (0, 1, 2)
@@ -111,7 +112,7 @@ def evidence(
     for method, points in accuracy.items():
         for sparsity, value in points.items():
             values = [value] * len(seeds) if np.isscalar(value) else list(value)
-            correct[method, sparsity, 32] = right(values, images)
+            correct[Key(method, sparsity)] = right(values, images)
             changed = (columns or {}).get((method, sparsity), {})
             rows += [
                 row(seed, method, sparsity, one, **changed)

@@ -13,6 +13,7 @@ from made_up import GOOD, IMAGES, evidence, formats, quantized_layers, right, ro
 
 from stages.lib.analysis import accuracy_claims, claims, findings, statistics, verdicts
 from stages.lib.analysis import evidence as fair
+from stages.lib.analysis.predictions import Key
 
 ACCURACY = {
     "global_over_layerwise", "recovery", "iterative_best", "iterative_best_at_equal_budget",
@@ -203,7 +204,7 @@ def test_the_verdict_is_by_the_mean_over_the_sparsities():
     assert {line["outcome"] for line in found.evidence} == {"undecided"}
     assert found.verdict == "reproduced"
     means = [
-        np.mean([given_evidence.correct[method, p, 32] for p in points], axis=0)
+        np.mean([given_evidence.correct[Key(method, p)] for p in points], axis=0)
         for method in ("global", "uniform")
     ]
     expected = statistics.difference(*means, 0.95)
@@ -326,7 +327,7 @@ def test_a_point_that_is_not_whole_is_left_out_and_said_to_be(change, told):
     found = judged(spoilt(change))
     one = found["global_over_layerwise"]
     assert one.verdict == "reproduced"
-    assert f"left out at 80 %: uniform (every layer alike): {told}" in text_of(one)
+    assert f"left out at 80 %: layer-wise (uniform): {told}" in text_of(one)
     assert [line["sparsity"] for line in one.evidence if "difference" in line] == [0.4]
     # The best of three cannot be named where one of the three is not known.
     assert "left out at 80 %" in text_of(found["iterative_best"])
@@ -631,7 +632,7 @@ def test_whatever_is_missing_every_finding_has_a_verdict_and_no_hole(data):
 
 def test_predictions_and_rows_are_of_the_same_accuracy():
     """The tables made up here are what they say."""
-    for (method, target, _), correct in evidence().correct.items():
-        assert correct.mean() == pytest.approx(GOOD[method][target])
+    for key, correct in evidence().correct.items():
+        assert correct.mean() == pytest.approx(GOOD[key.method][key.target_sparsity])
     assert right([0.25], 8).sum() == 2
     assert row(0, "global", 0.5, 0.9).test_accuracy == 0.9

@@ -5,51 +5,55 @@ import pytest
 from safetensors.numpy import save_file
 
 from stages.lib.analysis import predictions
+from stages.lib.analysis.predictions import Key
 from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 
 LABELS = np.array([0, 1, 2, 1], np.int64)
 
 
-def stored(directory, networks):
-    file = directory / paths.PREDICTIONS
+def stored(directory, networks, part="test"):
+    file = directory / predictions.FILES[part]
     directory.mkdir(exist_ok=True)
     save_file(networks, file)
     return file
 
 
 def test_names_tell_methods_sparsities_and_widths_apart():
-    assert paths.prediction_name("global", 0.8) == "global-0.8"
-    assert paths.prediction_name("baseline", 0.0) == "baseline-0"
-    assert paths.prediction_name("affine_tensor", 0.0, 8) == "affine_tensor-8bit"
+    assert Key("global", 0.8).name == "global-0.8"
+    assert Key("baseline").name == "baseline-0"
+    assert Key("affine_tensor", weight_bits=8).name == "affine_tensor-8bit"
 
 
-def test_each_seed_is_a_row_and_each_image_a_column(tmp_path):
-    files = []
+@pytest.mark.parametrize("part", predictions.FILES)
+def test_each_seed_is_a_row_and_each_image_a_column(tmp_path, part):
+    folders = []
     for seed, classes in enumerate([[0, 1, 2, 0], [2, 1, 2, 1]]):
-        one = stored(tmp_path / f"one {seed}", {"global-0.8": np.array(classes, np.int64)})
-        other = stored(tmp_path / f"other {seed}", {"affine_tensor-8bit": LABELS})
-        files.append([one, other])
-    keys = [("global", 0.8, 32), ("affine_tensor", 0.0, 8)]
-    found = predictions.correct(files, keys, LABELS)
-    assert list(found) == keys
-    assert found[keys[0]].dtype == bool
-    assert found[keys[0]].tolist() == [[True, True, True, False], [False, True, True, True]]
-    assert found[keys[1]].all()
+        one, other = tmp_path / f"one {seed}", tmp_path / f"other {seed}"
+        stored(one, {"global-0.8": np.array(classes, np.int64)}, part)
+        stored(other, {"affine_tensor-8bit": LABELS, "packed-20x": LABELS}, part)
+        folders.append([one, other])
+    keys = [Key("global", 0.8), Key("affine_tensor", 0.0, 8), Key("packed", 0.0, 4, 20.0)]
+    correct = predictions.correct(folders, part, keys, LABELS)
+    assert list(correct) == keys
+    assert correct[keys[0]].dtype == bool
+    assert correct[keys[0]].tolist() == [[True, True, True, False], [False, True, True, True]]
+    assert correct[keys[1]].all()
 
 
 def test_what_one_seed_lacks_is_left_out(tmp_path):
-    first = stored(tmp_path / "first", {"global-0.8": LABELS, "global-0.9": LABELS})
-    second = stored(tmp_path / "second", {"global-0.8": LABELS})
-    keys = [("global", 0.8, 32), ("global", 0.9, 32), ("iterative", 0.8, 32)]
-    assert list(predictions.correct([[first], [second]], keys, LABELS)) == keys[:1]
-    assert predictions.correct([], keys, LABELS) == {}
+    stored(tmp_path / "first", {"global-0.8": LABELS, "global-0.9": LABELS})
+    stored(tmp_path / "second", {"global-0.8": LABELS})
+    keys = [Key("global", 0.8), Key("global", 0.9), Key("iterative", 0.8)]
+    folders = [[tmp_path / "first"], [tmp_path / "second"]]
+    assert list(predictions.correct(folders, "test", keys, LABELS)) == keys[:1]
+    assert predictions.correct([], "test", keys, LABELS) == {}
 
 
 @pytest.mark.parametrize(
     ("classes", "told"),
     [
-        (np.array([0, 1, 2], np.int64), r"int64 \[3\] where the 4 test images"),
+        (np.array([0, 1, 2], np.int64), r"int64 \[3\] where the 4 images"),
         (np.array([0, 1, 2, 1], np.int32), r"int32 \[4\]"),
         (np.array([[0, 1, 2, 1]], np.int64), r"int64 \[1, 4\]"),
     ],

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.lib.analysis import statistics, tables
-from stages.lib.analysis.predictions import Correct
+from stages.lib.analysis.predictions import Correct, Key
 from stages.lib.analysis.statistics import Interval
 from stages.lib.core.records import ALL_LAYERS
 
@@ -22,7 +22,7 @@ FLOAT32 = 32
 @dataclass(frozen=True)
 class Evidence:
     """rows (records.Row), quantized layers and formats of all seeds; correct: bool [seeds, images]
-    by method, target sparsity and weight bits; sparsity: where methods are compared in one number;
+    by network; sparsity: where methods are compared in one number;
     confidence: of a finding as a whole; tolerance: a loss of accuracy that does not matter; isa:
     the CPU's instruction sets; chance: the accuracy of always naming the commonest class.
     """
@@ -111,7 +111,7 @@ def arms_of(evidence: Evidence) -> dict[tuple[str, float], Arm]:
     whole = rows[(rows.layer == ALL_LAYERS) & (rows.weight_bits == FLOAT32)]
     found = {}
     for (method, target), lines in whole.groupby(["method", "target_sparsity"], sort=False):
-        correct = evidence.correct.get((method, float(target), FLOAT32))
+        correct = evidence.correct.get(Key(method, float(target)))
         found[method, float(target)] = Arm(
             method=method,
             target=float(target),

@@ -1,7 +1,8 @@
-"""The stored test predictions, read without torch: whose network is right on which image."""
+"""The stored predictions, read without torch: whose network is right on which image."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,29 @@ from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 from stages.lib.core.records import REMEDY
 
-# A network of every seed: method, target sparsity, bits per weight.
-Key = tuple[str, float, int]
-# Whether it is right: bool [seeds, images].
+FILES = {"validation": paths.VALIDATION_PREDICTIONS, "test": paths.PREDICTIONS}
+
+
+class Key(NamedTuple):
+    """What tells the networks of a seed apart; fields as in records.Row."""
+
+    method: str
+    target_sparsity: float = 0.0
+    weight_bits: int = 32
+    times_smaller: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Under what its predictions are stored."""
+        return paths.prediction_name(*self)
+
+
+# Whether the network of each seed is right on each image: bool [seeds, images].
 Correct = dict[Key, NDArray[np.bool_]]
 
 
 def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Of each network in a stage's file, by `paths.prediction_name`: on which images it is right.
+    """Of each network in a stage's file, by `Key.name`: on which images it is right.
 
     labels: int64 [images]. UserError, naming file and remedy, where the file is missing, torn, or
     not a class for each of these images.
@@ -34,27 +50,27 @@ def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
         if classes.dtype != np.int64 or classes.shape != labels.shape:
             raise UserError(
                 f"{path}: {name} is {classes.dtype} {list(classes.shape)} where the"
-                f" {len(labels)} test images want int64 [{len(labels)}]; {REMEDY}"
+                f" {len(labels)} images want int64 [{len(labels)}]; {REMEDY}"
             )
     return {name: classes == labels for name, classes in stored.items()}
 
 
 def correct(
-    files: Sequence[Sequence[Path]], keys: Iterable[Key], labels: NDArray[np.int64]
+    folders: Sequence[Sequence[Path]], part: str, keys: Iterable[Key], labels: NDArray[np.int64]
 ) -> Correct:
     """bool [seeds, images] for those of `keys` that every seed has.
 
-    files: for each seed those of its stages. UserError as for `read`.
+    folders: for each seed those of its stages; part: "validation" or "test", whose labels are
+    `labels`. UserError as for `read`.
     """
     seeds = []
-    for of_seed in files:
-        found: dict[str, NDArray[np.bool_]] = {}
-        for path in of_seed:
-            found |= read(path, labels)
-        seeds.append(found)
-    names = {key: paths.prediction_name(*key) for key in keys}
+    for of_seed in folders:
+        networks: dict[str, NDArray[np.bool_]] = {}
+        for folder in of_seed:
+            networks |= read(folder / FILES[part], labels)
+        seeds.append(networks)
     return {
-        key: np.stack([seed[name] for seed in seeds])
-        for key, name in names.items()
-        if seeds and all(name in seed for seed in seeds)
+        key: np.stack([networks[key.name] for networks in seeds])
+        for key in dict.fromkeys(keys)
+        if seeds and all(key.name in networks for networks in seeds)
     }

@@ -1,20 +1,28 @@
-"""Which file to deploy: the smallest, or the fastest, of those that meet the budgets.
+"""Which file to take: the smallest, or the fastest, of those that are accurate enough.
 
-Chosen on validation accuracies, sizes and latencies; test accuracies choose nothing.
+Chosen on validation accuracies, sizes and latencies; test accuracies choose nothing. What differs
+by less than the noise is equal: then the other of size and latency decides, then the order of the
+methods. A higher validation accuracy within the budget decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from statistics import fmean, median
+from itertools import combinations, groupby
+from statistics import fmean
 
-from stages.lib.analysis import tables
-from stages.lib.analysis.timings import Timing
-from stages.lib.core import paths
+from stages.lib.analysis import statistics, tables
+from stages.lib.analysis.latencies import Latency, Timed
+from stages.lib.analysis.predictions import Correct, Key
+from stages.lib.analysis.statistics import Interval
+from stages.lib.core.methods import METHODS
 from stages.lib.core.records import ALL_LAYERS, Row
 
 SMALLEST, FASTEST = "smallest", "fastest"
 BASELINE = "baseline"
+# Losses of validation accuracy (shares; 0.01 is one percentage point) at which people ask.
+LOSSES = (0.0, 0.005, 0.01, 0.02)
+# Files that differ by a smaller share are equally large: a header is no saving.
+SAME_SIZE = 0.01
 # Accuracies are rounded to six digits: a difference of two means may be off by as much.
 ROUNDING = 1e-6
 # How many candidates are named where nothing meets the budgets.
@@ -26,7 +34,7 @@ DROP, BYTES, LATENCY = "max_accuracy_drop", "max_bytes", "max_latency_ms"
 @dataclass(frozen=True)
 class Budgets:
     """max_accuracy_drop: share of validation accuracy given up at most; max_bytes of the file and
-    max_latency_ms of a batch of one image: None where there is no such budget.
+    max_latency_ms of one image: None where there is no such budget.
     """
 
     max_accuracy_drop: float
@@ -43,48 +51,21 @@ class Budgets:
 class Candidate:
     """A network at one setting, its file kept for every seed.
 
-    name: unique in a run; stage; rows: one per seed, in the order of the seeds; validation_accuracy
-    and mean_bytes: means over seeds; drop: by how much that accuracy is below the dense network's;
-    timings: one per seed, empty where it was not timed for each of them.
+    rows: one per seed, in the order of the seeds.
+    loss: of validation accuracy against the baseline, paired over images and seeds.
+    test: its accuracy on the test images.
+    latency: of one image; None where it was not timed for every seed.
     """
 
-    name: str
-    stage: str
     rows: tuple[Row, ...]
-    validation_accuracy: float
-    drop: float
-    mean_bytes: float
-    timings: tuple[Timing, ...] = ()
+    loss: Interval
+    test: Interval
+    latency: Latency | None = None
 
     @property
-    def most_bytes(self) -> int:
-        """Of the largest seed's file: whichever is shipped is within a budget that this meets."""
-        return max(row.bytes_on_disk for row in self.rows)
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Median over seeds, None where it was not timed."""
-        return median(one.latency_ms for one in self.timings) if self.timings else None
-
-    @property
-    def relative_latency(self) -> float | None:
-        """Mean over seeds of the latency relative to the dense float32 network in eager torch."""
-        return fmean(one.relative for one in self.timings) if self.timings else None
-
-    @property
-    def relative_spread(self) -> float:
-        """Mean over seeds of that latency's interquartile range; 0 where it is not known."""
-        return fmean((one.iqr_ms or 0) / one.latency_ms * one.relative for one in self.timings)
-
-    def is_faster(self, other: "Candidate") -> bool:
-        """Whether two that were timed are further apart than half of both spreads together."""
-        apart = other.relative_latency - self.relative_latency
-        return apart > (self.relative_spread + other.relative_spread) / 2
-
-    @property
-    def shipped(self) -> Row:
-        """The row of the seed with the best validation accuracy, the first of equals."""
-        return max(self.rows, key=lambda row: row.validation_accuracy)
+    def name(self) -> str:
+        """Unique in a run."""
+        return key_of(self.rows[0]).name
 
     @property
     def words(self) -> str:
@@ -92,9 +73,35 @@ class Candidate:
         row = self.rows[0]
         return tables.network(row.method, row.weight_bits, row.target_sparsity, row.times_smaller)
 
+    @property
+    def masked(self) -> bool:
+        """Whether its zeros save no time."""
+        return METHODS[self.rows[0].method].masked
+
+    @property
+    def mean_bytes(self) -> float:
+        """Of its file, over the seeds."""
+        return fmean(row.bytes_on_disk for row in self.rows)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its latency is known well enough to be compared."""
+        return self.latency is not None and self.latency.ranked
+
+    @property
+    def shipped(self) -> Row:
+        """The row of the seed with the best validation accuracy, the first of equals."""
+        return max(self.rows, key=lambda row: row.validation_accuracy)
+
     def spent(self, budget: str) -> float | None:
-        """What it takes of a budget, in that budget's unit; None where that is not known."""
-        return {DROP: self.drop, BYTES: self.most_bytes, LATENCY: self.latency_ms}[budget]
+        """What it takes of a budget, in that budget's unit; None where that is not known. Of the
+        largest seed's file: whichever is shipped is within a budget that this meets.
+        """
+        if budget == LATENCY:
+            return self.latency.milliseconds if self.ranked else None
+        if budget == BYTES:
+            return max(row.bytes_on_disk for row in self.rows)
+        return self.loss.estimate
 
     def meets(self, budget: str, limit: float) -> bool:
         """Whether it is known to be within a budget."""
@@ -113,50 +120,76 @@ class Choice:
     nearest: tuple[Candidate, ...] = ()
 
 
-def _name(row: Row) -> str:
-    return paths.prediction_name(
-        row.method, row.target_sparsity, row.weight_bits, row.times_smaller
-    )
+@dataclass(frozen=True)
+class Answer:
+    """losses: budgets that the validation images cannot tell apart, ascending; resolution: the
+    half-width of the interval by which that is known; choices: by role, within the largest of them.
+    """
+
+    losses: tuple[float, ...]
+    resolution: float
+    choices: dict[str, Choice]
+
+
+def key_of(row: Row) -> Key:
+    """What tells its network apart."""
+    return Key(row.method, row.target_sparsity, row.weight_bits, row.times_smaller)
 
 
 def collect(
-    rows: Mapping[str, Sequence[Row]], timings: Mapping[str, Timing], seeds: Sequence[int]
+    rows: Sequence[Row],
+    validation: Correct,
+    test: Correct,
+    latencies: Mapping[Timed, Latency],
+    seeds: Sequence[int],
+    confidence: float,
 ) -> list[Candidate]:
-    """The whole networks whose files are kept for every seed, in the order of the rows.
+    """The whole networks whose files are kept for every seed, in the order of METHODS.
 
-    rows: of all seeds, by stage, the dense network's among them; timings: by file. ValueError where
-    the dense network is not there for every seed.
+    rows: of all seeds, the baseline's among them.
+    validation, test: whose network is right on which image.
+    latencies: of one image.
+    confidence: of each interval.
+
+    ValueError where the baseline is not there for every seed.
     """
-    settings: dict[str, list[tuple[str, Row]]] = {}
-    for stage, found in rows.items():
-        for row in found:
-            if row.model and row.layer == ALL_LAYERS:
-                settings.setdefault(_name(row), []).append((stage, row))
-    whole: dict[str, tuple[str, tuple[Row, ...]]] = {}
-    for name, found in settings.items():
-        of_seed = {row.seed: row for _, row in found}
-        if len(found) == len(seeds) and set(of_seed) == set(seeds):
-            whole[name] = found[0][0], tuple(of_seed[seed] for seed in seeds)
-    dense = next((kept for _, kept in whole.values() if kept[0].method == BASELINE), None)
-    if dense is None:
-        raise ValueError("no dense network of every seed to compare with")
-    accuracy = fmean(row.validation_accuracy for row in dense)
-    candidates = []
-    for name, (stage, kept) in whole.items():
-        mine = fmean(row.validation_accuracy for row in kept)
-        timed = all(row.model in timings for row in kept)
-        candidates.append(
-            Candidate(
-                name=name,
-                stage=stage,
-                rows=kept,
-                validation_accuracy=mine,
-                drop=accuracy - mine,
-                mean_bytes=fmean(row.bytes_on_disk for row in kept),
-                timings=tuple(timings[row.model] for row in kept) if timed else (),
-            )
+    order = {name: place for place, name in enumerate(METHODS)}
+    kept = sorted(
+        (row for row in rows if row.model and row.layer == ALL_LAYERS),
+        key=lambda row: (order[row.method], key_of(row), seeds.index(row.seed)),
+    )
+    networks = {key: tuple(found) for key, found in groupby(kept, key_of)}
+    whole = {
+        key: found
+        for key, found in networks.items()
+        if [row.seed for row in found] == sorted(seeds, key=seeds.index)
+        and key in validation
+        and key in test
+    }
+    baseline = next((key for key in whole if key.method == BASELINE), None)
+    if baseline is None:
+        raise ValueError("no baseline of every seed to compare with")
+    return [
+        Candidate(
+            found,
+            statistics.difference(validation[baseline], validation[key], confidence),
+            statistics.accuracy(test[key], confidence),
+            latencies.get(key[:3]),
         )
-    return candidates
+        for key, found in whole.items()
+    ]
+
+
+def _least(pool: Sequence[Candidate], budget: str) -> list[Candidate]:
+    """Those than which none is cheaper by more than the noise; all where no cost is known."""
+    if budget == BYTES:
+        least = min(one.mean_bytes for one in pool)
+        return [one for one in pool if one.mean_bytes <= least * (1 + SAME_SIZE)]
+    known = [one for one in pool if one.ranked and not one.masked]
+    if not known:
+        return list(pool)
+    fastest = min(known, key=lambda one: one.latency.milliseconds)
+    return [one for one in known if not fastest.latency.is_faster(one.latency)]
 
 
 def overshoot(
@@ -181,66 +214,78 @@ def _distance(missed: Mapping[str, float | None]) -> tuple[bool, float]:
     return len(known) < len(missed), max(known, default=0.0)
 
 
-def _shown(budget: str, value: float) -> str:
-    number = f"{value:,.0f}" if budget == BYTES else f"{value:.4g}"
-    return f"package.{budget} ({number})"
-
-
-def _least(budget: str, value: float) -> str:
-    return {
-        DROP: f"a drop of {value:.4g}", BYTES: f"{value:,.0f} bytes", LATENCY: f"{value:.4g} ms"
-    }[budget]  # fmt: skip
+UNITS = {DROP: "a drop of {:.4g}", BYTES: "{:,.0f} bytes", LATENCY: "{:.4g} ms"}
 
 
 def _why_none(candidates: Sequence[Candidate], given: Mapping[str, float], what: str) -> str:
     """The fewest budgets that nothing meets together, in a sentence."""
-    for count in range(1, len(given) + 1):
-        for some in combinations(given, count):
-            if any(all(one.meets(name, given[name]) for name in some) for one in candidates):
-                continue
-            if count > 1:
-                named = " and ".join(_shown(name, given[name]) for name in some)
-                return f"no {what} meets {named} together"
-            (name,) = some
-            known = [one.spent(name) for one in candidates if one.spent(name) is not None]
-            least = f"the least is {_least(name, min(known))}" if known else "none was timed"
-            return f"no {what} meets {_shown(name, given[name])}: {least}"
-    raise AssertionError("something meets every budget")
+    shown = {
+        name: f"package.{name} ({value:,.0f})" if name == BYTES else f"package.{name} ({value:.4g})"
+        for name, value in given.items()
+    }
+    some = next(
+        some
+        for count in range(1, len(given) + 1)
+        for some in combinations(given, count)
+        if not any(all(one.meets(name, given[name]) for name in some) for one in candidates)
+    )
+    missed = f"no {what} meets {' and '.join(shown[name] for name in some)}"
+    if len(some) > 1:
+        return f"{missed} together"
+    known = [one.spent(some[0]) for one in candidates if one.spent(some[0]) is not None]
+    least = f"the least is {UNITS[some[0]].format(min(known))}" if known else "none was timed"
+    return f"{missed}: {least}"
 
 
-def choose(
-    candidates: Sequence[Candidate], role: str, budgets: Budgets, validation_images: int
-) -> Choice:
-    """The candidate that meets all budgets and has the fewest mean bytes (role "smallest"), or,
-    among those that were timed, the highest validation accuracy of those than which the one of
-    least relative latency is not faster ("fastest"). Of equals the one with the higher validation
-    accuracy, then the first.
+def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choice:
+    """The cheapest candidate that meets all budgets.
+
+    role: SMALLEST, by mean bytes, or FASTEST, by latency. Of those that are equal within the noise
+    the one that is cheapest by the other of the two, then the first.
     """
     if role == SMALLEST:
-        pool, what, known = list(candidates), "file", "kept"
-        costs = {one.name: one.mean_bytes for one in pool}
+        pool, what, costs = list(candidates), "file", (BYTES, LATENCY)
     else:
-        pool = [one for one in candidates if one.timings]
-        what, known = "network that was timed", "timed"
-        costs = {one.name: one.relative_latency for one in pool}
+        # A mask alone leaves the baseline's work to do: what it seems to save is noise.
+        pool = [one for one in candidates if one.ranked and not one.masked]
+        what, costs = "network with a latency to rank by", (LATENCY, BYTES)
+    if not pool:
+        return Choice(None, "no network has a latency of one image, for every seed, to rank by")
     given = budgets.given
     good = [one for one in pool if all(one.meets(name, given[name]) for name in given)]
-    if good:
-        best = min(good, key=lambda one: (costs[one.name], -one.validation_accuracy))
-        alike = [one for one in good if role == FASTEST and not best.is_faster(one)]
-        chosen = max(alike, key=lambda one: one.validation_accuracy, default=best)
-        which = f"the {role}" if chosen is best else f"the most accurate of the {len(alike)} {role}"
-        return Choice(
-            chosen, f"{which} of {len(good)} within the budgets; {len(pool)} were {known}"
-        )
-    if not pool:
-        return Choice(None, "no network was timed with a batch of one image for every seed")
-    nearest = sorted(
-        pool,
-        key=lambda one: (
-            *_distance(overshoot(one, budgets, validation_images)),
-            costs[one.name],
-            -one.validation_accuracy,
-        ),
-    )
-    return Choice(None, _why_none(pool, given, what), tuple(nearest[:NEAREST]))
+    if not good:
+        images = pool[0].loss.images
+        nearest = sorted(pool, key=lambda one: _distance(overshoot(one, budgets, images)))
+        return Choice(None, _why_none(pool, given, what), tuple(nearest[:NEAREST]))
+    equal = _least(good, costs[0])
+    chosen = _least(equal, costs[1])[0]
+    if len(equal) > 1:
+        other = FASTEST if role == SMALLEST else SMALLEST
+        return Choice(chosen, f"the {other} of {len(equal)} that are as good as the {role}")
+    return Choice(chosen, f"the {role} of {len(good)} within the budgets")
+
+
+def _resolution(choices: Mapping[str, Choice]) -> float:
+    """A difference of validation accuracy that cannot be told from none: the half-width of the
+    interval of the loss, of the chosen network that has the wider one.
+    """
+    losses = [one.candidate.loss for one in choices.values() if one.candidate]
+    return max((loss.high - loss.low) / 2 for loss in losses)
+
+
+def answers(candidates: Sequence[Candidate], asked: float) -> list[Answer]:
+    """The cheapest candidates within each of LOSSES and within the loss that was asked for.
+
+    Neighbouring losses that the images cannot tell apart are one answer, for the largest of them;
+    what was asked for is always the largest of its own.
+    """
+    found: list[Answer] = []
+    for loss in sorted({*LOSSES, asked}):
+        choices = {role: choose(candidates, role, Budgets(loss)) for role in (SMALLEST, FASTEST)}
+        here = Answer((loss,), _resolution(choices), choices)
+        last = found[-1] if found else None
+        if last and last.losses[-1] != asked and loss - last.losses[-1] < last.resolution:
+            here = Answer((*last.losses, loss), here.resolution, choices)
+            found.pop()
+        found.append(here)
+    return found

@@ -4,14 +4,18 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import save
 from torch import nn
 
-from stages.lib.compression import entropy
-from stages.lib.core import paths
+from stages.lib.compression import entropy, packed
+from stages.lib.core import methods, paths
+from stages.lib.core.records import Row
 from stages.lib.models import checkpoints, prunable
+from stages.lib.quantization import linear
 from stages.lib.quantization.linear import Quantized
 
 FLOAT_BITS = 32
@@ -77,3 +81,32 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
         entropy=raw + math.ceil(bound / 8),
         zipped=zip_bytes(plain, paths.MODEL),
     )
+
+
+def _load(row: Row) -> tuple[nn.Module, dict[str, Quantized]]:
+    """A kept network, and what its integer weights are, by name."""
+    file, family = Path(row.model), methods.METHODS[row.method].family
+    if family == methods.PACKED:
+        return packed.load(file)
+    if family == methods.INTEGER:
+        return linear.load_model(file)
+    return checkpoints.load_model(file), {}
+
+
+def line(row: Row) -> dict[str, Any]:
+    """A line of records.FILE_SIZE, of a network whose file is kept."""
+    forms = sizes(*_load(row), row.weight_bits)
+    return {
+        "seed": row.seed,
+        "method": row.method,
+        "target_sparsity": row.target_sparsity,
+        "weight_bits": row.weight_bits,
+        "times_smaller": row.times_smaller,
+        "dense_bytes": forms.dense,
+        "nonzero_bytes": forms.nonzeros,
+        "index_value_bytes": forms.index_value,
+        "entropy_bytes": forms.entropy,
+        "zip_bytes": forms.zipped,
+        "file_bytes": row.bytes_on_disk,
+        "model": row.model,
+    }

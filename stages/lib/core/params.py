@@ -376,3 +376,11 @@ def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
     except UserError as error:
         raise UserError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
     return SimpleNamespace(**{name: getattr(params, name) for name in names})
+
+
+def plain(params: SimpleNamespace) -> dict[str, Any]:
+    """What `read` returned, as plain values by section."""
+    return {
+        name: value.model_dump() if isinstance(value, Section) else value
+        for name, value in vars(params).items()
+    }

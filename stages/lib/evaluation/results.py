@@ -49,10 +49,9 @@ class Results:
     def write(self) -> None:
         """Writes the rows and the predictions."""
         records.write(self.directory / paths.ROWS, self.rows)
-        if self.predictions:
-            for part, file in (
-                ("test", paths.PREDICTIONS),
-                ("validation", paths.VALIDATION_PREDICTIONS),
-            ):
-                classes = {name: getattr(one, part) for name, one in self.predictions.items()}
-                checkpoints.save_tensors(self.directory / file, classes)
+        for part, file in (
+            ("test", paths.PREDICTIONS),
+            ("validation", paths.VALIDATION_PREDICTIONS),
+        ):
+            classes = {name: getattr(one, part) for name, one in self.predictions.items()}
+            checkpoints.save_tensors(self.directory / file, classes)

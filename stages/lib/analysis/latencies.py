@@ -1,0 +1,65 @@
+"""One latency of each network: that of the engine which executes its file, on the CPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stages.lib.core import paths
+
+# What executes a file; packed files and files of integers are unpacked first, and not timed.
+ENGINES = {paths.SAFETENSORS: "torch", paths.ONNX: "onnxruntime"}
+CPU = "cpu"
+# A latency whose interquartile range is a larger share of its median says too little to rank by.
+MOST_SPREAD = 0.3
+# Method, target sparsity and bits per weight.
+Timed = tuple[str, float, int]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one call: milliseconds (the median over seeds of their medians), iqr_ms (likewise of their
+    interquartile ranges, None where one was not measured), and how it was measured.
+    """
+
+    milliseconds: float
+    iqr_ms: float | None
+    engine: str
+    batch_size: int
+    threads: int
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it is known well enough to be compared."""
+        return self.iqr_ms is not None and self.iqr_ms <= MOST_SPREAD * self.milliseconds
+
+    def is_faster(self, other: "Latency") -> bool:
+        """Whether it is lower by more than half of both interquartile ranges together."""
+        apart = other.milliseconds - self.milliseconds
+        return self.ranked and other.ranked and apart > (self.iqr_ms + other.iqr_ms) / 2
+
+
+def _latency(lines: pd.DataFrame) -> Latency:
+    spreads = lines.latency_iqr_ms
+    first = lines.iloc[0]
+    return Latency(
+        float(lines.latency_ms.median()),
+        None if spreads.isna().any() else float(spreads.median()),
+        first.engine,
+        int(first.batch_size),
+        int(first.threads),
+    )
+
+
+def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> dict[Timed, Latency]:
+    """The latencies of the networks that were timed for every seed.
+
+    table: records.LATENCY of all seeds; batch_size: images of a call.
+    """
+    engine = table.model.map(lambda file: ENGINES.get(Path(file).suffix))
+    here = table[
+        (table.engine == engine) & (table.device == CPU) & (table.batch_size == batch_size)
+    ].dropna(subset=["latency_ms"])
+    groups = here.groupby(["method", "target_sparsity", "weight_bits"], sort=False)
+    return {key: _latency(lines) for key, lines in groups if set(lines.seed) == set(seeds)}
