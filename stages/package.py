@@ -86,7 +86,7 @@ def main(stage: Stage) -> None:
         seeds=params.seeds,
         settings=parameters.plain(params),
         sections={
-            name: pipeline.declared(name, params.seeds[0]).params
+            name: pipeline.declared(name).params
             for name in ("prepare_data", *methods.stages())
         },
         meta=meta,

@@ -29,8 +29,9 @@ ROWS = paths.stage_directory("latency_bench") / paths.ROWS
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A working directory with the default params; the sizes of its files are not looked into."""
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    for file in (paths.PARAMS, *paths.PIPELINES):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
     monkeypatch.chdir(tmp_path)
     line = dict.fromkeys(records.FILE_SIZE)
     monkeypatch.setattr(storage_sizes, "line", lambda row: line | {"method": row.method})

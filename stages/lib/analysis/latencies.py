@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.lib.core import paths
+from stages.lib.core import paths, records
 
 # What executes a file; packed files and files of integers are unpacked first, and not timed.
 ENGINES = {paths.SAFETENSORS: "torch", paths.ONNX: "onnxruntime"}
 CPU = "cpu"
-# A latency whose interquartile range is a larger share of its median says too little to rank by.
-MOST_SPREAD = 0.3
 # Method, target sparsity and bits per weight.
 Timed = tuple[str, float, int]
 
@@ -32,7 +30,7 @@ class Latency:
     @property
     def ranked(self) -> bool:
         """Whether it is known well enough to be compared."""
-        return self.iqr_ms is not None and self.iqr_ms <= MOST_SPREAD * self.milliseconds
+        return self.iqr_ms is not None and self.iqr_ms <= records.MOST_IQR * self.milliseconds
 
     def is_faster(self, other: "Latency") -> bool:
         """Whether it is lower by more than half of both interquartile ranges together."""
