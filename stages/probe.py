@@ -2,7 +2,9 @@
 do, and so do the stages that depend on them. Needs no torch.
 """
 
-from stages.lib.core import hardware, outputs, paths
+import sys
+
+from stages.lib.core import hardware, outputs, paths, requirements
 from stages.lib.core.stage import Stage, run_stage
 from stages.lib.data import fingerprint, listing
 
@@ -18,6 +20,9 @@ def main(stage: Stage) -> None:
     ):
         outputs.write_json(stage.place(output), description)
     outputs.remove_other_seeds(paths.ARTIFACTS, stage.params.seeds)
+    difference = requirements.note()
+    if difference:
+        print(f"note: {difference}", file=sys.stderr)
 
 
 if __name__ == "__main__":

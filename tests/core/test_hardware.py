@@ -1,17 +1,11 @@
 """What machine this is: found without torch, and the same each time it is asked."""
 
 import ctypes
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from stages import probe_hardware
-from stages.lib.core import hardware, paths
-
-ROOT = Path(__file__).parents[2]
+from stages.lib.core import hardware, outputs, requirements
+from stages.lib.core.errors import UserError
 
 X86 = """\
 processor\t: 0
@@ -25,6 +19,7 @@ processor\t: 1
 model name\t: another core's name
 flags\t\t: avx10
 """
+X86_ISA = ["amx_tile", "avx", "avx2", "avx512_bf16", "avx512f", "f16c", "fma", "sse4_1", "sse4_2"]
 ARM = """\
 processor\t: 0
 BogoMIPS\t: 2100.00
@@ -33,6 +28,7 @@ CPU implementer\t: 0x41
 CPU part\t: 0xd4f
 CPU revision\t: 1
 """
+ARM_ISA = ["asimd", "asimddp", "asimdhp", "bf16", "fphp", "i8mm", "sme2", "sve"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,64 +38,42 @@ def _ask_the_driver_anew():
     hardware.cuda_devices.cache_clear()
 
 
-def test_x86_gives_the_first_core_and_its_arithmetic():
-    model, isa = hardware.parse_cpuinfo(X86.format(mhz="2700.000", more=""))
+# x86's sme is memory encryption, and no arithmetic.
+@pytest.mark.parametrize(
+    "more", ["", "md_clear", "flush_l1d arch_capabilities", "smep smap smx", "fma", "sme sev"]
+)
+@pytest.mark.parametrize("mhz", ["2700.000", "1200.123"])
+def test_x86_is_the_first_core_and_its_arithmetic_whatever_varies_between_kernels(mhz, more):
+    model, isa = hardware.parse_cpuinfo(X86.format(mhz=mhz, more=more))
     assert model == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
-    assert isa == [
-        "amx_tile",
-        "avx",
-        "avx2",
-        "avx512_bf16",
-        "avx512f",
-        "f16c",
-        "fma",
-        "sse4_1",
-        "sse4_2",
-    ]
-
-
-def test_arm_gives_the_part_and_its_arithmetic():
-    model, isa = hardware.parse_cpuinfo(ARM)
-    assert model == "0xd4f"
-    assert isa == ["asimd", "asimddp", "asimdhp", "bf16", "fphp", "i8mm", "sme2", "sve"]
+    assert isa == X86_ISA
 
 
 @pytest.mark.parametrize(
-    "more", ["md_clear", "flush_l1d arch_capabilities", "smep smap smx", "fma"]
+    ("text", "expected"),
+    [(ARM, ("0xd4f", ARM_ISA))]
+    + [(text, ("", [])) for text in ("", "nonsense", ":", "processor : 0\n\n")],
 )
-def test_flags_that_vary_between_kernels_do_not_make_another_machine(more):
-    known = hardware.parse_cpuinfo(X86.format(mhz="2700.000", more=""))
-    assert hardware.parse_cpuinfo(X86.format(mhz="1200.123", more=more)) == known
+def test_arm_is_its_part_and_its_arithmetic_and_an_odd_text_nothing(text, expected):
+    assert hardware.parse_cpuinfo(text) == expected
 
 
-def test_memory_encryption_is_no_arithmetic():
-    _, isa = hardware.parse_cpuinfo(X86.format(mhz="2700.000", more="sme sev"))
-    assert "sme" not in isa
+def test_the_description_is_stable_and_is_read_back(tmp_path):
+    description = hardware.describe()
+    assert hardware.describe() == description
+    outputs.write_json(tmp_path / "hardware.json", description)
+    assert hardware.read(tmp_path / "hardware.json") == description
+    assert description["cpu"]
+    assert description["cores"] >= 1
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", ":", "processor : 0\n\n"])
-def test_an_odd_cpuinfo_says_nothing(text):
-    assert hardware.parse_cpuinfo(text) == ("", [])
-
-
-def test_the_description_is_stable():
-    assert hardware.describe() == hardware.describe()
-
-
-def test_the_description_survives_json():
-    found = hardware.describe()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-
-
-def test_the_description_names_the_processor_and_at_least_one_core():
-    found = hardware.describe()
-    assert found["cpu"]
-    assert found["cores"] >= 1
-
-
-def test_the_probe_imports_no_torch():
-    script = "import sys, stages.probe_hardware; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
+@pytest.mark.parametrize("torn", [None, b"", b'{"cpu"', b"\xff", b"[]", b"{}", b"[" * 100_000])
+def test_a_torn_description_says_what_to_run(tmp_path, torn):
+    path = tmp_path / "hardware.json"
+    if torn is not None:
+        path.write_bytes(torn)
+    with pytest.raises(UserError, match=r"hardware\.json: not .*; run `dvc repro probe/dvc.yaml`$"):
+        hardware.read(path)
 
 
 def test_no_driver_means_no_devices(monkeypatch):
@@ -113,12 +87,11 @@ def test_no_driver_means_no_devices(monkeypatch):
 class Driver:
     """Stands in for libcuda: the devices named, or a call that fails with the error code 100."""
 
-    def __init__(self, *names, failing=()):
-        self.names = names
-        self.failing = failing
+    def __init__(self, *names, failing=""):
+        self.names, self.failing = names, failing
 
     def _code(self, call):
-        return 100 if call in self.failing else 0
+        return 100 if call == self.failing else 0
 
     def cuInit(self, flags):  # noqa: N802
         return self._code("init")
@@ -142,9 +115,9 @@ class Driver:
         (Driver("NVIDIA H200"), ("NVIDIA H200",)),
         (Driver("first", "second"), ("first", "second")),
         (Driver(), ()),
-        (Driver("hidden", failing=["init"]), ()),
-        (Driver("hidden", failing=["count"]), ()),
-        (Driver("hidden", failing=["get"]), ()),
+        (Driver("hidden", failing="init"), ()),
+        (Driver("hidden", failing="count"), ()),
+        (Driver("hidden", failing="get"), ()),
     ],
 )
 def test_the_driver_names_its_devices(monkeypatch, driver, names):
@@ -153,30 +126,28 @@ def test_the_driver_names_its_devices(monkeypatch, driver, names):
     assert hardware.describe()["gpus"] == list(names)
 
 
-@pytest.fixture
-def probed(tmp_path, monkeypatch):
-    """The file that the probe has written once."""
-    monkeypatch.chdir(tmp_path)
-    probe_hardware.main(None)
-    return tmp_path / paths.HARDWARE
+VERSIONS = {"torch": "2.11.0+cpu", "numpy": "2.4.6"}
 
 
-def test_the_probe_leaves_the_file_of_the_same_machine_alone(probed):
-    before = probed.stat()
-    probe_hardware.main(None)
-    after = probed.stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+@pytest.mark.parametrize(
+    ("pins", "note"),
+    [
+        ("torch==2.11.0 numpy==2.4.6", ""),
+        ("", ""),
+        ("torch==2.15.0 numpy==2.4.6", "torch 2.11.0 is installed, {} asks for 2.15.0; "),
+        ("numpy==2.4.6 scipy==1.0", "scipy is not installed, {} asks for 1.0; "),
+        ("torch==3 numpy==3 scipy==3", "{} asks for 3 (2 more packages differ); "),
+    ],
+)
+def test_what_is_not_installed_as_required_is_a_line(tmp_path, monkeypatch, pins, note):
+    def version(name):
+        if name not in VERSIONS:
+            raise requirements.metadata.PackageNotFoundError
+        return VERSIONS[name]
 
-
-def test_the_probe_rewrites_the_file_of_another_machine(probed, monkeypatch):
-    other = hardware.describe() | {"cpu": "another processor"}
-    monkeypatch.setattr(hardware, "describe", lambda: other)
-    probe_hardware.main(None)
-    assert json.loads(probed.read_text(encoding="utf-8")) == other
-
-
-@pytest.mark.parametrize("torn", [b"", b'{"cpu"', b"\xff"])
-def test_the_probe_rewrites_a_torn_file(probed, torn):
-    probed.write_bytes(torn)
-    probe_hardware.main(None)
-    assert json.loads(probed.read_text(encoding="utf-8")) == hardware.describe()
+    monkeypatch.setattr(requirements.metadata, "version", version)
+    file = tmp_path / "requirements.txt"
+    file.write_text("# a comment\n" + pins.replace(" ", "\n") + "\n")
+    said = requirements.note(file)
+    assert note.format(file) in said
+    assert bool(note) == said.endswith("results may differ")

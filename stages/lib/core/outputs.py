@@ -120,6 +120,16 @@ def write_json(final: Path, value: Any) -> None:
     write_text(final, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, remedy: str) -> Any:
+    """The value in a JSON file. UserError with the remedy where it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {remedy}") from None
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path}: not JSON (cut short?); {remedy}") from None
+
+
 def _cell(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
