@@ -1,5 +1,5 @@
-"""What every stage that touches networks is handed: the device, the data, the baseline, the
-evaluator, random streams and the collector of results.
+"""The context of a stage that works with networks: device, data, baseline, evaluator, random
+streams and the collector of results.
 """
 
 from functools import cached_property
@@ -18,22 +18,22 @@ from stages.lib.models import checkpoints, registry
 
 
 class Context(Stage):
-    """A stage that touches networks. Each part is made when it is first asked for."""
+    """A stage that works with networks. Each part is made when it is first used."""
 
     @cached_property
     def device(self) -> torch.device:
-        """Where networks are trained and measured. Sets torch up for it."""
+        """The device on which networks are trained and measured. Configures torch for it."""
         compute = self.params.compute
         return device.configure(compute.device, compute.threads)
 
     @cached_property
     def precision(self) -> torch.dtype:
-        """What convolutions compute in while training."""
+        """The number format of convolutions while training."""
         return device.training_dtype(self.params.compute.precision, self.device)
 
     @cached_property
     def data(self) -> Data:
-        """The prepared data on the device, with the normalization that the params ask for."""
+        """The prepared data on the device, with the normalization of the params."""
         dataset = prepared.load(paths.PREPARED)
         name, where = self.params.model.normalize, self.device
         fixed = name != "training"
@@ -65,7 +65,7 @@ class Context(Stage):
 
     def network(self, path: Path) -> nn.Module:
         """A network of the params' architecture from its file, on the device."""
-        # The device first: it sets torch up.
+        # The device first: it configures torch.
         where = self.device
         return device.place(checkpoints.load_model(path, self.architecture), where)
 

@@ -16,28 +16,28 @@ CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of parameters, batch norm's and biases too."""
+    """The number of parameters, with biases and batch norm's."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def nonzero_parameters(model: nn.Module) -> int:
-    """Number of parameters that are not zero."""
+    """The number of parameters that are not zero."""
     return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
 
 
 def prunable_weights(model: nn.Module) -> int:
-    """Number of weights that pruning may touch: what sparsity is a share of."""
+    """The number of weights that may be pruned. Sparsity is a share of these."""
     return sum(weight.numel() for weight in prunable.weights(model).values())
 
 
 def nonzero_weights(model: nn.Module) -> int:
-    """Number of prunable weights that are not zero."""
+    """The number of prunable weights that are not zero."""
     return sum(int(torch.count_nonzero(weight)) for weight in prunable.weights(model).values())
 
 
 class _Uses(TorchFunctionMode):
-    """Counts how often each weight is multiplied while it is entered, whether its layer is called
-    or a network uses it on its own (as Swin's attention does).
+    """Counts, while it is entered, how often each weight is multiplied, even if the network uses it
+    without calling its layer (as Swin's attention does).
     """
 
     def __init__(self, names: dict[int, str]) -> None:
@@ -70,9 +70,9 @@ def _black(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:
 
 
 def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
-    """How often each prunable weight is used for one image: once per output position of its layer,
-    whatever the groups (edges counted as if the padding were image). 0 where a forward pass does
-    not use it in a convolution, a linear map or attention's projections.
+    """How often one image uses each prunable weight: once per output position of its layer, for any
+    number of groups. Padding counts as image. 0 if the forward pass does not use the weight in a
+    convolution, a linear layer or attention's projections.
 
     image_shape: (channels, height, width).
     """
@@ -83,9 +83,9 @@ def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
 
 
 def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
-    """The prunable weights that no logit depends on: pruning them would look as if it cost nothing.
+    """The prunable weights that no logit depends on. Pruning them would look as if it cost nothing.
 
-    image_shape: (channels, height, width). Raises UserError where no gradient reaches any.
+    image_shape: (channels, height, width). Raises UserError if no gradient reaches any weight.
     """
     names = list(prunable.weights(model))
     weights = [model.get_parameter(name) for name in names]
@@ -108,12 +108,12 @@ def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
 
 
 def macs(model: nn.Module, image_shape: Sequence[int]) -> int:
-    """MACs with a nonzero weight for one image, of all convolutions, linear layers and
-    attention's projections: nonzeros × positions. What multiplies no weights (attention's products
-    of queries and keys, norms) is not counted.
+    """MACs with a nonzero weight for one image: nonzeros × positions of all convolutions, linear
+    layers and attention's projections. Products without weights (of queries and keys, in norms) are
+    not counted.
 
-    For unstructured sparsity this is what could be saved, not what a dense kernel saves
-    (ShrinkBench's theoretical speed-up; Blalock et al., 2020). image_shape: (channels, height,
+    With unstructured sparsity, this is what could be saved; a dense kernel does not save it
+    (ShrinkBench's theoretical speedup; Blalock et al., 2020). image_shape: (channels, height,
     width).
     """
     used = positions(model, image_shape)
@@ -124,9 +124,10 @@ def macs(model: nn.Module, image_shape: Sequence[int]) -> int:
 
 
 def inventory(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str, object]]:
-    """Every parameter of the network, in order, as lines of records.LAYER: the class of its module,
-    its shape, its count, the MACs that it takes for one image, and whether pruning may
-    touch it ("yes" or "no"). image_shape: (channels, height, width).
+    """A line of records.LAYER for each parameter, in order: the class of its module, its shape, its
+    count, its MACs for one image, and whether it may be pruned ("yes" or "no").
+
+    image_shape: (channels, height, width).
     """
     used = positions(model, image_shape)
     return [

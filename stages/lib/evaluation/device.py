@@ -1,4 +1,4 @@
-"""Setting torch up so that one machine gives the same bits every time, and gives them fast."""
+"""Configures torch so that a machine gives the same bits in every run, fast."""
 
 import ctypes
 import os
@@ -16,10 +16,10 @@ LARGEST = 32 * 2**20
 
 
 def _keep_memory() -> None:
-    """Has glibc reuse the memory of freed tensors instead of giving it back to the system.
+    """Makes glibc reuse the memory of freed tensors instead of returning it to the system.
 
-    By default each large tensor is mapped anew, and the system clears its pages anew: a seventh of
-    a training step of the ConvNet at 32×32, measured on two cores.
+    By default the system maps and clears new pages for each large tensor. That takes a seventh of a
+    training step of the ConvNet at 32×32 pixels, measured on two cores.
     """
     if sys.platform != "linux":
         return
@@ -30,21 +30,21 @@ def _keep_memory() -> None:
 
 
 def configure(device: str, threads: int) -> torch.device:
-    """Fixes the thread count, asks for deterministic algorithms and resolves `auto`.
+    """Sets the thread count, selects deterministic algorithms and resolves `auto`.
 
-    device: auto, cpu or cuda. Raises UserError for cuda where this torch cannot use it.
+    device: auto, cpu or cuda. Raises UserError for cuda if this torch cannot use it.
     """
-    # cuBLAS is deterministic only with a fixed workspace, and reads this before its first use.
+    # cuBLAS is deterministic only with a fixed workspace. It reads this before its first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     _keep_memory()
     torch.set_num_threads(threads)
     # The same as use_deterministic_algorithms(True), without its two-second import of the compiler.
     torch.set_deterministic_debug_mode("error")
-    # It would also fill all fresh memory, a sixteenth of a training step, against reading what was
-    # never written. No operation here does.
+    # That would also fill all new memory, in case it is read before it is written: a sixteenth of a
+    # training step. No operation here needs it.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
-    # What is called float32 is float32: a GPU's TF32 has ten bits of mantissa.
+    # float32 means float32 here: a GPU's TF32 has ten bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if device == "cuda" and not torch.cuda.is_available():
@@ -55,10 +55,10 @@ def configure(device: str, threads: int) -> torch.device:
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What convolutions and matrix products compute in while training: float32, or bfloat16 under
-    autocast (weights, their updates and batch norm's statistics stay float32).
+    """The number format of convolutions and matrix products while training: float32, or bfloat16
+    under autocast (weights, their updates and batch norm's statistics stay float32).
 
-    precision: auto takes bfloat16 where the device has it natively.
+    precision: float32, bfloat16, or auto (bfloat16 if the device computes in it natively).
     """
     if precision == "auto":
         native = (
@@ -71,16 +71,16 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, its convolutions channels-last: the layout of the fast kernels."""
+    """The network on the device, convolutions channels-last, the layout of the fast kernels."""
     return model.to(device)._apply(
         lambda tensor: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
     )
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU random stream of its own for each purpose, so that no draw shifts another's.
+    """A CPU random stream for one purpose. Each purpose has its own, so draws do not affect others.
 
-    The same (seed, purpose) gives the same numbers, in whatever order streams are made.
+    The same (seed, purpose) always gives the same numbers.
     """
     mixed = int.from_bytes(f"{seed}/{purpose}".encode(), "little")
     return torch.Generator().manual_seed(mixed % (2**61 - 1))

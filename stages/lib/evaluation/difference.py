@@ -1,18 +1,18 @@
-"""How far apart two networks' answers are."""
+"""How much the logits of two networks differ."""
 
 import copy
 
 import torch
 from torch import nn
 
-# A scale to divide by, where all logits are zero.
+# The divisor if all logits are zero.
 SMALLEST = torch.finfo(torch.float64).tiny
 
 
 def largest(one: nn.Module, other: nn.Module, batch: torch.Tensor) -> float:
-    """The largest difference of any logit, relative to the largest logit: 0 for equal networks.
+    """The largest difference of any logit, divided by the largest logit; 0 for equal networks.
 
-    Both compute in float64 where they can, so that rounding in deep networks does not look like a
+    Both compute in float64 if they can, so that rounding in deep networks does not look like a
     difference. batch: float [n, channels, height, width].
     """
     first, second = (_logits(network, batch) for network in (one, other))
@@ -25,5 +25,5 @@ def largest(one: nn.Module, other: nn.Module, batch: torch.Tensor) -> float:
 def _logits(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     try:
         return copy.deepcopy(network).double().eval()(batch.double())
-    except RuntimeError:  # a network that insists on its own type
+    except RuntimeError:  # a network that works in its own type only
         return copy.deepcopy(network).eval()(batch).double()

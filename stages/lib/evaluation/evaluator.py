@@ -1,4 +1,4 @@
-"""One protocol for every method: a network in, its row and its predictions out."""
+"""Measures networks, all in the same way: from a network to its row and its predictions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from stages.lib.models import checkpoints
 
 
 class Predicted(NamedTuple):
-    """The class that a network gives each validation and each test image, int64 [n]; and its top-5
-    accuracy on the test images, where there are classes enough for it.
+    """The predicted class of each validation and test image, int64 [n], and the top-5 accuracy on
+    the test images (None if there are too few classes).
     """
 
     validation: torch.Tensor
@@ -24,7 +24,7 @@ class Predicted(NamedTuple):
 
 
 def predictions(model: nn.Module, data: Data) -> Predicted:
-    """What the network predicts for the images that choices are made on, and for those reported."""
+    """The network's predictions for the validation and the test images."""
     validation = inference.predict(model, data.validation)
     if len(data.classes) < inference.LEAST_CLASSES_FOR_TOP5:
         return Predicted(validation, inference.predict(model, data.test))
@@ -33,10 +33,10 @@ def predictions(model: nn.Module, data: Data) -> Predicted:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What the rows of one stage and seed have in common.
+    """Measures the networks of one stage and seed.
 
-    dense_weights: the prunable weights of the baseline, of which sparsity is a share, in a
-    network with fewer filters too.
+    dense_weights: the number of the baseline's prunable weights. Sparsity is a share of it, also
+    for networks with fewer filters.
     """
 
     seed: int
@@ -57,10 +57,11 @@ class Evaluator:
         kept_as: Path | None = None,
         predicted: Predicted | None = None,
     ) -> tuple[Row, Predicted]:
-        """Measures the network: its row, and what it predicts.
+        """Measures the network: its row and its predictions.
 
-        bytes_on_disk: of the file where it is another than the float32 model's; predicted: where
-        it is known already.
+        bytes_on_disk: of the file, if it is not the float32 model's.
+        predicted: the predictions, if they are known already.
+        The other arguments are the columns of records.Row.
         """
         predicted = predicted or predictions(model, self.data)
         row = Row(

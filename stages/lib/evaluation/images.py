@@ -1,4 +1,4 @@
-"""From uint8 batches to what a network reads: normalised, and for training shifted and mirrored."""
+"""Turns uint8 batches into network inputs: normalized, and for training shifted and mirrored."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,7 @@ from stages.lib.core import normalization
 
 
 class Normalize:
-    """uint8 [n, c, h, w] to float32 with zero mean and unit variance per channel, on `device`,
-    channels-last.
+    """Normalizes images: uint8 [n, c, h, w] to float32 on `device`, channels-last.
 
     mean, std: one number per channel, of images scaled to 0…1.
     """
@@ -24,17 +23,17 @@ class Normalize:
 
 
 def fixed_normalize(name: str, channels: int, device: torch.device) -> Normalize:
-    """A normalisation by the constants of `normalization.FIXED`."""
+    """Normalizes by the constants of `normalization.FIXED`."""
     return Normalize(*normalization.fixed(name, channels), device)
 
 
 def augment(
     images: torch.Tensor, *, shift: int, mirror: bool, generator: torch.Generator
 ) -> torch.Tensor:
-    """Shifts each image by up to `shift` pixels either way and mirrors half of them.
+    """Shifts each image by up to `shift` pixels in each direction, and mirrors half of them.
 
-    images: uint8 [n, c, h, w]; what a shift lays bare is filled with the edge's colour. One
-    gather moves the whole batch.
+    images: uint8 [n, c, h, w]. Pixels that a shift uncovers get the colour of the edge. One gather
+    moves the whole batch.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -43,7 +42,7 @@ def augment(
         rows = (torch.arange(height, device=device) + offsets[0] - shift).clamp(0, height - 1)
         columns = (torch.arange(width, device=device) + offsets[1] - shift).clamp(0, width - 1)
         index = torch.arange(count, device=device)
-        # Indexing apart from the channels puts these last: [n, h, w, c].
+        # This indexing puts the channels last: [n, h, w, c].
         images = images.permute(0, 2, 3, 1)[
             index[:, None, None], rows[:, :, None], columns[:, None, :]
         ].permute(0, 3, 1, 2)

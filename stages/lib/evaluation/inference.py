@@ -1,4 +1,4 @@
-"""What a network predicts for samples, and how often it is right."""
+"""Predictions of a network, and their accuracy."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from torch import nn
 from stages.lib.evaluation.samples import Samples
 from stages.lib.models.modes import evaluating
 
-# Top-5 accuracy says little where five are a large part of all classes.
+# Top-5 accuracy says little if five is a large part of all classes.
 LEAST_CLASSES_FOR_TOP5 = 20
 
 
 @torch.inference_mode()
 def _logits(model: nn.Module, samples: Samples) -> Iterator[torch.Tensor]:
-    """The logits of each batch, in order. The images go to the device and the dtype of the
-    network's weights.
+    """Yields the logits of each batch, in order. Images are moved to the device and the dtype of
+    the network's weights.
     """
     first = next(model.parameters())
     with evaluating(model):
@@ -29,7 +29,7 @@ def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
 
 
 def predict_with_top5(model: nn.Module, samples: Samples) -> tuple[torch.Tensor, float]:
-    """As `predict`, and the share of samples whose class is among the five largest logits."""
+    """As `predict`, with the share of samples whose class is among the five largest logits."""
     classes, largest = [], []
     for logits in _logits(model, samples):
         classes.append(logits.argmax(1).cpu())
@@ -42,15 +42,17 @@ def _share_among(classes: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def top5_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of samples whose class is among the five largest of their logits [n, classes]."""
+    """The share of samples whose class is among their five largest logits [n, classes]."""
     return _share_among(logits.topk(5).indices.cpu(), labels)
 
 
 def share_correct(predictions: torch.Tensor, labels: torch.Tensor) -> float:
-    """Accuracy, 0…1: over all samples at once, so a short last batch weighs what it is worth."""
+    """The accuracy, 0…1, over all samples at once, so that a short last batch counts by its
+    size.
+    """
     return float((predictions == labels.cpu()).double().mean())
 
 
 def accuracy(model: nn.Module, samples: Samples) -> float:
-    """Top-1 accuracy of the network, 0…1."""
+    """The network's top-1 accuracy, 0…1."""
     return share_correct(predict(model, samples), samples.labels)

@@ -1,10 +1,10 @@
-"""Evaluating a network with one weight changed, again and again, without computing what comes
-before that weight more than once.
+"""Evaluates a network with one weight changed many times, and computes what comes before that
+weight only once.
 
-A forward pass calls modules in a fixed order. Whatever has returned before the changed weight is
-first used cannot depend on it, so its output is kept from one recorded pass and handed out again;
-only the rest is computed. Nothing is assumed about the network's graph, and the results are those
-of whole passes bit for bit.
+A forward pass calls modules in a fixed order. A module that has returned before the changed weight
+is first used cannot depend on it. Its output is kept from one recorded pass and returned again;
+only the rest is computed. This assumes nothing about the network's graph, and gives the results of
+whole passes bit for bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from stages.lib.evaluation.samples import Samples
 
 
 def _parts(value: Any) -> list[torch.Tensor] | None:
-    """The tensors of what a module returned; None where it is nothing that can be kept."""
+    """The tensors in what a module returned; None if it cannot be kept."""
     if isinstance(value, torch.Tensor):
         parts = [value]
     elif type(value) is tuple and all(
@@ -39,15 +39,14 @@ def _copied(value: Any) -> Any:
 
 
 def _masked(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    # In the layout of the weight, which decides what kernel computes: a product of the two may
-    # come in the mask's.
+    # Keep the weight's layout, which decides the kernel: the product may have the mask's layout.
     return weight.clone().mul_(mask)
 
 
 @dataclass
 class _Call:
-    """One call of a module in the recorded pass: when it started and ended (places in the log of
-    calls), what it returned, and that value's version when it did.
+    """One call of a module in the recorded pass: its start and end in the log of calls, what it
+    returned, and the version of that value at the time.
     """
 
     start: int
@@ -57,8 +56,8 @@ class _Call:
 
 
 class Replay:
-    """Wraps every module below `model` while it is entered; the model must be in evaluation mode,
-    and gradients off.
+    """Wraps every module below `model` while it is entered. The model must be in evaluation mode
+    and gradients must be off.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -68,7 +67,7 @@ class Replay:
         self.before: dict[str, Any] = {}
         self.recorded: dict[tuple[str, int], _Call] = {}
         self.log: list[str] = []
-        # Outputs that a later operation writes into (`out += shortcut`): copies are handed out.
+        # Outputs that a later operation changes in place (`out += shortcut`): copies are returned.
         self.overwritten: set[tuple[str, int]] = set()
         self.counts: dict[str, int] = {}
         self.limit: int | None = None
@@ -94,7 +93,7 @@ class Replay:
                 known = self.recorded.get(key)
                 if known is None or known.end > self.limit:
                     return forward(*arguments, **keywords)
-                # The calls that this one made then do not happen now, but count.
+                # The calls that this one made when recorded do not happen now, but count.
                 for inner in self.log[known.start + 1 : known.end]:
                     self.counts[inner] = self.counts.get(inner, 0) + 1
                 return _copied(known.value) if key in self.overwritten else known.value
@@ -115,7 +114,7 @@ class Replay:
         return self.model(batch.clone())
 
     def record(self, batch: torch.Tensor) -> torch.Tensor:
-        """A whole pass, kept for `replay`; returns the logits."""
+        """Runs a whole pass, keeps it for `replay`, and returns the logits."""
         while True:
             self.recorded, self.log = {}, []
             logits = self._run(batch, None)
@@ -130,9 +129,8 @@ class Replay:
             self.overwritten |= spoiled
 
     def first_use(self, weight: str) -> int:
-        """The place in the log of calls where the parameter called `weight` is first used: by a
-        module that owns it, or else (used without calling it) by the nearest one around it that
-        is called.
+        """The place in the log of calls where the parameter `weight` is first used: by the module
+        that owns it or, if that is never called, by the nearest enclosing module that is.
         """
         parameter = self.model.get_parameter(weight)
         places = []
@@ -144,9 +142,7 @@ class Replay:
         return min(places, default=0)
 
     def replay(self, batch: torch.Tensor, first_use: int) -> torch.Tensor:
-        """The logits for the recorded batch with a weight changed that is used from `first_use`
-        on.
-        """
+        """The logits of the recorded batch after a change of a weight first used at `first_use`."""
         return self._run(batch, first_use)
 
 
@@ -157,10 +153,13 @@ def predict_masked(
     masks: Mapping[str, Sequence[torch.Tensor]],
     label: str = "predicting",
 ) -> dict[str, list[torch.Tensor]]:
-    """What the network predicts with one weight masked at a time: for each weight (by parameter
-    name) and each of its masks, the class of the largest logit per sample, int64 [n] on the CPU.
+    """The network's predictions with one weight masked at a time.
 
-    Evaluation mode while it runs; the mode before is put back.
+    masks: for each weight, by parameter name, the masks to try.
+    label: names the progress bar.
+
+    Returns for each weight and mask the predicted class of each sample, int64 [n] on the CPU. The
+    network is in evaluation mode meanwhile.
     """
     training = model.training
     model.eval()
@@ -178,10 +177,11 @@ def predict_masked(
                 start = 0 if name in whole else replay.first_use(name)
                 try:
                     if number == 0 and start > 0 and variants:
-                        # By the mask that removes most: one that removes nothing tells nothing.
+                        # Check with the mask that removes most: one that removes nothing proves
+                        # nothing.
                         parameter.data = _masked(dense, min(variants, key=torch.count_nonzero))
                         if not torch.equal(replay.replay(batch, start), replay.replay(batch, 0)):
-                            # The network computes otherwise than its calls tell: whole passes.
+                            # The network does more than its calls show, so run whole passes.
                             whole.add(name)
                             start = 0
                     for index, mask in enumerate(variants):

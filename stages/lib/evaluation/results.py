@@ -1,4 +1,4 @@
-"""What a stage leaves for one seed: rows, kept models, predictions of whole networks."""
+"""The results of a stage for one seed: rows, kept models, predictions of whole networks."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from stages.lib.models import checkpoints
 
 
 class Results:
-    """Collects into `directory`, which will be known as `final` once it is whole."""
+    """Collects results in `directory`, which becomes `final` when the stage is done."""
 
     def __init__(self, directory: Path, final: Path, evaluator: Evaluator) -> None:
         self.directory, self.final, self.evaluator = directory, final, evaluator
@@ -19,12 +19,13 @@ class Results:
         self.predictions: dict[str, Predicted] = {}
 
     def record(self, model: nn.Module, method: str, **about: Any) -> records.Row:
-        """Measures a network whose file is not kept, and stores its predictions. `about`: as
-        in Evaluator.row.
+        """Measures a network and stores its predictions, but keeps no file.
+
+        about: as in Evaluator.row.
         """
         row, predictions = self.evaluator.row(model, method, **about)
         self.rows.append(row)
-        # A sweep of single layers would be many predictions that nothing compares.
+        # Single pruned layers would add many predictions that nothing compares.
         if row.layer == records.ALL_LAYERS:
             name = paths.prediction_name(
                 method, row.target_sparsity, row.weight_bits, row.times_smaller
@@ -35,15 +36,15 @@ class Results:
     def save(
         self, model: nn.Module, method: str, file: str | None = None, **about: Any
     ) -> records.Row:
-        """Saves the network, as METHOD-SPARSITY unless `file` is given, measures it and stores its
-        predictions.
+        """Saves and measures the network, and stores its predictions. The file is called
+        METHOD-SPARSITY unless `file` is given.
         """
         file = file or paths.model_name(method, about["target_sparsity"])
         size = checkpoints.save_model(model, self.directory / file)
         return self.record_file(model, method, file, bytes_on_disk=size, **about)
 
     def record_file(self, model: nn.Module, method: str, name: str, **about: Any) -> records.Row:
-        """As `save`, for a network whose file `name` stands in the directory already."""
+        """As `save`, for a network whose file `name` is in the directory already."""
         return self.record(model, method, kept_as=self.final / name, **about)
 
     def write(self) -> None:

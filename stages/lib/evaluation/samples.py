@@ -10,11 +10,11 @@ import torch
 from stages.lib.core.prepared import Dataset, Part
 from stages.lib.evaluation.images import Normalize
 
-# Images per forward pass at 32×32 pixels and below; larger ones come in smaller batches, so that
-# what a layer puts out keeps its size in memory.
+# Images per forward pass at 32×32 pixels and below. Larger images come in smaller batches, so that
+# a layer's output takes about as much memory.
 BATCH = 500
 PIXELS = 32 * 32
-# Of a GPU's free memory, what a data set may take before it stays in the host's.
+# The share of a GPU's free memory that a data set may take; a larger one stays on the host.
 DEVICE_SHARE = 0.5
 
 
@@ -22,8 +22,8 @@ DEVICE_SHARE = 0.5
 class Samples:
     """images: uint8 [n, c, h, w]; labels: int64 [n]; both on one device, with their normalization.
 
-    On the CPU the images are a view of the file: what is not used is not read, and a set larger
-    than memory can be trained on. They are never written to.
+    On the CPU the images are a view of the file: unused images are not read, and a set larger than
+    memory can be used for training. They are never written to.
     """
 
     images: torch.Tensor
@@ -32,13 +32,13 @@ class Samples:
 
     @property
     def batch_size(self) -> int:
-        """How many images `batches` gives at a time."""
+        """The number of images that `batches` yields at a time."""
         height, width = self.images.shape[2:]
         return max(1, min(BATCH, BATCH * PIXELS // (height * width)))
 
     @property
     def batch_count(self) -> int:
-        """How many batches `batches` gives."""
+        """The number of batches that `batches` yields."""
         return -(-len(self.images) // self.batch_size)
 
     def batches(self) -> Iterator[torch.Tensor]:
@@ -60,8 +60,8 @@ class Data:
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():
-        # The file is mapped read-only, which torch has no notion of. Mapped for private writing
-        # instead, a set larger than memory would be refused by the system.
+        # The file is mapped read-only, which torch does not know. If it were mapped for private
+        # writing, the system would refuse a set larger than memory.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)
 
@@ -72,9 +72,9 @@ def _fits(parts: list[Part], device: torch.device) -> bool:
 
 
 def on_device(dataset: Dataset, device: torch.device, normalize: Normalize | None = None) -> Data:
-    """The memory-mapped arrays as tensors: mapped on a CPU, copied to a GPU where they fit there.
+    """The arrays as tensors: memory-mapped on a CPU, copied to a GPU if they fit there.
 
-    normalize: by the training images' mean and standard deviation unless given.
+    normalize: by default, the mean and standard deviation of the training images are used.
     """
     normalize = normalize or Normalize(dataset.mean, dataset.std, device)
     parts = [dataset.train, dataset.validation, dataset.test]

@@ -1,8 +1,8 @@
 """Unstructured pruning: masks that say which single weights stay.
 
-A mask is bool, True where the weight stays. It is made from scores, one per weight, which a module
-of `criteria` gives: the smallest go, exactly round(sparsity · n) of them, ties in the order in
-which the weights are stored.
+A mask is a bool tensor, True where the weight stays. It is made from scores, one per weight, which
+a module of `criteria` gives. The weights with the lowest scores are removed, exactly
+round(sparsity · n) of them; ties are broken by the order of the weights.
 """
 
 import copy
@@ -18,7 +18,7 @@ Masks = dict[str, torch.Tensor]
 
 
 def keep_largest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """The mask of one tensor of scores, of its shape. ValueError unless 0 ≤ sparsity < 1."""
+    """The mask of one tensor of scores, of the same shape. ValueError unless 0 ≤ sparsity < 1."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity {sparsity} is outside [0, 1)")
     removed = torch.argsort(scores.flatten(), stable=True)[: round(sparsity * scores.numel())]
@@ -28,19 +28,19 @@ def keep_largest(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
 
 
 def per_layer(scores: Scores, sparsities: Mapping[str, float]) -> Masks:
-    """Each of the weights that `sparsities` names is pruned to its own sparsity."""
+    """Prunes each weight tensor in `sparsities` to its own sparsity."""
     return {name: keep_largest(scores[name], value) for name, value in sparsities.items()}
 
 
 def uniform(scores: Scores, sparsity: float) -> Masks:
-    """Every weight tensor is pruned to the same sparsity."""
+    """Prunes every weight tensor to the same sparsity."""
     return per_layer(scores, dict.fromkeys(scores, sparsity))
 
 
 def global_(scores: Scores, sparsity: float, within: Masks | None = None) -> Masks:
-    """One threshold over all weights, so that the whole network reaches `sparsity`.
+    """Prunes by one threshold over all weights, so that the whole network reaches `sparsity`.
 
-    within: masks of an earlier step; what they removed goes first, so that masks only shrink.
+    within: masks of an earlier step. Weights that they removed stay removed.
     """
     if within is not None:
         scores = {
@@ -51,12 +51,12 @@ def global_(scores: Scores, sparsity: float, within: Masks | None = None) -> Mas
     return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
 
 
-# How scores are compared, by the `scope` of a method in the registry.
+# The function for each `scope` of a method in the registry.
 SCOPES = {"layer": uniform, "global": global_}
 
 
 def of_zeros(model: nn.Module) -> Masks:
-    """The masks that a pruned network carries in its weights: False where a weight is zero."""
+    """The masks of a pruned network, read from its weights: False where a weight is zero."""
     return {name: weight != 0 for name, weight in prunable.weights(model).items()}
 
 

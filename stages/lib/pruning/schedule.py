@@ -1,9 +1,11 @@
-"""The sparsities that iterative pruning goes through."""
+"""The steps of iterative pruning."""
 
 
 def sparsities(step: float, target: float, stops: list[float]) -> list[float]:
-    """Sparsities that iterative pruning goes through: every `step` up to `target`, and on the way
-    each of `stops`, so that it can be compared there with other methods. Ascending, all above 0.
+    """The sparsities after each step of iterative pruning, ascending and above 0.
+
+    step, target: every multiple of `step` up to `target`, and `target` itself.
+    stops: further sparsities below `target`, at which other methods are measured.
     """
     count = int(target / step + 1e-9)
     points = {round(step * index, 6) for index in range(1, count + 1)}

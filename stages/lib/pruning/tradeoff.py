@@ -1,4 +1,4 @@
-"""The best trade-off of each layer: as sparse as it can be before accuracy drops too far."""
+"""The best trade-off of each layer: its highest sparsity before accuracy drops too far."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from stages.lib.core.records import Row
 
 
 class BestSparsity(NamedTuple):
-    """The sparsity chosen for a layer on validation, and the accuracy there with this layer alone
-    pruned (None where nothing was to be pruned).
+    """The sparsity chosen for a layer, and the validation accuracy with only this layer pruned to
+    it (None if the layer is not pruned).
     """
 
     seed: int
@@ -18,10 +18,10 @@ class BestSparsity(NamedTuple):
 
 
 def best_per_layer(rows: Iterable[Row], least_accuracy: float) -> list[BestSparsity]:
-    """For each layer the largest sparsity at which it keeps `least_accuracy` on validation.
+    """The highest sparsity of each layer at which validation accuracy is at least `least_accuracy`.
 
-    rows: method "layer_alone", of one seed. A layer that keeps it nowhere gets sparsity 0:
-    it must not be pruned. Layers come in the order of their first row.
+    rows: of method "layer_alone" and one seed. A layer that is accurate enough at none of its
+    sparsities gets 0. Layers are in the order of their first rows.
     """
     by_layer: dict[str, list[Row]] = {}
     for row in rows:

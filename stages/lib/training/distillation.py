@@ -1,4 +1,4 @@
-"""Knowledge distillation: a network learns from another one's probabilities."""
+"""Knowledge distillation: a network learns from the probabilities of another network."""
 
 import copy
 

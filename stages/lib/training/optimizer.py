@@ -21,7 +21,7 @@ class SGD:
 
     @torch.no_grad()
     def step(self, loss: torch.Tensor, learning_rate: float) -> None:
-        """One step down the gradient of `loss`. What it does not depend on stays as it is."""
+        """Takes one step. Parameters that the loss does not depend on stay as they are."""
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         used = [index for index, gradient in enumerate(gradients) if gradient is not None]
         momenta = [self.momenta[index] for index in used]

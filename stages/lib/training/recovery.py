@@ -1,4 +1,4 @@
-"""Training after pruning: one call for every method, so that they differ in nothing else."""
+"""Training after pruning: one function for all methods, so that they differ in nothing else."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Chance: the control that every other criterion must beat (Blalock et al., What is the State of
+"""Random: the control that every other criterion must beat (Blalock et al., What is the State of
 Neural Network Pruning?, 2020).
 """
 
