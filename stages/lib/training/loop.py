@@ -15,8 +15,8 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.params import Training
 from stages.lib.evaluation import images, inference
 from stages.lib.evaluation.samples import Data
+from stages.lib.models import workarounds
 from stages.lib.pruning.masks import apply_ as apply_masks
-from stages.lib.training import workarounds
 from stages.lib.training.optimizer import SGD
 
 WARM_UP = 0.2

@@ -1,4 +1,4 @@
-"""What a library gets wrong, and the way around it. tests/training says when it is gone.
+"""What a library gets wrong, and the way around it. tests/models says when it is gone.
 
 torch 2.15, CPU: the gradient of a 1×1 convolution with a stride is written past its end,
 channels-last, where 2 to 15 channels come in and the batch does not divide by the threads. The

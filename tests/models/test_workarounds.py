@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.lib.training import workarounds
+from stages.lib.models import workarounds
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = (2, 15)
 PROGRAM = """
 import torch
 from torch.nn import functional
-from stages.lib.training import workarounds
+from stages.lib.models import workarounds
 from torch import nn
 
 torch.set_num_threads(2)
@@ -41,7 +41,7 @@ def test_with_the_way_around_a_gradient_is_not_written_past_its_end_as_it_is_wit
     if "unsafe" in done.stdout:
         assert version <= FAULTY, (
             f"torch {torch.__version__} no longer writes past the gradient of a strided 1×1"
-            " convolution: stages/lib/training/workarounds.py can go"
+            " convolution: stages/lib/models/workarounds.py can go"
         )
         pytest.skip("this processor does not show the fault")
 
