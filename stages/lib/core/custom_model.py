@@ -15,16 +15,18 @@ from stages.lib.core.errors import UserError
 
 
 def is_own(name: str) -> bool:
-    """Whether a `model.name` names a file of the user's rather than a network of the catalogue."""
+    """Whether a `model.name` names a file of the user, not a network of the registry."""
     file, colon, factory = name.rpartition(":")
     return bool(colon) and file.endswith(".py") and factory.isidentifier()
 
 
 def check_allowed(name: object, allowed: str | None) -> None:
-    """UserError where a file asks for a custom network other than `allowed`.
+    """Raises UserError if a file asks for a custom network other than `allowed`.
 
-    A file's bytes must not choose which Python code runs: building a custom network runs its file.
-    name: what the file calls its network, of any type; allowed: as in `model.name`, or None.
+    Building a custom network runs its Python file, and a data file must not choose which code runs.
+
+    name: what the data file calls its network, of any type.
+    allowed: as in `model.name`, or None.
     """
     if isinstance(name, str) and is_own(name) and name != allowed:
         shown = repr(name)[:300]
@@ -41,7 +43,7 @@ def split(name: str) -> tuple[Path, str]:
 
 
 def must_exist(name: str) -> Path:
-    """The file of `path/to/file.py:factory`; UserError where it is missing."""
+    """The file of `path/to/file.py:factory`. Raises UserError if it is missing."""
     file, _ = split(name)
     if not file.is_file():
         raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
@@ -49,7 +51,7 @@ def must_exist(name: str) -> Path:
 
 
 def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
-    """Modules and packages within `folder` that `file`, somewhere in it, imports, as files."""
+    """The files of the modules and packages in `folder` that `file` imports anywhere."""
     names: set[tuple[str, ...]] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -60,7 +62,7 @@ def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
             names |= {base, *((*base, alias.name) for alias in node.names)}
     candidates = set()
     for parts in names:
-        # Importing a.b.c runs a/__init__.py and a/b/__init__.py as well.
+        # Importing a.b.c also runs a/__init__.py and a/b/__init__.py.
         for end in range(1, len(parts) + 1):
             stem = folder.joinpath(*parts[:end])
             candidates |= {stem.with_name(f"{stem.name}.py"), stem / "__init__.py"}
@@ -68,9 +70,9 @@ def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
 
 
 def fingerprint(name: str) -> str | None:
-    """SHA-256 over the file and whatever it imports from its own folder; None where it is missing.
+    """SHA-256 of the file and of what it imports from its own folder; None if it is missing.
 
-    Reads, and runs nothing.
+    Reads the files without running them.
     """
     start, _ = split(name)
     if not start.is_file():
@@ -85,7 +87,7 @@ def fingerprint(name: str) -> str | None:
         reached[key] = file.read_bytes()
         try:
             waiting += _imported(file, ast.parse(reached[key]), start.parent)
-        except (SyntaxError, ValueError):  # loading it will say so, with the line
+        except (SyntaxError, ValueError):  # loading it reports the error with its line
             continue
     digest = hashlib.sha256()
     for key in sorted(reached):
@@ -94,7 +96,7 @@ def fingerprint(name: str) -> str | None:
 
 
 def _blame(file: Path, error: BaseException) -> str:
-    """The last line of the user's own code in a traceback, and what was raised there."""
+    """The last line of the user's code in a traceback, and the error raised there."""
     if isinstance(error, SyntaxError) and error.filename:
         place = Path(error.filename)
         if place.is_relative_to(Path.cwd()):
@@ -112,14 +114,14 @@ def _blame(file: Path, error: BaseException) -> str:
     return f"{lines[-1] if lines else f'{file}: '}{type(error).__name__}: {text}{hint}"
 
 
-# The names of the modules that each folder of the user's has brought in.
+# The modules that were imported from each of the user's folders, by name.
 _brought: dict[Path, set[str]] = {}
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The modules in `folder` can be imported; those of another folder, which may bear the same
-    names, are forgotten.
+    """Makes the modules in `folder` importable, and forgets those of other folders, which may have
+    the same names.
     """
     for other in _brought.keys() - {folder}:
         for name in _brought.pop(other):
@@ -138,7 +140,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _load(name: str) -> Any:
     file, factory = split(name)
-    # Dataclasses look their module up by its name, and files of two folders may share a stem.
+    # Dataclasses look up their module by name, and files of two folders may have the same stem.
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"own_{file.stem}_{digest}", file.resolve())
     module = importlib.util.module_from_spec(spec)
@@ -163,11 +165,11 @@ def _load(name: str) -> Any:
 
 
 def call(name: str, offered: Mapping[str, Any]) -> Any:
-    """What the factory returns, given those of the `offered` keywords that it takes. The file's
-    folder is importable while the file and the factory run.
+    """Calls the factory with those of the `offered` keyword arguments that it accepts. The file's
+    folder is importable meanwhile.
 
-    UserError where the file or the factory is missing, or, with the line of the user's file, where
-    either raises.
+    Raises UserError if the file or the factory is missing or, with the line of the user's file, if
+    either raises an error.
     """
     file = must_exist(name)
     with _importable(file.resolve().parent):

@@ -1,4 +1,4 @@
-"""How errors are told to people. Imports the standard library alone: it is there in any Python."""
+"""Tells errors to people. Imports only the standard library, so that it works in any Python."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ ENVIRONMENT = (
 
 
 class UserError(Exception):
-    """A mistake in the params, the data or the files of a run, which a person has to mend.
+    """A mistake in the params, the data or the files of a run, which the user has to correct.
 
     Its text is one line per problem: what is wrong, where, and what to do.
     """
@@ -18,8 +18,8 @@ class UserError(Exception):
 
 @contextmanager
 def told(interrupted: str = "interrupted") -> Iterator[None]:
-    """Tells errors to people: a UserError becomes its lines on stderr and exit code 2, as does a
-    file that cannot be read or written; Ctrl-C becomes the line `interrupted` and exit code 130.
+    """Turns errors into lines on stderr: a UserError, or a file that cannot be read or written,
+    gives exit code 2; Ctrl-C gives the line `interrupted` and exit code 130.
     """
     try:
         yield
@@ -36,8 +36,8 @@ def told(interrupted: str = "interrupted") -> Iterator[None]:
 
 
 def tell_while_importing() -> None:
-    """From here on, Ctrl-C and a library that is not installed are a line, not a traceback, outside
-    of `told` too. Ends a Python that is too old.
+    """From here on, Ctrl-C and a library that is not installed give a line instead of a traceback,
+    also outside of `told`. Exits if Python is too old.
     """
     if sys.version_info < (3, 11):  # noqa: UP036  it is what this asks
         sys.exit(

@@ -1,8 +1,8 @@
-"""What machine this is, found out without torch, in milliseconds: every `dvc repro` asks.
+"""Describes this machine, without torch and in milliseconds, because every `dvc repro` does it.
 
-The CUDA driver is asked itself, as it respects CUDA_VISIBLE_DEVICES: NVML (nvidia-ml-py) shows all
-devices, numbered otherwise. The kernel's list of the CPU is read here: py-cpuinfo's get_cpu_info
-starts processes and takes a second.
+The CUDA driver is asked directly, because it respects CUDA_VISIBLE_DEVICES; NVML (nvidia-ml-py)
+lists all devices and numbers them differently. /proc/cpuinfo is read directly, because py-cpuinfo's
+get_cpu_info starts processes and takes a second.
 """
 
 import ctypes
@@ -21,21 +21,21 @@ from stages.lib.core.errors import UserError
 
 REMEDY = "run `dvc repro probe/dvc.yaml`"
 
-# The instruction sets that change how fast a network runs; the other flags vary between
-# kernels on one machine and would make the same machine look new.
+# The instruction sets that change how fast a network runs. The other flags differ between kernels
+# on one machine and would make it look like another machine.
 _X86_ISA = re.compile(r"avx\w*|amx\w*|fma\w*|f16c|sse4_[12]")
 _ARM_ISA = re.compile(r"asimd\w*|neon\w*|fp16\w*|fphp|bf16|i8mm|dotprod|sve\w*|sme\d?")
 MACHINE = ("system", "machine", "cpu", "isa", "cores", "gpus")
 SOFTWARE = ("python", "torch", "torchvision")
 KEYS = (*MACHINE, *SOFTWARE)
-# Instructions that multiply numbers of 16 bits; f16c and avx512f only convert them.
+# Instructions that multiply 16-bit floats; f16c and avx512f only convert them.
 HALF_INSTRUCTIONS = {
     "float16": {"avx512_fp16", "amx_fp16", "fp16", "fphp", "asimdhp"},
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
 }
-# x86 instructions that add products of eight bits in thirty-two.
+# x86 instructions that add products of 8-bit integers in 32 bits.
 WIDE_INT8_SUMS = {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}
-# What decides the speed of int8 kernels, and of float32 and bfloat16 beside them.
+# The instruction sets that decide the speed of int8, float32 and bfloat16 kernels.
 KERNEL_ISA = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "avx512_bf16",
     "amx_bf16", "asimd", "asimddp", "dotprod", "i8mm", "bf16", "sve", "sme",
@@ -45,7 +45,7 @@ _APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 @cache
 def cuda_devices() -> tuple[str, ...]:
-    """Names of the CUDA devices this process may use; empty where there is no driver."""
+    """Names of the CUDA devices that this process may use; empty without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -72,13 +72,13 @@ def _sysctl(key: str) -> str:
 
 
 def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
-    """CPU model and its sorted arithmetic instruction sets, out of /proc/cpuinfo's text."""
+    """The CPU model and its sorted arithmetic instruction sets, from the text of /proc/cpuinfo."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon:
             fields.setdefault(key.strip().lower(), value.strip())
-    # Apart, as x86's sme is memory encryption.
+    # x86 and ARM apart: on x86, sme is memory encryption.
     isa, flags = (
         (_X86_ISA, fields["flags"]) if "flags" in fields else (_ARM_ISA, fields.get("features", ""))
     )
@@ -101,19 +101,20 @@ def _cpu() -> tuple[str, list[str]]:
 
 
 def native_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 by itself, in a way that torch's wheels use.
+    """Whether this CPU has bfloat16 instructions that torch's wheels use.
 
-    Apple's chips have the instructions, but torch's CPU kernels for macOS do not use them.
+    Apple's chips have them, but torch's CPU kernels for macOS do not use them.
     """
     native = HALF_INSTRUCTIONS["bfloat16"]
     return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
 
 
 def int8_saturates(machine: str, isa: Sequence[str]) -> bool:
-    """Whether int8 kernels of this CPU add two products of eight bits in sixteen: on x86 without
-    VNNI or AMX, uint8 × int8 then saturates above 32767 (255 × 127 × 2 = 64770), silently.
+    """Whether int8 kernels of this CPU add two products of 8-bit integers in 16 bits. On x86
+    without VNNI or AMX, uint8 × int8 saturates silently above 32767 (255 × 127 × 2 = 64770); with
+    7-bit weights it does not (255 × 64 × 2 = 32640).
 
-    machine, isa: as `describe` has them. Seven-bit weights stay below (255 × 64 × 2 = 32640).
+    machine, isa: as in `describe`.
     """
     if machine.lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False
@@ -121,7 +122,7 @@ def int8_saturates(machine: str, isa: Sequence[str]) -> bool:
 
 
 def kernel_isa(isa: Sequence[str]) -> str:
-    """The instruction sets of `isa` that kernels choose by, in words of a line: "avx2 avx512f"."""
+    """The instruction sets of `isa` that decide the speed of kernels, such as "avx2 avx512f"."""
     return " ".join(name for name in KERNEL_ISA if name in isa)
 
 
@@ -133,7 +134,7 @@ def cores() -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A description that `describe` gave, from its file. UserError where it is missing or torn."""
+    """Reads a description of `describe` from its file. UserError if it is missing or damaged."""
     description = outputs.read_json(path, REMEDY)
     if not isinstance(description, dict) or set(description) != set(KEYS):
         raise UserError(f"{path}: not a description of a machine; {REMEDY}")
@@ -141,9 +142,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def describe() -> dict[str, Any]:
-    """The machine as far as it decides latencies: system, CPU, instruction sets, cores, GPUs,
-    torch.
-    """
+    """What decides latencies: system, CPU, instruction sets, cores, GPUs, and torch's version."""
     model, flags = _cpu()
     return {
         "system": platform.system(),

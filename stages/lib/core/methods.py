@@ -1,5 +1,5 @@
-"""Every method of the pipeline, registered once: what it is called, which stage makes it, what it
-continues, how it looks in charts. Tables, charts, findings, sizes and the selection ask here.
+"""The registry of methods: the name of each, the stage that makes it, the method that it continues,
+and its look in charts. Tables, charts, findings, sizes and the selection read this registry.
 
 A new method is an entry of METHODS. docs/extending.md adds one.
 """
@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# What a method makes of the baseline: nothing but training; fewer single weights; fewer filters;
-# one layer pruned alone; integer weights; a packed file; a file for ONNX Runtime.
+# Families, by what a method does to the baseline: only trains it; removes single weights; removes
+# filters; prunes one layer alone; quantizes its weights; packs it; writes a file for ONNX Runtime.
 DENSE, UNSTRUCTURED, STRUCTURED = "dense", "unstructured", "structured"
 LAYER, INTEGER, PACKED, ONNX = "layer", "integer", "packed", "onnx"
-# The colour of text around a chart, whatever that is: black in a picture, light on a dark page.
+# The colour of the text around a chart: black in a picture, light on a dark page.
 INK = "currentColor"
 
 
 class Look(NamedTuple):
-    """The colour and the shape of a method's points in charts."""
+    """The colour and shape of a method's points in charts."""
 
     colour: str
     shape: str
@@ -25,19 +25,19 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """What a row's `method` names.
+    """A method, as named in a row's `method`.
 
-    name: unique, of letters, digits and underscores.
-    title: as people read it.
-    stage: that makes it.
+    name: unique; letters, digits and underscores.
+    title: its name for people.
+    stage: the stage that makes its networks.
     family: one of the constants above.
-    look: in charts; colour says what is removed and by what rule (Okabe and Ito's palette, told
-        apart by colour-blind readers), a square "each layer alike".
-    continues: the method whose network it starts from; the baseline's unless given.
-    training: the section of params.yaml that says how it trains; empty where it does not, which
-        charts show as dashed lines and hollow points.
-    criterion: how weights are chosen: the module of stages/lib/pruning/criteria that scores them.
-    scope: which scores are compared: "layer" those of each layer alone, "global" all.
+    look: in charts. The colour stands for what is removed and by which rule (Okabe and Ito's
+        palette for colour-blind readers); a square means that every layer has the same sparsity.
+    continues: the method whose network it starts from.
+    training: the section of params.yaml with its training; empty if it does not train, which charts
+        show by dashed lines and hollow points.
+    criterion: the module of stages/lib/pruning/criteria that scores the weights.
+    scope: whose scores are compared: "layer" (each layer's own) or "global" (all).
     """
 
     name: str
@@ -52,25 +52,28 @@ class Method:
 
     @property
     def trained(self) -> bool:
-        """Whether its networks train after they were pruned."""
+        """Whether its networks are trained after pruning."""
         return bool(self.training)
 
     @property
     def masked(self) -> bool:
-        """Whether its zeros stand in tensors of the dense shape, which only sparse kernels skip."""
+        """Whether its zeros are stored in tensors of the baseline's shape: only sparse kernels skip
+        them.
+        """
         if self.family == ONNX:
             return METHODS[self.continues].masked
         return self.family in (UNSTRUCTURED, LAYER)
 
 
-# ONNX files: of which methods, and in which forms. int8 by one calibration is kept of the baseline.
+# The methods that are exported to ONNX, and the forms. For the baseline, the int8 file of each
+# calibration is kept too.
 EXPORTED = ("baseline", "finetune", "structured_layer_finetune", "structured_global_finetune")
 FORMS = ("float32", "int8")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 
 
 def exported_name(method: str, form: str, calibration: str = "") -> str:
-    """The name of a method's ONNX file as a method: onnx_finetune_int8."""
+    """The name of the method that is another method's ONNX file: onnx_finetune_int8."""
     return f"onnx_{method}_{form}{f'_{calibration}' if calibration else ''}"
 
 
@@ -96,7 +99,7 @@ def _exported(methods: Iterable[Method]) -> list[Method]:
 
 _GREY, _LIGHT, _BLUE, _GREEN = "#999999", "#56B4E9", "#0072B2", "#009E73"
 _ORANGE, _RED, _PINK = "#E69F00", "#D55E00", "#CC79A7"
-# In the order in which the course takes them.
+# In the order of the course.
 _TRAINED_HERE = [
     Method("baseline", "dense baseline", "train_baseline", DENSE, Look(INK, "circle"), "",
            training="train_baseline"),
@@ -165,12 +168,12 @@ def of_stage(*stages: str) -> list[Method]:
 
 
 def stages() -> list[str]:
-    """The stages that make networks, in the order of METHODS; a directory per seed each."""
+    """The stages that make networks, in the order of METHODS. Each has a folder per seed."""
     return list(dict.fromkeys(one.stage for one in METHODS.values()))
 
 
 def recoveries() -> list[tuple[Method, Method]]:
-    """A method as pruned, and the one that fine-tunes its networks."""
+    """Pairs: a method that prunes only, and the method that fine-tunes its networks."""
     return [
         (METHODS[one.continues], one)
         for one in of_family(UNSTRUCTURED, STRUCTURED)
@@ -179,12 +182,12 @@ def recoveries() -> list[tuple[Method, Method]]:
 
 
 def finetuned_by_controls() -> dict[str, Method]:
-    """What stage `controls` can fine-tune: the name of a method, and the method that it becomes."""
+    """The methods that stage `controls` can fine-tune, by name, and what each becomes."""
     return {one.continues: one for one in of_stage("controls") if one.training == "finetune"}
 
 
 def made_by(name: str) -> list[str]:
-    """The stages through which a method's networks go, the baseline's first."""
+    """The stages that a method's networks go through, train_baseline first."""
     found: list[str] = []
     while name:
         method = METHODS[name]

@@ -1,8 +1,8 @@
-"""The networks that `model.name` may name, known without importing torch."""
+"""The networks that `model.name` accepts, known without importing torch."""
 
 OWN = ("convnet", "resnet20", "resnet56")
 
-# torchvision's classification models, as torchvision.models.list_models() gives them.
+# torchvision's classification models, as torchvision.models.list_models() lists them.
 TORCHVISION = (
     "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny",
     "densenet121", "densenet161", "densenet169", "densenet201", "efficientnet_b0",

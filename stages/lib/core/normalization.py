@@ -1,6 +1,6 @@
-"""The constants by which published weights want their images normalised, known without torch."""
+"""The normalization constants of published weights, known without importing torch."""
 
-# Mean and standard deviation per channel, red, green, blue, of images scaled to 0…1.
+# Mean and standard deviation per channel (red, green, blue) of images scaled to 0…1.
 FIXED = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
@@ -9,8 +9,8 @@ FIXED = {
 
 
 def fixed(name: str, channels: int) -> tuple[list[float], list[float]]:
-    """Mean and deviation per channel of one of FIXED; grey images get the mean over the three
-    colours. KeyError for another name.
+    """Mean and standard deviation per channel of one of FIXED. Grey images get the mean over the
+    three colours. KeyError for another name.
     """
     mean, std = FIXED[name]
     if channels != len(mean):

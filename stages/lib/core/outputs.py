@@ -1,7 +1,7 @@
-"""Writing results so that they are there whole or not at all.
+"""Writes results completely or not at all.
 
-What is written stands beside its final place, and is renamed at the very end: a kill at any moment
-leaves the old result or none, never half of one.
+A result is written beside its final place and renamed at the very end. A kill at any moment leaves
+the old result or none, never half of one.
 """
 
 import csv
@@ -22,7 +22,7 @@ NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def _partial(final: Path) -> Path:
-    """Where this process writes what will stand at `final`."""
+    """Where this process writes what will become `final`."""
     return final.with_name(f".{final.name}.{os.getpid()}{PARTIAL}")
 
 
@@ -44,7 +44,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _remove_leftovers(folder: Path, name: str) -> None:
-    """Removes what killed processes left of outputs of this name, which may be a pattern."""
+    """Removes what killed processes left of outputs with this name, which may be a pattern."""
     for leftover in folder.glob(f".{name}.*{PARTIAL}"):
         pid = leftover.name.removesuffix(PARTIAL).rpartition(".")[2]
         if pid.isdigit() and not _is_running(int(pid)):
@@ -71,11 +71,11 @@ def _put_in_place(partial: Path, final: Path) -> None:
 def whole(
     finals: Sequence[Path], check: Callable[[], None] = lambda: None
 ) -> Iterator[dict[Path, Path]]:
-    """Yields, for each final path, one beside it to write a file or a folder to. When the block
-    ends well and `check` raises nothing, all of them take their final places.
+    """Yields for each final path a path beside it, to which a file or a folder is to be written. If
+    the block ends without an error and `check` raises nothing, all are moved to their final paths.
 
-    If the block raises, or leaves one of them unwritten (RuntimeError), nothing changes. UserError
-    where the disk is full. Leftovers of killed runs are removed.
+    If the block raises an error, or leaves a path unwritten (RuntimeError), nothing changes. Raises
+    UserError if the disk is full. Leftovers of killed runs are removed.
     """
     partials = {final: _partial(final) for final in finals}
     for final in finals:
@@ -102,7 +102,7 @@ def whole(
 
 @contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
-    """As `whole`, of one file."""
+    """As `whole`, for one file."""
     with whole([final]) as partials:
         yield partials[final]
 
@@ -114,14 +114,12 @@ def write_text(final: Path, text: str) -> None:
 
 
 def write_json(final: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, keys in the order given; NaN and infinity raise
-    ValueError.
-    """
+    """Writes `value` as indented JSON, keys in the given order. ValueError for NaN and infinity."""
     write_text(final, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """The value in a JSON file. UserError with the remedy where it is missing or torn."""
+    """The value in a JSON file. UserError with the remedy if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -135,8 +133,8 @@ def _cell(value: Any) -> Any:
 
 
 def write_csv(final: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a table, floats to six significant digits; None becomes an empty cell, a key outside
-    `columns` raises ValueError.
+    """Writes a table. Floats have six significant digits, None is an empty cell. ValueError for a
+    key that is not in `columns`.
     """
     with whole_file(final) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
@@ -146,8 +144,8 @@ def write_csv(final: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 
 def remove_other_seeds(artifacts: Path, seeds: Sequence[int]) -> None:
-    """Removes what earlier runs left for seeds that are no longer asked for: DVC leaves it, and
-    whatever reads a stage's results of all seeds would depend on it. DVC's cache keeps it.
+    """Removes the results of seeds that are no longer in the params. DVC leaves them in place, and
+    stages that depend on the results of all seeds would depend on them. DVC's cache keeps them.
     """
     wanted = {f"seed-{seed}" for seed in seeds}
     for stage in artifacts.glob("*/"):

@@ -1,8 +1,8 @@
-"""Every parameter: its section, its type and what it may be. The only module that reads
+"""Every parameter: its section, its type and its allowed values. The only module that reads
 params.yaml.
 
-The file is validated whole each time, whatever a stage needs of it, so that a typo in the
-last section stops the first stage. All problems are reported at once.
+Each stage validates the whole file, so that a typo in the last section stops the first stage. All
+problems are reported at once.
 """
 
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ from stages.lib.core.rules import Decimals, Section, Text, ascending, several
 
 TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 SOURCES = ("digits", *TORCHVISION_SETS, "image_folder")
-# A mirrored digit is another digit, or none.
+# A mirrored digit is another digit or none at all.
 UNMIRRORED_SOURCES = ("digits", "mnist", "svhn")
 NO_WEIGHTS = "none"
 NO_LIMIT = "none"
 # controls.equal_budget: every sparsity that iterative pruning reaches.
 ALL = "all"
-# What can be fine-tuned beside the globally pruned networks, to compare them with.
+# The methods that stage `controls` can fine-tune, to compare with globally pruned networks.
 CONTROLS = tuple(methods.finetuned_by_controls())
-# More threads than so many times the cores only wait for each other.
+# With more threads per core than this, threads only wait for each other.
 MOST_THREADS_PER_CORE = 4
 
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
@@ -39,11 +39,11 @@ BatchSize = Annotated[int, Interval(ge=1, le=65_536)]
 Rate = Annotated[float, Interval(gt=0, le=10)]
 Seconds = Annotated[float, Interval(gt=0, le=3600)]
 Share = Annotated[float, Interval(ge=0, le=1)]
-# File names write a sparsity, and how many times smaller, with as many digits as tell two apart.
+# File names hold sparsities and sizes with this many digits, so no two may look the same.
 Sparsity = Annotated[float, Interval(ge=0, lt=1), Decimals(4)]
 PositiveSparsity = Annotated[float, Interval(gt=0, lt=1), Decimals(4)]
 TimesSmaller = Annotated[float, Interval(gt=1, le=1000), Decimals(2)]
-# Much colder, and the quotient of two logits is infinite.
+# At a much lower temperature, logits divided by it are infinite.
 Temperature = Annotated[float, Interval(ge=0.1, le=100)]
 Scope = Literal["layer", "global"]
 Granularity = Literal["tensor", "channel"]
@@ -244,7 +244,7 @@ SECTIONS = tuple(Params.model_fields)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice, where PyYAML would silently take the last."""
+    """SafeLoader that refuses a key written twice. PyYAML would silently take the last one."""
 
 
 def _mapping_without_doubles(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -265,7 +265,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse(text: str) -> Any:
-    """YAML text to plain values. UserError with the line for a syntax error or a doubled key."""
+    """Parses YAML text. UserError with the line for a syntax error or a key written twice."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -282,7 +282,7 @@ def parse(text: str) -> Any:
 
 
 def _absent(key: str, chosen: Any, there: list, of: str, prefix: str = "") -> Iterator[str]:
-    """A problem for each of the values `chosen` that is not in `there`. of: what that is."""
+    """A problem for each value of `chosen` that is not in `there`. of: the name of `there`."""
     for value in [] if chosen == ALL else chosen:
         if value not in there:
             some = ", ".join(map(str, there))
@@ -290,7 +290,7 @@ def _absent(key: str, chosen: Any, there: list, of: str, prefix: str = "") -> It
 
 
 def _contradictions(sections: Params) -> Iterator[str]:
-    """What no single key can know. Only for values that passed their own checks."""
+    """Contradictions between keys. Only for values that passed their own checks."""
     iterative, sparsities = sections.iterative_prune, sections.sparsities
     if iterative.target < iterative.step:
         yield (
@@ -344,8 +344,7 @@ def _too_much_for_this_machine(sections: Params) -> Iterator[str]:
 def validate(values: Any) -> Params:
     """Checks the content of a params file.
 
-    Raises UserError with one line per problem, each with the key's path, the value and what
-    is allowed.
+    Raises UserError with one line per problem: the key's path, the value and what is allowed.
     """
     if not isinstance(values, dict):
         raise UserError(f"the file holds {rules.shown(values)}; allowed: {', '.join(SECTIONS)}")
@@ -360,10 +359,10 @@ def validate(values: Any) -> Params:
 
 
 def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
-    """Validates the whole file and returns the sections `names` alone, as attributes.
+    """Validates the whole file and returns only the sections `names`, as attributes.
 
-    A stage gets only what it asks for, so what `dvc.yaml` lists under its `params` can be
-    compared with what it reads. Raises UserError, each line headed by the file's name.
+    A stage gets only the sections that dvc.yaml lists for it, so it cannot read others. Raises
+    UserError; each line begins with the file's name.
     """
     try:
         params = validate(parse(path.read_text(encoding="utf-8")))
@@ -379,7 +378,7 @@ def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
 
 
 def plain(params: SimpleNamespace) -> dict[str, Any]:
-    """What `read` returned, as plain values by section."""
+    """The params that `read` returned, as plain values by section."""
     return {
         name: value.model_dump() if isinstance(value, Section) else value
         for name, value in vars(params).items()

@@ -1,9 +1,9 @@
-"""Every path of the project. Stages run from the repository's root, so paths are relative to it."""
+"""Every path of the project, relative to the repository's root, where stages run."""
 
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-# The stage that always runs has a file of its own.
+# The stage that always runs has its own file.
 PIPELINES = (Path("dvc.yaml"), Path("probe/dvc.yaml"))
 REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
@@ -56,20 +56,18 @@ def is_code(file: Path) -> bool:
 
 
 def stage_directory(stage: str, seed: int | None = None) -> Path:
-    """Where a stage leaves its outputs: `artifacts/STAGE`, and `/seed-N` below it for a per-seed
-    stage.
-    """
+    """The folder of a stage's outputs: `artifacts/STAGE`, or `artifacts/STAGE/seed-N`."""
     directory = ARTIFACTS / stage
     return directory if seed is None else directory / f"seed-{seed}"
 
 
 def reported(file: Path) -> Path:
-    """Where the report keeps its copy of a stage's table: `reports/runs/STAGE/seed-N/rows.csv`."""
+    """The report's copy of a stage's table: `reports/runs/STAGE/seed-N/rows.csv`."""
     return RUNS / file.relative_to(ARTIFACTS)
 
 
 def baseline(seed: int) -> Path:
-    """The dense network of a seed."""
+    """The file of a seed's baseline."""
     return stage_directory("train_baseline", seed) / MODEL
 
 
@@ -101,7 +99,7 @@ def onnx_name(method: str, sparsity: float) -> str:
 def prediction_name(
     method: str, target_sparsity: float, weight_bits: int = 32, times_smaller: float = 1.0
 ) -> str:
-    """Under what a network's test predictions are stored: `global-0.8`, `affine_tensor-8bit`,
+    """The name of a network's stored predictions: `global-0.8`, `affine_tensor-8bit`,
     `onnx_finetune_int8-0.98-8bit`, `packed-20x`.
     """
     if times_smaller != 1:
@@ -113,7 +111,7 @@ def prediction_name(
 
 
 def deployed_name(role: str, source: Path) -> str:
-    """File name of what is deployed in a role, a copy of `source`: `smallest.packed`."""
+    """File name of a recommended file, a copy of `source`: `smallest.packed`."""
     return f"{role}{source.suffix}"
 
 

@@ -1,7 +1,7 @@
-"""What DVC's files say of a stage: the params that it reads, what it depends on, what it leaves.
+"""What dvc.yaml declares for a stage: its params, dependencies and outputs.
 
-A stage script repeats none of this: it is handed these params, writes these outputs, and is watched
-for changes of these dependencies while it runs.
+A stage script repeats none of this: it gets these params, writes these outputs, and these
+dependencies are watched for changes while it runs.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ import yaml
 from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 
-# What stands where the seed of a run goes.
+# What dvc.yaml writes in place of the seed.
 SEED_MARKS = ("${item.seed}", "${seeds[0]}")
 
 
 @dataclass(frozen=True)
 class Declared:
-    """One entry of the files' `stages`."""
+    """One entry of `stages` in a dvc.yaml."""
 
     entry: dict[str, Any]
 
@@ -35,11 +35,11 @@ class Declared:
         return self.entry.get("params", [])
 
     def deps(self, seed: int | None) -> list[Path]:
-        """What the stage of this seed is made of: files and folders."""
+        """The files and folders that the stage of this seed depends on."""
         return self._paths("deps", seed)
 
     def outs(self, seed: int | None) -> list[Path]:
-        """What the stage of this seed leaves: files and folders."""
+        """The files and folders that the stage of this seed writes."""
         return self._paths("outs", seed) + self._paths("metrics", seed)
 
     def _paths(self, key: str, seed: int | None) -> list[Path]:
@@ -52,7 +52,7 @@ class Declared:
 
 
 def stages(files: Sequence[Path] = paths.PIPELINES) -> dict[str, dict[str, Any]]:
-    """What the files declare, by stage. UserError where one is missing or is no pipeline."""
+    """What the files declare, by stage. UserError if one is missing or is not a pipeline."""
     found = {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times faster
     for path in files:
@@ -66,7 +66,7 @@ def stages(files: Sequence[Path] = paths.PIPELINES) -> dict[str, dict[str, Any]]
 
 
 def declared(stage: str) -> Declared:
-    """What is declared of a stage. UserError as of `stages`, or where there is no such stage."""
+    """What is declared for a stage. UserError if there is no such stage, or as in `stages`."""
     try:
         return Declared(stages()[stage])
     except KeyError:

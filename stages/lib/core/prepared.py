@@ -1,8 +1,8 @@
-"""The prepared data set: uint8 arrays on disk, memory-mapped by every later stage.
+"""The prepared data set: uint8 arrays on disk, memory-mapped by all later stages.
 
-`data/prepared/` holds PART_images.npy and PART_labels.npy for train, validation and test,
-and meta.json: the source, class names, mean and standard deviation of the training part, a
-checksum, and the files that could not be read.
+`data/prepared/` holds PART_images.npy and PART_labels.npy for train, validation and test, and
+meta.json: the source, class names, mean and standard deviation of the training images, a checksum,
+and the files that could not be read.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from stages.lib.core.errors import UserError
 
 PARTS = ("train", "validation", "test")
 BLOCK_BYTES = 16 * 2**20
-# More unreadable files than this are counted, not named.
+# Of more unreadable files than this, only the number is kept.
 MOST_NAMED = 1000
 REMEDY = "delete the folder and run `dvc repro prepare_data`"
 
@@ -49,7 +49,9 @@ class Dataset(NamedTuple):
 
 
 def _blocks(array: np.ndarray, rows: int | None = None) -> Iterator[np.ndarray]:
-    """An array, or what is sliced like one, as contiguous blocks of at most `rows` rows."""
+    """Yields contiguous blocks of at most `rows` rows of an array, or of what is sliced like
+    one.
+    """
     rows = rows or max(1, BLOCK_BYTES // int(np.prod(array.shape[1:]) * array.dtype.itemsize))
     for start in range(0, len(array), rows):
         yield np.ascontiguousarray(array[start : start + rows])
@@ -60,10 +62,10 @@ def channel_statistics(
 ) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of images scaled to 0…1, read block by block.
 
-    images: uint8 [n, channels, height, width]. A constant channel gets deviation 1, so that
-    dividing by it is safe.
+    images: uint8 [n, channels, height, width]. A constant channel gets standard deviation 1, so
+    that dividing by it is safe.
     """
-    # How often each level occurs: whole numbers, so that blocks of any size give the same.
+    # Count each level: integers give the same sums for blocks of any size.
     counts = np.zeros((images.shape[1], 256), np.int64)
     for pixels in _blocks(images, block):
         for channel in range(images.shape[1]):
@@ -111,11 +113,14 @@ def write(
     source: str,
     unreadable: Sequence[dict[str, str]] = (),
 ) -> None:
-    """Writes the arrays and meta.json into `directory`, which must exist.
+    """Writes the arrays and meta.json.
 
-    The images may be anything with shape and dtype that gives arrays when it is sliced; no more
-    than a block of them is read at once. source: its name. unreadable: `file` and `reason` of
-    each file of the source that was left out.
+    directory: must exist.
+    parts: by name. Their images may be anything with a shape and dtype that gives arrays when it is
+        sliced; they are read a block at a time.
+    classes: names, by label.
+    source: its name.
+    unreadable: `file` and `reason` of each file that was left out.
     """
     for name in PARTS:
         for kind, array in parts[name]._asdict().items():
@@ -144,7 +149,7 @@ def _is_reason(entry: object) -> bool:
 
 
 def read_meta(directory: Path) -> dict:
-    """meta.json, checked for its keys. UserError where it is missing, torn or foreign."""
+    """Reads meta.json and checks its keys. UserError if it is missing, damaged or another file."""
     path = directory / paths.META
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
@@ -188,8 +193,9 @@ def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_labels(directory: Path, part: str, meta: dict) -> np.ndarray:
-    """The labels of one part, int64 [n], memory-mapped. meta: as `read_meta` gives it. UserError
-    where they are not sound.
+    """The labels of one part, int64 [n], memory-mapped. UserError if they are damaged.
+
+    meta: of `read_meta`.
     """
     path = directory / paths.array_name(part, "labels")
     labels = _array(path, np.int64, (meta["images"][part],))
@@ -199,9 +205,7 @@ def read_labels(directory: Path, part: str, meta: dict) -> np.ndarray:
 
 
 def load(directory: Path) -> Dataset:
-    """Memory-maps the prepared data set. UserError, naming file and remedy, where it is not
-    sound.
-    """
+    """Memory-maps the prepared data set. UserError with file and remedy if it is damaged."""
     meta = read_meta(directory)
     parts = []
     for name in PARTS:

@@ -1,7 +1,7 @@
-"""What a parameter's value may be, said once, beside the parameter: a type with its constraints.
+"""Types of parameters with their constraints, and errors for people.
 
-pydantic checks values against these types; this module adds the constraints that it does not have,
-and tells what is wrong in lines that a person can act on.
+pydantic checks values against these types. This module adds constraints that pydantic does not
+have, and turns its errors into lines that say what is wrong and what is allowed.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from pydantic_core import core_schema
 
 
 class Section(BaseModel):
-    """Parameters that belong together. No value is converted: true is no number, "1" neither."""
+    """A section of params.yaml. Values are not converted: true and "1" are not numbers."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True
@@ -25,10 +25,10 @@ class Section(BaseModel):
 
 
 class Constraint:
-    """Of an Annotated type, beside those that pydantic knows."""
+    """A constraint of an Annotated type that pydantic does not have."""
 
     def problem(self, value: Any) -> str:
-        """What is wrong with a value of the type; empty where nothing is."""
+        """What is wrong with a value of the type; empty if nothing is."""
         raise NotImplementedError
 
     def _check(self, value: Any) -> Any:
@@ -43,7 +43,7 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Decimals(Constraint):
-    """At most so many digits after the point: file names and rows write no more."""
+    """The most digits after the decimal point: file names and rows hold no more."""
 
     most: int
 
@@ -53,7 +53,7 @@ class Decimals(Constraint):
 
 @dataclass(frozen=True)
 class Distinct(Constraint):
-    """A list in which nothing is there twice, in ascending order where that is asked for."""
+    """A list without duplicates, in ascending order if `ascending` is set."""
 
     ascending: bool = False
 
@@ -68,8 +68,11 @@ class Distinct(Constraint):
 
 @dataclass(frozen=True)
 class Text(Constraint):
-    """A text that `accepts` takes. allowed: completes "allowed: …"; names: known texts, of which
-    a near miss may mean one; more: says more of a text that is refused.
+    """A text that `accepts` returns True for.
+
+    allowed: completes the sentence "allowed: …".
+    names: known texts; the nearest is suggested for one that is refused.
+    more: says more about a text that is refused.
     """
 
     allowed: str
@@ -88,17 +91,17 @@ def _list(item: Any, *constraints: Any) -> Any:
 
 
 def several(item: Any) -> Any:
-    """The type of lists of at least one `item`, none twice."""
+    """The type of nonempty lists of `item` without duplicates."""
     return _list(item, Distinct())
 
 
 def ascending(item: Any) -> Any:
-    """The type of lists of at least one `item`, none twice, in ascending order."""
+    """The type of nonempty lists of `item` without duplicates, in ascending order."""
     return _list(item, Distinct(ascending=True))
 
 
 def _split(kind: Any) -> tuple[Any, tuple]:
-    """A type and its constraints."""
+    """Splits an Annotated type into the type and its constraints."""
     return (kind.__origin__, kind.__metadata__) if get_origin(kind) is Annotated else (kind, ())
 
 
@@ -107,7 +110,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def allowed(kind: Any) -> str:
-    """What completes "allowed: …" for a type."""
+    """The text that completes "allowed: …" for a type."""
     base, constraints = _split(kind)
     for constraint in constraints:
         if isinstance(constraint, Text):
@@ -142,7 +145,7 @@ def _allowed_number(base: type, constraints: tuple) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a person would have typed it, cut to a readable length."""
+    """A value as it would be typed in YAML, cut to a readable length."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -166,7 +169,7 @@ def _plain(number: float) -> str:
 
 
 def _surprise(value: Any, wants_number: bool) -> str:
-    """Names the trap of YAML 1.1 behind a value of the wrong type, if there is one."""
+    """Names the surprise of YAML 1.1 that gave a value the wrong type, if it was one."""
     if isinstance(value, bool):
         return " (YAML reads on, off, yes and no as booleans: quote the word if text was meant)"
     if isinstance(value, str) and wants_number:
@@ -190,7 +193,7 @@ def _wants_number(kind: Any) -> bool:
 
 
 def _problem(kind: Any, value: Any, error: dict[str, Any]) -> str:
-    """What is wrong with a value, and what is allowed. error: pydantic's."""
+    """What is wrong with a value, and what is allowed. error: of pydantic."""
     base, _ = _split(kind)
     if error["type"] == "value_error" and not _is_union(base):
         text = str(error["ctx"]["error"])
@@ -207,16 +210,16 @@ def _problem(kind: Any, value: Any, error: dict[str, Any]) -> str:
 
 
 def _located(kind: Any, value: Any, error: dict[str, Any]) -> tuple[str, str]:
-    """Where an error of pydantic's is, and its text."""
+    """The place and the text of an error of pydantic."""
     path = ""
     for step in error["loc"]:
         base, _ = _split(kind)
-        if _is_union(base):  # each of its types has an error: told as one
+        if _is_union(base):  # a union has an error for each of its types: one line for all
             break
         if get_origin(base) is list:
             kind, value, path = get_args(base)[0], value[step], f"{path}[{step}]"
             continue
-        if step not in base.model_fields:  # True, of a key `on`, comes as 1
+        if step not in base.model_fields:  # YAML 1.1 reads the key `on` as True: 1 here
             step = next((key for key in value if key == step), step)
         path = f"{path}.{step}" if path else str(step)
         if step not in base.model_fields:
@@ -231,7 +234,7 @@ def _located(kind: Any, value: Any, error: dict[str, Any]) -> tuple[str, str]:
 
 
 def problems(model: type[Section], error: ValidationError, values: Any) -> Iterator[str]:
-    """A line for each key that pydantic found wrong in `values`, headed by the key's path."""
+    """A line, beginning with the key's path, for each key that pydantic found wrong in `values`."""
     located = (_located(model, values, detail) for detail in error.errors(include_url=False))
     for path, text in dict(located).items():
         yield f"{path}: {text}"

@@ -1,4 +1,4 @@
-"""How every stage is run: `python -m stages.NAME [--seed N]`, whole or not at all."""
+"""Runs a stage, `python -m stages.NAME [--seed N]`, completely or not at all."""
 
 import argparse
 import hashlib
@@ -21,10 +21,12 @@ Item = TypeVar("Item")
 
 
 class Stage:
-    """One run of a stage: what its script is handed.
+    """One run of a stage, which its script gets as its argument.
 
-    name; seed: None for a stage without; params: the sections that dvc.yaml lists, as attributes;
-    places: where each output is to be written until the stage is done, by its path.
+    name: of the stage.
+    seed: None if the stage has none.
+    params: the sections that dvc.yaml lists, as attributes.
+    places: for each output, by its final path, where it is written until the stage is done.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Stage:
         self.name, self.seed, self.params, self.places = name, seed, params, places
 
     def place(self, output: Path) -> Path:
-        """Where to write what will stand at `output`, which is one of the stage's or below one."""
+        """Where to write what will become `output`, an output of the stage or a path below one."""
         for final, partial in self.places.items():
             if output.is_relative_to(final):
                 return partial / output.relative_to(final)
@@ -41,13 +43,13 @@ class Stage:
 
     @cached_property
     def output(self) -> Path:
-        """The one folder that this stage leaves: its path in the end."""
+        """The final path of this stage's only output folder."""
         (final,) = self.places
         return final
 
     @cached_property
     def directory(self) -> Path:
-        """The one folder that this stage leaves: where it is written until then."""
+        """Where this stage's only output folder is written until the stage is done."""
         directory = self.places[self.output]
         directory.mkdir(exist_ok=True)
         return directory
@@ -59,17 +61,17 @@ class Stage:
         return tqdm(items, self.name, total, unit=unit, leave=False, disable=None)
 
     def finish(self) -> None:
-        """Called when the script is done, before its outputs are put in place."""
+        """Called when the script is done, before its outputs are moved to their final paths."""
 
 
 def _files(deps: Iterable[Path]) -> list[Path]:
-    """What lies at these paths, and below those that are folders."""
+    """The files at these paths, and in those that are folders."""
     found = [file for dep in deps for file in (dep.rglob("*") if dep.is_dir() else [dep])]
     return [file for file in found if file.is_file() and file.suffix != ".pyc"]
 
 
 def _state(file: Path) -> object:
-    """What changes with a file: the content of code; number, size and time of what may be large."""
+    """What identifies a file's state: the content of code; inode, size and time of other files."""
     if paths.is_code(file):
         return hashlib.sha256(file.read_bytes()).digest()
     status = file.stat()
@@ -77,16 +79,16 @@ def _state(file: Path) -> object:
 
 
 class _Watch:
-    """Compares what a stage is made of at its end with its beginning.
+    """Notices whether code, inputs or params change while a stage runs.
 
-    DVC takes the hashes of code, inputs and params after a stage has run: had they changed
-    meanwhile, it would keep the result of the old ones as that of the new ones.
+    DVC takes their hashes after a stage has run. If they changed meanwhile, it would keep the old
+    result under the new hashes.
     """
 
     def __init__(self, deps: list[Path], params: SimpleNamespace) -> None:
         self.deps, self.params = deps, params
         self.before = self._states()
-        # What was written after this process began may be newer than what it imported.
+        # A file written after this process began may be newer than what was imported.
         now = time.time()
         for file in filter(paths.is_code, self.before):
             if STARTED < file.stat().st_mtime <= now:
@@ -96,7 +98,7 @@ class _Watch:
         return {file: _state(file) for file in _files(self.deps)}
 
     def check(self) -> None:
-        """UserError where something changed."""
+        """Raises UserError if something changed."""
         before, after = self.before, self._states()
         changed = [file for file in before | after if before.get(file) != after.get(file)]
         if parameters.read(*vars(self.params)) != self.params:
@@ -111,7 +113,7 @@ class _Watch:
 
 
 def _seed(argv: Sequence[str] | None, per_seed: bool, description: str | None) -> int | None:
-    """The seed of the command line. UserError where it is not one of params.yaml's."""
+    """The seed from the command line. UserError if it is not one of params.yaml's seeds."""
     parser = argparse.ArgumentParser(description=description)
     if per_seed:
         parser.add_argument("--seed", type=int, required=True, help="one of params.yaml's seeds")
@@ -129,11 +131,15 @@ def run_stage(
     name: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Validates params.yaml whole and calls `main` with a Stage. What `main` wrote is put in place
-    when it is done; nothing is where it fails, is interrupted, or what it is made of changed.
+    """Validates params.yaml and calls `main` with a Stage. Its outputs are moved to their final
+    paths when it is done; nothing is kept if it fails, is interrupted, or its dependencies changed.
 
-    kind: of Stage; name: of the stage, that of the script unless given; argv: of the command line
-    unless given. Errors are told by `errors.told`.
+    main: of the stage's script.
+    kind: the class of the Stage that `main` gets.
+    name: of the stage; by default that of the script.
+    argv: arguments; by default those of the command line.
+
+    Errors are told by `errors.told`.
     """
     with errors.told("interrupted: nothing of this stage was written"):
         name = name or sys.modules["__main__"].__spec__.name.rpartition(".")[2]

@@ -1,7 +1,7 @@
-"""Model files: safetensors, with the architecture as JSON in the header. No pickle.
+"""Model files: safetensors with the architecture as JSON in the header. No pickle.
 
-One metadata key only: safetensors writes several in no fixed order, and the same model
-must give the same bytes.
+The header has only one metadata key: safetensors writes several in no fixed order, and the same
+model must give the same bytes.
 """
 
 import json
@@ -22,13 +22,13 @@ REMEDY = "delete it and run `dvc repro`"
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The network's state dict as a file takes it: on the CPU, contiguous, nothing shared."""
+    """The network's state dict as it is saved: on the CPU, contiguous, without shared memory."""
     seen: set[int] = set()
     tensors = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         storage = tensor.untyped_storage().data_ptr()
-        # A file holds each tensor once; tied weights are stored under both their names.
+        # safetensors refuses shared memory: tied weights are stored under each of their names.
         tensors[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
     return tensors
@@ -44,20 +44,20 @@ def serialized_bytes(model: nn.Module) -> int:
 
 @lru_cache
 def _serialized_bytes(shapes: tuple, architecture: str) -> int:
-    # The size does not depend on the values: a sweep asks for the same one again and again.
+    # The size does not depend on the values, and a sweep asks for the same one many times.
     tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in shapes}
     return len(save(tensors, {KEY: architecture}))
 
 
 def save_model(model: nn.Module, path: Path) -> int:
-    """Writes weights, buffers and architecture; returns the size of the file in bytes."""
+    """Writes weights, buffers and architecture. Returns the file's size in bytes."""
     return save_tensors(path, tensors_of(model), {KEY: registry.architecture_of(model)})
 
 
 def save_tensors(
     path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any] | None = None
 ) -> int:
-    """Writes named tensors and at most one header entry (JSON); returns the file's size in
+    """Writes named tensors and at most one header entry (JSON). Returns the file's size in
     bytes.
     """
     if header is not None and len(header) > 1:
@@ -71,9 +71,9 @@ def save_tensors(
 
 
 def load_tensors(path: Path, key: str | None = None) -> tuple[dict[str, torch.Tensor], Any]:
-    """All tensors of a safetensors file and the JSON value under `key` of its header (or None).
+    """All tensors of a safetensors file, and the JSON value of `key` in its header (or None).
 
-    UserError, naming the file and the remedy, where it is missing, cut short or foreign.
+    UserError with file and remedy if it is missing, cut short or another kind of file.
     """
     if not path.exists():
         raise UserError(f"{path}: not found; run `dvc repro`")
@@ -96,8 +96,9 @@ def load_tensors(path: Path, key: str | None = None) -> tuple[dict[str, torch.Te
 def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.Module:
     """Rebuilds the network of a file on the CPU, in evaluation mode.
 
-    `expected` is what the params describe: a file of another architecture is refused. Raises
-    UserError, naming the file and the remedy, where the file is missing, torn or foreign.
+    expected: the architecture of the params; a file of another architecture is refused.
+
+    UserError with file and remedy if the file is missing, damaged or another kind of file.
     """
     tensors, description = load_tensors(path, KEY)
     if expected is not None and description != expected:
@@ -117,7 +118,7 @@ def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.
 
 
 def restore(path: Path, tensors: dict[str, torch.Tensor], description: Any) -> nn.Module:
-    """A network of the architecture `description` with these weights; `path` is named in errors."""
+    """The network of an architecture with these weights. path: is named in errors."""
     try:
         model = registry.rebuild(description, tensors)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):

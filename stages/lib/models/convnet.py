@@ -1,4 +1,4 @@
-"""The VGG-like ConvNet of the course: three pairs of 3×3 convolutions, one hidden layer."""
+"""The course's VGG-like ConvNet: three pairs of 3×3 convolutions and one hidden layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,14 @@ CONVOLUTIONS = 6
 
 
 class ConvNet(nn.Module):
-    """conv-norm-ReLU six times, halving the image after the second and the fourth; then the mean
-    over what is left of the image, a hidden layer and the classifier.
+    """Six times convolution, batch norm and ReLU; the image is halved after the second and the
+    fourth. Then global average pooling, a hidden layer and the classifier.
 
-    Input float [n, in_channels, height, width], both sides at least 4; output logits
-    [n, classes]. `channels` are the filters of each convolution, `hidden` the units of the
-    hidden layer: the sizes that structured pruning changes.
+    Input: float [n, in_channels, height, width], both sides at least 4. Output: logits
+    [n, classes].
+
+    channels: the filters of each convolution.
+    hidden: the units of the hidden layer.
     """
 
     def __init__(
@@ -47,10 +49,10 @@ class ConvNet(nn.Module):
 
 
 def sizes(width: int) -> dict[str, Any]:
-    """Layer sizes for a `width`.
+    """The layer sizes for a `width`.
 
-    The hidden layer is wide enough that width 32 on 3-channel images and 10 classes has
-    0.34 M parameters, 1.30 MiB in float32: the course's network has 1.31.
+    With width 32, 3-channel images and 10 classes there are 0.34 M parameters, 1.30 MiB in float32;
+    the course's network has 1.31 MiB.
     """
     return {
         "channels": [width, width, 2 * width, 2 * width, 4 * width, 4 * width],

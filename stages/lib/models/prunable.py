@@ -1,4 +1,4 @@
-"""Which weights of a network pruning may touch."""
+"""Which weights of a network may be pruned."""
 
 import torch
 from torch import nn
@@ -6,12 +6,12 @@ from torch import nn
 from stages.lib.core.errors import UserError
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-# Attention projects queries, keys and values by one matrix, or by three of different widths.
+# Attention projects queries, keys and values by one matrix, or by three if their widths differ.
 PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 def _weights_of(module: nn.Module) -> tuple[str, ...]:
-    """The names of a module's own weights that are multiplied with its input."""
+    """The names of a module's own prunable weights."""
     if isinstance(module, WEIGHTED):
         return ("weight",)
     if isinstance(module, nn.MultiheadAttention):
@@ -20,16 +20,16 @@ def _weights_of(module: nn.Module) -> tuple[str, ...]:
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The convolutions and linear layers, by name: those that have filters or units to lose."""
+    """The convolutions and linear layers, whose filters or units can be removed, by name."""
     return {name: one for name, one in model.named_modules() if isinstance(one, WEIGHTED)}
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that pruning may touch, by parameter name: those of convolutions, linear layers
-    and attention's projections, each once where layers share it.
+    """The prunable weights by parameter name: those of convolutions, linear layers and attention's
+    projections. A weight that layers share is listed once.
 
-    Biases, norms and embeddings are few and stay whole. Raises UserError for a weight that is
-    computed from other parameters: pruning it would change nothing.
+    Biases, norms and embeddings are few and are not pruned. Raises UserError for a weight that is
+    computed from other parameters, because pruning it would change nothing.
     """
     found: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -50,5 +50,5 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def layer_of(weight: str) -> str:
-    """The layer that a weight is said to belong to in tables: its name without `.weight`."""
+    """The name of a weight's layer in tables: the weight's name without `.weight`."""
     return weight.removesuffix(".weight")

@@ -1,7 +1,7 @@
-"""Networks by name: an architecture is a plain dict that builds, and is read off, a network.
+"""Networks by name. An architecture is a plain dict from which a network is built.
 
-The dict travels in every model file, so that a fresh process rebuilds the network from the
-file alone (and, for a network of the user's own, from the user's unchanged file).
+The dict is stored in every model file, so that a new process can rebuild the network from the file
+alone (and, for a custom network, the user's unchanged Python file).
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from stages.lib.models.modes import evaluating
 
 Architecture = dict[str, Any]
 
-# How a network differs from the dense one of its architecture; only where filters were removed.
+# The key of the sizes that removed filters changed; absent if none were removed.
 RESIZED = "resized"
 
 
 class Dense(NamedTuple):
-    """What a network that `build` made carries along, through copies and the removal of filters:
-    the unpruned network's architecture and layer sizes.
+    """The unpruned network's architecture and layer sizes. Each network that `build` made keeps it,
+    also when it is copied or loses filters.
     """
 
     architecture: Architecture
@@ -39,8 +39,11 @@ def architecture(
 ) -> Architecture:
     """The unpruned network that the params describe.
 
-    name: of the catalogue, or `path/to/file.py:factory`; width: of the ConvNet alone; image_size:
-    (height, width). Raises UserError where the user's file is missing.
+    name: a registered name, or `path/to/file.py:factory`.
+    width: of the ConvNet; other networks ignore it.
+    image_size: (height, width).
+
+    Raises UserError if the user's file is missing.
     """
     if name not in network_names.NAMES and not custom_model.is_own(name):
         raise ValueError(f"no network is called {name}")
@@ -57,7 +60,7 @@ def architecture(
 
 
 def dense_architecture(description: Architecture) -> Architecture:
-    """The architecture of the unpruned network behind a description."""
+    """The architecture of the unpruned network that a description belongs to."""
     return {key: value for key, value in dict(description).items() if key != RESIZED}
 
 
@@ -90,10 +93,10 @@ def _dense(description: Architecture) -> nn.Module:
 
 
 def build(description: Architecture) -> nn.Module:
-    """A dense network of this architecture with fresh weights from torch's global random stream.
+    """An unpruned network of this architecture with new weights from torch's global random stream.
 
-    Raises ValueError or TypeError where the description is not one of ours, UserError where it
-    asks for what cannot be built.
+    Raises ValueError or TypeError if the description is not an architecture, UserError if it
+    cannot be built.
     """
     model = _dense(description)
     model._unpruned = Dense(dense_architecture(description), resizing.sizes(model))
@@ -101,9 +104,9 @@ def build(description: Architecture) -> nn.Module:
 
 
 def rebuild(description: Architecture, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """The network of this architecture with these weights, smaller where filters were removed.
+    """The network of this architecture with these weights, also if filters were removed.
 
-    Raises KeyError, RuntimeError, TypeError or ValueError where the two do not fit.
+    Raises KeyError, RuntimeError, TypeError or ValueError if the two do not fit.
     """
     with torch.random.fork_rng(devices=[]):
         model = build(description)
@@ -114,8 +117,8 @@ def rebuild(description: Architecture, tensors: dict[str, torch.Tensor]) -> nn.M
 
 
 def build_seeded(description: Architecture, seed: int) -> nn.Module:
-    """As `build`, with weights that depend on the seed alone; the global random stream is left as
-    it was.
+    """As `build`, with weights that depend only on the seed. The global random stream is unchanged
+    afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -123,8 +126,8 @@ def build_seeded(description: Architecture, seed: int) -> nn.Module:
 
 
 def architecture_of(model: nn.Module) -> Architecture:
-    """The architecture of a network that `build` made, as it is now: with the sizes of what is
-    smaller where filters were removed.
+    """The present architecture of a network that `build` made, with the sizes that removed filters
+    changed.
     """
     changed = resizing.changes(model._unpruned.sizes, resizing.sizes(model))
     base = model._unpruned.architecture
@@ -132,8 +135,7 @@ def architecture_of(model: nn.Module) -> Architecture:
 
 
 def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
-    """Sends one image through: UserError where the network cannot take it, or does not answer with
-    a logit per class.
+    """Runs the network on one image. UserError if it fails or does not return a logit per class.
 
     image_shape: (channels, height, width).
     """

@@ -1,8 +1,8 @@
-"""What pruning whole filters changed in a network, as plain data: enough to rebuild the small
-network from a fresh dense one and the small one's tensors.
+"""The sizes that removing filters changed in a network, as plain data. With them, the small network
+is rebuilt from a new unpruned one and the small one's tensors.
 
-A layer's sizes stand in two places: in the shapes of its tensors, which the model's file has
-anyway, and in whole numbers on the module (`out_channels`, `groups`, `normalized_shape`).
+A layer has its sizes in two places: in the shapes of its tensors, which are in the model's file,
+and in integer attributes of the module (`out_channels`, `groups`, `normalized_shape`).
 """
 
 from typing import Any
@@ -19,7 +19,9 @@ def _is_size(value: Any) -> bool:
 
 
 def sizes(model: nn.Module) -> Sizes:
-    """The whole numbers, and lists of them, on each module, by module and attribute name."""
+    """The integer attributes of each module, and lists of integers, by module and attribute
+    name.
+    """
     return {
         name: {
             key: list(value) if isinstance(value, tuple | list) else value
@@ -31,7 +33,7 @@ def sizes(model: nn.Module) -> Sizes:
 
 
 def _shrank(old: Any, new: Any) -> bool:
-    """Whether a size, or some of a list's sizes, became smaller and none larger, or none at all."""
+    """Whether a size, or at least one in a list, became smaller and none became larger."""
     if isinstance(old, list) and isinstance(new, list):
         pairs = list(zip(old, new, strict=False))
         return len(old) == len(new) and old != new and all(0 < n <= o or n == o for o, n in pairs)
@@ -41,7 +43,7 @@ def _shrank(old: Any, new: Any) -> bool:
 def changes(dense: Sizes, small: Sizes) -> Sizes:
     """The sizes of `small` that are smaller than those of `dense`, a network of the same modules.
 
-    Pruning only ever shrinks; a number that grew is a counter or the like of the network's own.
+    Pruning never makes a size larger: a number that grew is something else, such as a counter.
     """
     differing = {
         name: {
@@ -55,18 +57,17 @@ def changes(dense: Sizes, small: Sizes) -> Sizes:
 
 
 def _resized(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    # Pruning only ever shrinks: anything else is not a pruned network of this architecture.
+    # Pruning never makes a size larger: this is not a pruned network of this architecture.
     if old.dim() != new.dim() or any(n > o for n, o in zip(new.shape, old.shape, strict=True)):
         raise ValueError("a tensor that is no smaller version of the dense network's")
     return torch.empty(new.shape, dtype=old.dtype, device=old.device)
 
 
 def apply_(model: nn.Module, changed: Sizes, tensors: dict[str, torch.Tensor]) -> None:
-    """Gives a fresh dense network the sizes of the small one that `tensors` belong to, in place;
-    loading them is the caller's.
+    """Changes a new unpruned network, in place, to the sizes of the small network that `tensors`
+    belong to. The caller loads the tensors.
 
-    Raises AttributeError, KeyError or ValueError where `changed` or `tensors` do not fit the
-    network.
+    Raises AttributeError, KeyError or ValueError if `changed` or `tensors` do not fit the network.
     """
     modules = dict(model.named_modules())
     known = sizes(model)

@@ -1,9 +1,8 @@
 """ResNet for small images (He et al., Deep Residual Learning, 2016, section 4.2): three stages of
 16, 32 and 64 filters, 6n + 2 layers deep.
 
-One deviation: where a stage halves the image, the shortcut is a 1×1 convolution with batch norm
-instead of padding with zeros, so that it can lose filters like any layer. That adds 2,752
-parameters.
+One deviation: when a stage halves the image, the shortcut is a 1×1 convolution with batch norm, not
+padding with zeros, so that its filters can be removed. That adds 2,752 parameters.
 """
 
 import torch
@@ -34,8 +33,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Input float [n, in_channels, height, width], both sides at least 1; output logits [n,
-    classes]. depth: 6n + 2 with n ≥ 1 (20, 56); another raises ValueError.
+    """Input: float [n, in_channels, height, width], both sides at least 1. Output: logits
+    [n, classes].
+
+    depth: 6n + 2 with n ≥ 1 (20, 56), else ValueError.
     """
 
     def __init__(self, depth: int, in_channels: int, classes: int) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from stages.lib.core.errors import UserError
 
-# Their auxiliary heads serve training alone, and change what a forward pass returns.
+# Auxiliary heads are for training only, and change what a forward pass returns.
 WITHOUT_AUXILIARY = {"aux_logits": False, "transform_input": False, "init_weights": True}
 SQUARE = ("vit_", "maxvit_")
 
@@ -32,7 +32,7 @@ def _options(name: str, image_size: Sequence[int], classes: int) -> dict:
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Name and module of the convolution that reads the image."""
+    """The name and module of the convolution that reads the image."""
     return next(
         (name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
     )
@@ -48,11 +48,13 @@ def _take_channels(model: nn.Module, in_channels: int) -> None:
 
 
 def build(name: str, in_channels: int, image_size: Sequence[int], classes: int) -> nn.Module:
-    """torchvision's model of this name with fresh weights.
+    """torchvision's model of this name with new weights.
 
-    The head gives `classes` logits. Other than 3 input channels get a first convolution of that
-    many. image_size: (height, width); it matters to vision transformers alone. UserError where
-    the network cannot be built for it.
+    in_channels: other than 3 replaces the first convolution.
+    image_size: (height, width); only vision transformers depend on it.
+    classes: the number of logits.
+
+    Raises UserError if the network cannot be built for this image size.
     """
     from torchvision import models
 

@@ -1,5 +1,5 @@
-"""The user's weights to start from: a safetensors file or a state dict of torch.save, read without
-running code, and fitted to the network.
+"""Reads the user's weights, a safetensors file or a state dict of torch.save, without running code,
+and loads them into the network.
 """
 
 import re
@@ -17,18 +17,18 @@ from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 from stages.lib.models import torchvision_models
 
-# What training scripts wrap a state dict in, and what wrapping a network puts before each name.
+# Keys under which training scripts store a state dict, and prefixes of wrapped networks.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-# Batch norm's count of steps, which older files lack and nothing here reads.
+# Batch norm's step counter, which older files lack and nothing here reads.
 OPTIONAL = "num_batches_tracked"
-# Names in torchvision's DenseNet files, from before module names could hold no dot.
+# Names in torchvision's DenseNet files, written when module names could contain dots.
 OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)")
 
 
 class Fitted(NamedTuple):
-    """The network, and the names of its tensors that the weights had no fitting value for."""
+    """The network, and the names of its tensors that were not in the weights and start fresh."""
 
     model: nn.Module
     fresh: list[str]
@@ -55,10 +55,10 @@ def _unwrapped(stored: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict, by name, on the CPU: .safetensors, or what torch.save wrote.
+    """Reads a state dict from .safetensors or from a file of torch.save, to the CPU.
 
-    UserError where the file is missing or torn, holds no state dict, or is a pickle that wants to
-    run code: nothing but tensors is ever unpickled.
+    UserError if the file is missing or damaged, holds no state dict, or is a pickle that wants to
+    run code. Only tensors are unpickled.
     """
     if not path.is_file():
         raise UserError(f"model.weights: {path}: not found; give a file's path, or none")
@@ -86,7 +86,7 @@ def _names(names: list[str]) -> str:
 
 
 def _is_head(wanted: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
-    """Whether two tensors differ in the number of classes alone."""
+    """Whether two tensors differ only in the number of classes."""
     return (
         wanted.shape[:1] == (classes,)
         and given.dim() == wanted.dim()
@@ -95,7 +95,7 @@ def _is_head(wanted: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
 
 
 def _is_plain(given: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether a tensor holds its values one by one, and real numbers where these are wanted."""
+    """Whether a tensor is dense, and has real numbers if the network's tensor has."""
     real = given.is_floating_point() or not wanted.is_floating_point()
     return real and given.layout is torch.strided and not given.is_meta
 
@@ -103,9 +103,14 @@ def _is_plain(given: torch.Tensor, wanted: torch.Tensor) -> bool:
 def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path: Path) -> Fitted:
     """Loads the weights into the network, in place.
 
-    A head for another number of classes stays as the network has it (fresh); a first convolution
-    for three channels is summed over them where the data has one. Anything else that is missing,
-    left over or of another shape is a UserError with the names.
+    A head for another number of classes is not loaded and starts fresh. A first convolution for
+    three channels is summed over them if the images have one channel.
+
+    stored: the weights, by name.
+    classes: the number of classes of the data.
+    path: is named in errors.
+
+    Raises UserError with the names of other tensors that are missing, unknown or of another shape.
     """
     wanted = model.state_dict()
     stored = {
