@@ -23,7 +23,8 @@ def main(stage: Stage) -> None:
         name: Part(Selection(found.images, index), found.labels[index])
         for name, index in indices.items()
     }
-    prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
+    meta = prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
+    print(prepared.summary(meta))
     staged.unlink()
     if fingerprint.of_images(data) != before:
         raise UserError(f"data.root: {data.root} changed while it was read; run `dvc repro` again")

@@ -1,7 +1,6 @@
 """Trains the dense float32 network that every method starts from, or takes the user's weights."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
@@ -9,12 +8,12 @@ from torch import nn
 from stages.lib.core import outputs, paths, records
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import NO_WEIGHTS
+from stages.lib.core.records import Epoch
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation import counting, device, inference
 from stages.lib.evaluation.context import Context
 from stages.lib.models import prunable, registry, weights
 from stages.lib.training import loop
-from stages.lib.training.loop import Epoch
 
 
 def network(context: Context) -> nn.Module:
@@ -71,7 +70,8 @@ def main(context: Context) -> None:
     model, curve = train(context, device.place(network(context), context.device))
     context.baseline = model
     row = context.results.save(model, "baseline", paths.MODEL)
-    outputs.write_csv(context.directory / paths.LEARNING_CURVE, records.EPOCH, map(asdict, curve))
+    points = (point._asdict() for point in curve)
+    outputs.write_csv(context.directory / paths.LEARNING_CURVE, records.EPOCH, points)
     layers = counting.inventory(model, data.image_shape)
     outputs.write_csv(context.directory / paths.LAYERS, records.LAYER, layers)
     if params.train_baseline.epochs == 0:

@@ -1,18 +1,17 @@
 """The prepared data set: uint8 arrays on disk, memory-mapped by all later stages.
 
 `data/prepared/` holds PART_images.npy and PART_labels.npy for train, validation and test, and
-meta.json: the source, class names, mean and standard deviation of the training images, a checksum,
-and the files that could not be read.
+meta.json, which Meta describes.
 """
 
 import hashlib
-import json
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stages.lib.core import outputs, paths
 from stages.lib.core.errors import UserError
@@ -21,7 +20,58 @@ PARTS = ("train", "validation", "test")
 BLOCK_BYTES = 16 * 2**20
 # Of more unreadable files than this, only the number is kept.
 MOST_NAMED = 1000
+# The classes that a line names.
+SHOWN = 8
 REMEDY = "delete the folder and run `dvc repro prepare_data`"
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
+
+
+class Unreadable(_Described):
+    """A file of the source that was left out."""
+
+    file: str
+    reason: str
+
+
+class Meta(_Described):
+    """What meta.json holds.
+
+    source: of the images, as params.yaml names it.
+    classes: their names, in the order of the labels.
+    mean, std: per channel, of the training images scaled to 0…1.
+    images: how many each part has. counts: how many of each class, in the order of `classes`.
+    image_shape: channels, height, width.
+    checksum: SHA-256 of all arrays.
+    unreadable: the first MOST_NAMED of the `unreadable_count` files that were left out.
+    """
+
+    source: str
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    images: dict[str, int]
+    counts: dict[str, list[int]]
+    image_shape: list[int]
+    checksum: str
+    unreadable_count: int
+    unreadable: list[Unreadable]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Meta":
+        sizes = {part: sum(counts) for part, counts in self.counts.items()}
+        if not (
+            self.images == sizes
+            and set(sizes) == set(PARTS)
+            and all(len(counts) == len(self.classes) for counts in self.counts.values())
+            and len(self.image_shape) == 3
+            and len(self.mean) == len(self.std) == self.image_shape[0]
+            and len(self.unreadable) == min(self.unreadable_count, MOST_NAMED)
+        ):
+            raise ValueError("the fields do not fit each other")
+        return self
 
 
 class Part(NamedTuple):
@@ -95,13 +145,10 @@ def checksum(parts: dict[str, Part]) -> str:
 
 def _save(path: Path, array: np.ndarray) -> None:
     """Writes the bytes of np.save, block by block."""
-    description = {
-        "descr": np.lib.format.dtype_to_descr(array.dtype),
-        "fortran_order": False,
-        "shape": array.shape,
-    }
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, description)
+    # Only the header is written through the map: a full disk would kill the process there.
+    start = np.lib.format.open_memmap(path, "w+", array.dtype, array.shape).offset
+    with path.open("r+b") as file:
+        file.seek(start)
         for block in _blocks(array):
             file.write(memoryview(block).cast("B"))
 
@@ -112,8 +159,8 @@ def write(
     classes: list[str],
     source: str,
     unreadable: Sequence[dict[str, str]] = (),
-) -> None:
-    """Writes the arrays and meta.json.
+) -> dict[str, Any]:
+    """Writes the arrays and meta.json. Returns what meta.json holds.
 
     directory: must exist.
     parts: by name. Their images may be anything with a shape and dtype that gives arrays when it is
@@ -126,55 +173,52 @@ def write(
         for kind, array in parts[name]._asdict().items():
             _save(directory / paths.array_name(name, kind), array)
     mean, std = channel_statistics(parts["train"].images)
-    meta = {
-        "source": source,
-        "classes": classes,
-        "mean": mean,
-        "std": std,
-        "images": {name: len(parts[name].labels) for name in PARTS},
-        "image_shape": list(parts["train"].images.shape[1:]),
-        "checksum": checksum(parts),
-        "unreadable_count": len(unreadable),
-        "unreadable": list(unreadable[:MOST_NAMED]),
-    }
+    labels = {name: parts[name].labels for name in PARTS}
+    meta = Meta(
+        source=source,
+        classes=classes,
+        mean=mean,
+        std=std,
+        images={name: len(labels[name]) for name in PARTS},
+        counts={name: np.bincount(labels[name], minlength=len(classes)).tolist() for name in PARTS},
+        image_shape=list(parts["train"].images.shape[1:]),
+        checksum=checksum(parts),
+        unreadable_count=len(unreadable),
+        unreadable=list(unreadable[:MOST_NAMED]),
+    ).model_dump()
     outputs.write_json(directory / paths.META, meta)
+    return meta
 
 
-def _is_reason(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and set(entry) == {"file", "reason"}
-        and all(isinstance(value, str) for value in entry.values())
-    )
-
-
-def read_meta(directory: Path) -> dict:
-    """Reads meta.json and checks its keys. UserError if it is missing, damaged or another file."""
+def read_meta(directory: Path) -> dict[str, Any]:
+    """Reads meta.json, the fields of Meta. UserError if it is missing, damaged or another file."""
     path = directory / paths.META
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run `dvc repro prepare_data`") from None
-    except (ValueError, OSError):
-        raise UserError(f"{path}: not JSON (cut short?); {REMEDY}") from None
-    kinds = {
-        "source": str, "classes": list, "mean": list, "std": list, "images": dict,
-        "image_shape": list, "checksum": str, "unreadable_count": int, "unreadable": list,
-    }  # fmt: skip
-    fits = isinstance(meta, dict) and {key: type(value) for key, value in meta.items()} == kinds
-    if fits:
-        numbers = [*meta["mean"], *meta["std"], *meta["images"].values(), *meta["image_shape"]]
-        fits = (
-            set(meta["images"]) == set(PARTS)
-            and all(type(number) in (int, float) for number in numbers)
-            and len(meta["image_shape"]) == 3
-            and len(meta["mean"]) == len(meta["std"]) == meta["image_shape"][0]
-            and len(meta["unreadable"]) == min(meta["unreadable_count"], MOST_NAMED)
-            and all(_is_reason(entry) for entry in meta["unreadable"])
-        )
-    if not fits:
-        raise UserError(f"{path}: not the description of a prepared data set; {REMEDY}")
-    return meta
+        return Meta.model_validate(outputs.read_json(path, REMEDY)).model_dump()
+    except ValidationError:
+        raise UserError(f"{path}: not the description of a prepared data set; {REMEDY}") from None
+
+
+def commonest(meta: dict[str, Any], part: str) -> tuple[str, float]:
+    """The commonest class of a part and its share: the accuracy of always predicting it.
+
+    meta: of `read_meta`.
+    """
+    counts = meta["counts"][part]
+    return meta["classes"][int(np.argmax(counts))], max(counts) / sum(counts)
+
+
+def summary(meta: dict[str, Any]) -> str:
+    """A line about the classes and the sizes of the parts. meta: of `read_meta`."""
+    totals = np.sum([meta["counts"][part] for part in PARTS], axis=0)
+    classes = [f"{name}: {count}" for name, count in zip(meta["classes"], totals, strict=True)]
+    more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    sizes = ", ".join(f"{meta['images'][part]} {part}" for part in PARTS)
+    name, share = commonest(meta, "test")
+    return (
+        f"{totals.sum()} images ({sizes}) of {len(classes)} classes"
+        f" ({', '.join(classes[:SHOWN])}{more}); the commonest in test is {name}, {share:.1%}"
+    )
 
 
 def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

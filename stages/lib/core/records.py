@@ -9,6 +9,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
@@ -59,12 +60,45 @@ class Row:
 
 
 # The other tables, by what a line of them is about.
-EPOCH = ("epoch", "learning_rate", "train_loss", "train_accuracy", "validation_accuracy")
-BEST_SPARSITY = ("seed", "layer", "sparsity", "validation_accuracy")
-QUANTIZED_LAYER = (
-    "seed", "layer", "scheme", "granularity", "bits", "scale_least", "scale_most",
-    "zero_point_least", "zero_point_most", "mse", "theory", "ratio",
-)  # fmt: skip
+class Epoch(NamedTuple):
+    """A point of a learning curve; the loss is the mean cross-entropy in nats (None where nothing
+    was trained), accuracies 0…1.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float | None
+    train_accuracy: float
+    validation_accuracy: float
+
+
+class BestSparsity(NamedTuple):
+    """The sparsity chosen for a layer on validation, and the accuracy there with this layer alone
+    pruned (None where nothing was to be pruned).
+    """
+
+    seed: int
+    layer: str
+    sparsity: float
+    validation_accuracy: float | None
+
+
+class LayerError(NamedTuple):
+    """Of a quantized layer: the ranges of S and Z (over channels), the mean squared error, that
+    which theory expects, and their ratio (None where theory expects none).
+    """
+
+    scale_least: float
+    scale_most: float
+    zero_point_least: int
+    zero_point_most: int
+    mse: float
+    theory: float
+    ratio: float | None
+
+
+EPOCH, BEST_SPARSITY = Epoch._fields, BestSparsity._fields
+QUANTIZED_LAYER = ("seed", "layer", "scheme", "granularity", "bits", *LayerError._fields)
 # The parameters of the network: what pruning single weights may touch, and what it leaves alone.
 LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
 # Why a layer keeps its filters; coupled_with: names of layers, set apart by spaces.

@@ -1,20 +1,8 @@
 """The best trade-off of each layer: its highest sparsity before accuracy drops too far."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from stages.lib.core.records import Row
-
-
-class BestSparsity(NamedTuple):
-    """The sparsity chosen for a layer, and the validation accuracy with only this layer pruned to
-    it (None if the layer is not pruned).
-    """
-
-    seed: int
-    layer: str
-    sparsity: float
-    validation_accuracy: float | None
+from stages.lib.core.records import BestSparsity, Row
 
 
 def best_per_layer(rows: Iterable[Row], least_accuracy: float) -> list[BestSparsity]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from stages.lib.core.errors import UserError
+from stages.lib.core.records import LayerError
 from stages.lib.models import checkpoints, prunable, registry
 
 KEY = "quantized"
@@ -102,20 +103,6 @@ def theoretical_error(quantized: Quantized) -> float:
     steps = quantized.Q.to(torch.int32) - _along(quantized.Z, quantized.Q)
     used = steps.flatten(1).any(1) if quantized.S.dim() else steps.any()
     return float((quantized.S.double() ** 2 * used).mean() / 12)
-
-
-class LayerError(NamedTuple):
-    """What a table says of one quantized layer: the ranges of S and Z (over channels), the error,
-    the error that theory expects and their ratio (None where theory expects none).
-    """
-
-    scale_least: float
-    scale_most: float
-    zero_point_least: int
-    zero_point_most: int
-    mse: float
-    theory: float
-    ratio: float | None
 
 
 def layer_error(tensor: torch.Tensor, quantized: Quantized) -> LayerError:

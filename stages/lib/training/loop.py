@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import Training
+from stages.lib.core.records import Epoch
 from stages.lib.evaluation import images, inference
 from stages.lib.evaluation.samples import Data
 from stages.lib.models import workarounds
@@ -20,19 +20,6 @@ from stages.lib.pruning.masks import apply_ as apply_masks
 from stages.lib.training.optimizer import SGD
 
 WARM_UP = 0.2
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of a learning curve; losses are mean cross-entropies in nats (None where nothing was
-    trained), accuracies 0…1.
-    """
-
-    epoch: int
-    learning_rate: float
-    train_loss: float | None
-    train_accuracy: float
-    validation_accuracy: float
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> list[torch.Tensor]:
