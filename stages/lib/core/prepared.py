@@ -191,7 +191,7 @@ def write(
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
-    """Reads meta.json, the fields of Meta. UserError if it is missing, damaged or another file."""
+    """The fields of Meta, from meta.json. UserError if it is missing, damaged or another file."""
     path = directory / paths.META
     try:
         return Meta.model_validate(outputs.read_json(path, REMEDY)).model_dump()
