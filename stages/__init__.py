@@ -1,9 +1,9 @@
-"""What Python runs before any other module of the project."""
+"""Python runs this before any other module of the project."""
 
 import time
 
 from stages.lib.core.errors import tell_while_importing
 
-# Code that is written later may be newer than what this process imports.
+# Code that is written after this moment may be newer than what this process imports.
 STARTED = time.time()
 tell_while_importing()

@@ -1,6 +1,5 @@
-"""What the methods are held against: weights chosen by other criteria, by chance for one; other
-networks fine-tuned as global pruning is; one-shot pruning and the baseline, trained for as long as
-iterative pruning.
+"""Controls for the methods: pruning by other criteria, such as random; other networks fine-tuned as
+the stage finetune does; one-shot pruning and the baseline with as many epochs as iterative pruning.
 """
 
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ from stages.lib.training.recovery import recover
 
 
 class Arm(NamedTuple):
-    """A network to train. pruned: the method that chooses its weights; saved: whether its file is
-    kept.
+    """A network to train.
+
+    pruned: the method that chooses its weights.
+    saved: whether its file is kept.
     """
 
     method: str
@@ -30,7 +31,7 @@ class Arm(NamedTuple):
 
 
 def scores_by_criterion(context: Context) -> dict[str, masks.Scores]:
-    """What each criterion in the registry makes of the baseline's weights."""
+    """The scores of the baseline's weights by each criterion in the registry."""
     names = {method.criterion for method in METHODS.values() if method.criterion}
     return {
         name: import_module(f"{criteria.__name__}.{name}").scores(
@@ -41,14 +42,14 @@ def scores_by_criterion(context: Context) -> dict[str, masks.Scores]:
 
 
 def chosen(method: Method, sparsity: float, scores: dict[str, masks.Scores]) -> masks.Masks:
-    """The masks by the criterion and scope of a method; every weight stays where it has none."""
+    """The masks by a method's criterion and scope; no masks if it has no criterion."""
     if not method.criterion:
         return {}
     return masks.SCOPES[method.scope](scores[method.criterion], sparsity)
 
 
 def finetuned(params) -> Iterator[Arm]:
-    """The arms that are fine-tuned for as long as globally pruned networks."""
+    """The arms that are fine-tuned for as long as globally pruned networks are."""
     epochs, rate = params.finetune.epochs, params.finetune.learning_rate
     for name in params.controls.finetuned:
         method = methods.finetuned_by_controls()[name].name
@@ -57,7 +58,7 @@ def finetuned(params) -> Iterator[Arm]:
 
 
 def equal_budget(params) -> Iterator[Arm]:
-    """The arms that are trained for as long as iterative pruning was until their sparsity."""
+    """The arms that are trained for as many epochs as iterative pruning at the same sparsity."""
     iterative, asked = params.iterative_prune, params.controls.equal_budget
     steps = schedule.sparsities(iterative.step, iterative.target, params.sparsities)
     spent = {

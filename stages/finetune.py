@@ -1,4 +1,4 @@
-"""Trains each globally pruned network for a few epochs more; what was pruned stays zero."""
+"""Trains each globally pruned network for a few more epochs. Pruned weights stay zero."""
 
 from stages.lib.core import paths
 from stages.lib.core.stage import run_stage

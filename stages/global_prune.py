@@ -1,4 +1,4 @@
-"""Prunes the smallest weights of the whole network, one threshold over all layers."""
+"""Prunes the smallest weights of the network by one threshold over all layers."""
 
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation.context import Context

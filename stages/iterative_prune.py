@@ -1,4 +1,4 @@
-"""Prunes a step, trains a few epochs with the masks, and goes on to the target sparsity."""
+"""Prunes a step, trains a few epochs with the masks held, and repeats up to the target sparsity."""
 
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation.context import Context

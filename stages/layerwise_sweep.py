@@ -1,5 +1,5 @@
-"""Prunes each layer alone (sensitivity), all layers to the same sparsity (uniform), and each as far
-as it can go alone (best trade-off).
+"""Prunes each layer alone (sensitivity), all layers to the same sparsity (uniform), and all layers
+to the best trade-off of each.
 """
 
 from stages.lib.core import outputs, paths, records
@@ -13,7 +13,7 @@ from stages.lib.pruning.criteria import magnitude
 
 
 def sweep(context: Context, scores: masks.Scores) -> None:
-    """Records each layer, pruned alone to each sparsity."""
+    """Measures the network with each layer pruned alone to each sparsity."""
     sparsities, baseline, data = context.params.sparsities, context.baseline, context.data
     variants = {
         name: [masks.keep_largest(score, sparsity) for sparsity in sparsities]

@@ -1,4 +1,4 @@
-"""Reads the source, splits it and leaves uint8 arrays for all later stages."""
+"""Reads the images, splits them and writes uint8 arrays for all later stages."""
 
 import sys
 

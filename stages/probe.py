@@ -1,5 +1,5 @@
-"""Describes the machine and the person's own inputs. Always runs; its files change only when these
-do, and so do the stages that depend on them. Needs no torch.
+"""Describes the machine and the user's images, network and weights. Always runs, without torch. Its
+files change only when these do, and then the stages that depend on them run again.
 """
 
 import sys
@@ -11,7 +11,7 @@ from stages.lib.data import fingerprint, listing
 
 def main(stage: Stage) -> None:
     data, model = stage.params.data, stage.params.model
-    # Checked here as well: before prepare_data runs, dvc removes what it wrote.
+    # Also checked here, because DVC removes the outputs of prepare_data before it runs.
     listing.must_be_apart(data, paths.PREPARED)
     for output, description in (
         (paths.HARDWARE, hardware.describe()),

@@ -1,4 +1,4 @@
-"""Trains the dense float32 network that every method starts from, or takes the user's weights."""
+"""Trains the float32 baseline that every method starts from, or takes the user's weights."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ from stages.lib.training import loop
 
 
 def network(context: Context) -> nn.Module:
-    """The network to train: fresh, or with the weights of model.weights as far as they fit."""
+    """The network to train: with new weights, or with those of model.weights as far as they fit."""
     file, data = context.params.model.weights, context.data
     model = registry.build_seeded(context.architecture, context.seed)
     registry.check(model, data.image_shape, len(data.classes))
@@ -45,7 +45,7 @@ def network(context: Context) -> nn.Module:
 
 
 def train(context: Context, model: nn.Module) -> tuple[nn.Module, list[Epoch]]:
-    """The trained network and its learning curve, which for 0 epochs is one point."""
+    """The trained network and its learning curve, a single point for 0 epochs."""
     options, data = context.params.train_baseline, context.data
     if options.epochs == 0:
         found = {

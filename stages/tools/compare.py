@@ -18,7 +18,7 @@ from stages.lib.core import errors, paths
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 
-# The stages whose rows the named metrics are taken from; all but the first may be missing.
+# The stages whose rows give the metrics. All but the first may be missing.
 STAGES = (
     "train_baseline", "global_prune", "finetune", "iterative_prune", "structured_prune",
     "int_quantize",
@@ -27,8 +27,11 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run's reports/ stand: what people call it, what to do if they are not sound there,
-    and how to read a file, given its path in the repository (None where there is no such file).
+    """Where a run's reports/ are.
+
+    name: for people.
+    remedy: what to do if they are damaged.
+    text: reads a file, given its path in the repository; None if there is no such file.
     """
 
     name: str
@@ -40,7 +43,7 @@ class Place:
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess:
-    """Runs git here. UserError where there is none."""
+    """Runs git here. UserError if git is not installed."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True)
     except FileNotFoundError:
@@ -48,14 +51,14 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def commit_of(revision: str) -> str:
-    """The full hash of a branch, tag or commit. UserError where there is none of that name."""
+    """The full hash of a branch, tag or commit. UserError if there is none of that name."""
     inside = git("rev-parse", "--git-dir")
     if inside.returncode != 0:
         reason = inside.stderr.decode(errors="replace").strip().splitlines()
         raise UserError(
             f"{Path.cwd()}: git says {' '.join(reason[:1])!r}; run this in a clone with its history"
         )
-    # A leading dash would be an option to git.
+    # A name with a leading dash would be an option of git.
     found = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if revision.startswith("-") or found.returncode != 0:
         raise UserError(
@@ -66,15 +69,15 @@ def commit_of(revision: str) -> str:
 
 
 def decoded(content: bytes) -> str:
-    """Text with line ends as the tables were written, whatever the checkout made of them."""
+    """Text with the line ends of the tables as written, whatever a checkout changed them to."""
     return content.decode("utf-8", errors="replace").replace("\r\n", "\n")
 
 
 def at_revision(revision: str, commit: str) -> Place:
-    """reports/ as committed there; the working tree is not touched."""
+    """reports/ at a commit. Does not touch the working tree."""
 
     def text(file: Path) -> str | None:
-        # ./ as the repository may be a folder of a larger one.
+        # With ./, because the project may be a folder of a larger repository.
         found = git("cat-file", "blob", f"{commit}:./{file.as_posix()}")
         return decoded(found.stdout) if found.returncode == 0 else None
 
@@ -84,7 +87,7 @@ def at_revision(revision: str, commit: str) -> Place:
 
 
 def in_working_tree() -> Place:
-    """reports/ as they lie here, committed or not."""
+    """reports/ in the working tree, committed or not."""
 
     def text(file: Path) -> str | None:
         try:
@@ -96,7 +99,7 @@ def in_working_tree() -> Place:
 
 
 def manifest_of(place: Place) -> manifest.Manifest:
-    """A run's manifest. UserError where there is no report, or one from before the manifest."""
+    """A run's manifest. UserError if there is no report, or one older than manifests."""
     file = paths.RUNS / paths.MANIFEST
     text = place.text(file)
     if text is None and place.text(paths.METRICS) is None:
@@ -112,7 +115,7 @@ def manifest_of(place: Place) -> manifest.Manifest:
 def tables_of(
     place: Place, stage: str, seeds: Sequence[int | None], columns: Sequence[str]
 ) -> Iterator[pd.DataFrame]:
-    """A stage's table of each seed; nothing where the run had no such stage."""
+    """A stage's table for each seed; empty if the run had no such stage."""
     files = [paths.reported(paths.stage_directory(stage, seed) / paths.ROWS) for seed in seeds]
     texts = [place.text(file) for file in files]
     for file, text in zip(files, texts, strict=True):
@@ -131,7 +134,7 @@ def joined(parts: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.DataFram
 
 
 def run_of(place: Place) -> committed.Run:
-    """What a run's reports/ say. UserError, naming place and file, where they are not sound."""
+    """A run, read from its reports/. UserError with place and file if they are damaged."""
     about = manifest_of(place)
     rows = [
         part for stage in STAGES for part in tables_of(place, stage, about.seeds, committed.ROWS)

@@ -1,6 +1,6 @@
-"""Looks into packed networks, unpacks and verifies them, and packs a network's file.
+"""Inspects, verifies and unpacks packed networks, and packs a network's file.
 
-Exit code 0: done, or sound; 2: the file is not sound, or something else is wrong.
+Exit code 0: done, or the file is sound; 2: the file is damaged, or something else is wrong.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from stages.lib.quantization import linear
 
 
 def totals(summary: Summary) -> str:
-    """A file's sizes in a line."""
+    """One line with a file's sizes."""
     return (
         f"{summary.file_bytes:,} bytes, of which {summary.header_bytes:,} header and"
         f" {summary.payload_bytes:,} coded; {summary.dense_bytes / summary.file_bytes:.1f} times"
@@ -87,12 +87,12 @@ def pack(arguments: argparse.Namespace) -> None:
 
 
 def allowances(arguments: argparse.Namespace) -> dict:
-    """What the person allows a packed file to ask for."""
+    """What the user allows a packed file to ask for."""
     return {"max_elements": arguments.max_elements, "network": arguments.network}
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """Reads an option that is a whole number in this range."""
+    """Reads an option that is an integer in this range."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
