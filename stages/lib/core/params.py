@@ -308,14 +308,13 @@ def _contradictions(sections: Params) -> Iterator[str]:
     yield from _absent(
         "int_quantize.store_bits", quantize.store_bits, quantize.bits, "int_quantize.bits"
     )
-    for name in ("scopes", "sparsities"):
-        yield from _absent(
-            f"export_onnx.structured_{name}",
-            getattr(sections.export_onnx, f"structured_{name}"),
-            getattr(sections.structured_prune, name),
-            f"structured_prune.{name}",
-            f"{ALL}, or some of ",
-        )
+    exported, structured = sections.export_onnx, sections.structured_prune
+    for name, chosen, there in (
+        ("scopes", exported.structured_scopes, structured.scopes),
+        ("sparsities", exported.structured_sparsities, structured.sparsities),
+    ):
+        key, of = f"export_onnx.structured_{name}", f"structured_prune.{name}"
+        yield from _absent(key, chosen, there, of, f"{ALL}, or some of ")
     yield from _absent("report.sparsity", [sections.report.sparsity], sparsities, "sparsities")
     source = sections.data.source
     if source in UNMIRRORED_SOURCES and sections.training.mirror:
