@@ -22,10 +22,8 @@ def main(context: Context) -> None:
         quantized = linear.quantize_weights(baseline, bits, scheme, granularity)
         setting = {"scheme": scheme, "granularity": granularity, "bits": bits}
         for name, parts in quantized.items():
-            error = linear.layer_error(weights[name], parts)._asdict()
-            layers.append(
-                {"seed": context.seed, "layer": prunable.layer_of(name)} | setting | error
-            )
+            about = {"seed": context.seed, "layer": prunable.layer_of(name)}
+            layers.append(about | setting | linear.layer_error(weights[name], parts)._asdict())
         method = f"{scheme}_{granularity}"
         file = paths.quantized_name(method, bits)
         size = linear.save_model(context.directory / file, baseline, quantized)

@@ -64,7 +64,7 @@ def main(stage: Stage) -> None:
         for row in records.read(paths.stage_directory(name, seed) / paths.ROWS)
     ]
     kept = [row for row in rows if row.model and Path(row.model).suffix != paths.ONNX]
-    lines = map(storage_sizes.line, stage.progress(kept, "file"))
+    lines = (storage_sizes.line(row, params.model.name) for row in stage.progress(kept, "file"))
     outputs.write_csv(package / paths.ROWS, records.FILE_SIZE, lines)
 
     budgets = budgets_of(params.package)
@@ -86,8 +86,7 @@ def main(stage: Stage) -> None:
         seeds=params.seeds,
         settings=parameters.plain(params),
         sections={
-            name: pipeline.declared(name).params
-            for name in ("prepare_data", *methods.stages())
+            name: pipeline.declared(name).params for name in ("prepare_data", *methods.stages())
         },
         meta=meta,
         machine=hardware.read(paths.HARDWARE) | {"onnxruntime": metadata.version("onnxruntime")},

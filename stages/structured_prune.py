@@ -5,8 +5,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation import difference
 from stages.lib.evaluation.context import Context
-from stages.lib.models import prunable
-from stages.lib.structured import coupling, ranking, removal
+from stages.lib.structured import analysis, ranking, removal
 from stages.lib.training.distillation import Distillation
 from stages.lib.training.recovery import recover
 
@@ -14,30 +13,11 @@ from stages.lib.training.recovery import recover
 TOLERANCE = 1e-4
 
 
-def table_of(baseline, plan: ranking.Plan) -> list[dict]:
-    """A line for each prunable layer: what it is coupled with, and why it keeps all its filters."""
-    layers = prunable.layers(baseline)
-    lines = []
-    for parameter, weight in prunable.weights(baseline).items():
-        name = prunable.layer_of(parameter)
-        reason = plan.refused.get(name, "") if name in layers else coupling.HEADS
-        lines.append(
-            {
-                "layer": name,
-                "filters": len(weight),
-                "coupled_with": " ".join(plan.coupled_with(name)),
-                "prunable": "no" if reason else "yes",
-                "reason": reason,
-            }
-        )
-    return lines
-
-
 def main(context: Context) -> None:
     options, baseline, data = context.params.structured_prune, context.baseline, context.data
     check = data.validation.normalize(data.validation.images[:16])
     try:
-        plan = ranking.analyse(baseline, data.image_shape)
+        plan = analysis.analyse(baseline, data.image_shape)
         # All choices first: a sparsity that cannot be reached should not wait for the training.
         choices = [
             (scope, sparsity, ranking.choose(baseline, plan, sparsity, scope, options.multiple_of))
@@ -51,7 +31,7 @@ def main(context: Context) -> None:
         ) from None
     distilled = Distillation(baseline, options.distillation, options.temperature)
     outputs.write_csv(
-        context.directory / paths.FILTERS, records.PRUNED_LAYER, table_of(baseline, plan)
+        context.directory / paths.FILTERS, records.PRUNED_LAYER, analysis.table(baseline, plan)
     )
     for scope, sparsity, chosen in context.progress(choices, "network"):
         small = removal.remove(baseline, plan, chosen)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tabulate
 
-from stages.lib.compression import packed, packed_summary
+from stages.lib.compression import container, packed, packed_summary
 from stages.lib.compression.packed_summary import Summary
 from stages.lib.core import custom_model, errors, outputs, paths
 from stages.lib.models import checkpoints
@@ -48,12 +48,16 @@ def table(summary: Summary) -> str:
     )
 
 
+def decoded(arguments: argparse.Namespace) -> packed.Contents:
+    """The file as far as it is read without its network."""
+    data = packed.read(arguments.file)
+    return packed.decode(data, str(arguments.file), arguments.max_elements, arguments.network)
+
+
 def info(arguments: argparse.Namespace) -> None:
-    summary = packed_summary.inspect(
-        packed.read(arguments.file), str(arguments.file), **allowances(arguments)
-    )
+    summary = packed_summary.summarize(decoded(arguments))
     architecture = json.dumps(summary.architecture, ensure_ascii=False)
-    print(f"packed network, format version {summary.version}: {architecture}\n")
+    print(f"packed network, format version {container.VERSION}: {architecture}\n")
     print(f"{table(summary)}\n\n{totals(summary)}")
     print(
         "bound (Shannon entropy of the integers, all else raw):"
@@ -62,14 +66,13 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    data, where = packed.read(arguments.file), str(arguments.file)
-    packed.unpack(data, where, **allowances(arguments))
-    summary = packed_summary.inspect(data, where, **allowances(arguments))
-    print(f"{where}: sound: {totals(summary)}")
+    contents = decoded(arguments)
+    packed.rebuilt(contents)
+    print(f"{arguments.file}: sound: {totals(packed_summary.summarize(contents))}")
 
 
 def unpack(arguments: argparse.Namespace) -> None:
-    model, _ = packed.load(arguments.file, **allowances(arguments))
+    model = packed.rebuilt(decoded(arguments))
     with outputs.whole_file(arguments.output) as partial:
         size = checkpoints.save_model(model, partial)
     print(f"{arguments.output}: {size:,} bytes")
@@ -84,11 +87,6 @@ def pack(arguments: argparse.Namespace) -> None:
     size = packed.save(arguments.output, model, quantized)
     dense = arguments.file.stat().st_size
     print(f"{arguments.output}: {size:,} bytes, {dense / size:.1f} times smaller")
-
-
-def allowances(arguments: argparse.Namespace) -> dict:
-    """What the user allows a packed file to ask for."""
-    return {"max_elements": arguments.max_elements, "network": arguments.network}
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -73,7 +73,7 @@ def sizes(path: Path, bits: int) -> dict[str, float]:
         "int8 xz": len(lzma.compress(integers, preset=9 | lzma.PRESET_EXTREME)),
         "int8 zst": by_zstd(integers),
         "packed": len(data),
-        "bound": packed_summary.inspect(data).bound_bytes,
+        "bound": packed_summary.summarize(packed.decode(data)).bound_bytes,
         "pack, s": between - start,
         "unpack, s": end - between,
     }

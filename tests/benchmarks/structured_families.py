@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from stages.lib.analysis import tables
 from stages.lib.evaluation import counting, difference
-from stages.lib.structured import coupling, ranking, removal
+from stages.lib.structured import analysis, coupling, ranking, removal
 from tests import families, toys
 
 SPARSITY = 0.5
@@ -22,7 +22,7 @@ def row(name: str) -> list[str]:
     """One family, pruned to SPARSITY with the same share of every coupled set."""
     model, shape = families.build(name), families.shape(name)
     start = time.perf_counter()
-    plan = ranking.analyse(model, shape)
+    plan = analysis.analyse(model, shape)
     seconds = time.perf_counter() - start
     chosen = ranking.choose(model, plan, SPARSITY, "layer")
     masked, small = removal.mask(model, plan, chosen), removal.remove(model, plan, chosen)

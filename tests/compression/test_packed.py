@@ -23,7 +23,7 @@ from stages.lib.models import checkpoints, prunable, registry
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
-from stages.lib.structured import ranking, removal
+from stages.lib.structured import analysis, ranking, removal
 from tests import toys
 
 ROOT = Path(__file__).parents[2]
@@ -129,11 +129,11 @@ def test_networks_of_zeros_and_of_extremes():
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_network_that_lost_filters_comes_back(scope):
     dense = toys.lived_in(registry.build_seeded(registry.architecture("resnet20", 0, 1, 3), 0))
-    plan = ranking.analyse(dense, (1, 8, 8))
+    plan = analysis.analyse(dense, (1, 8, 8))
     small = removal.remove(dense, plan, ranking.choose(dense, plan, 0.6, scope))
     assert registry.RESIZED in registry.architecture_of(small)
     data = assert_round_trip(small, quantized_of(small))
-    assert packed_summary.inspect(data).header_bytes < 600
+    assert packed_summary.summarize(packed.decode(data)).header_bytes < 600
 
 
 TIED = """
@@ -174,7 +174,9 @@ def test_tied_weights_are_stored_once_and_come_back_tied(own):
     name = registry.architecture_of(own)["name"]
     again, _ = packed.unpack(data, network=name)
     assert again.inner.weight is again.again.weight
-    rows = {row.name: row for row in packed_summary.inspect(data, network=name).tensors}
+    rows = {
+        row.name: row for row in packed_summary.summarize(packed.decode(data, network=name)).tensors
+    }
     assert rows["again.weight"].stored == "as inner.weight"
     assert rows["again.weight"].bound_bytes == rows["again.weight"].coded_bytes == 0
     # Also where the quantized one comes second, and where none is quantized.
@@ -260,7 +262,7 @@ def test_a_file_is_within_two_per_cent_of_its_bound(bits, sparsity, half):
         if name not in quantized:
             bound += tensor.numel() * (width if tensor.is_floating_point() else 8)
     assert len(data) <= 1.02 * bound
-    summary = packed_summary.inspect(data)
+    summary = packed_summary.summarize(packed.decode(data))
     assert summary.bound_bytes == pytest.approx(bound)
     # The integers alone, so that nothing that floats save hides what they cost.
     integers = [row for row in summary.tensors if row.bits]
@@ -272,7 +274,7 @@ def test_a_file_is_within_two_per_cent_of_its_bound(bits, sparsity, half):
 
 
 def test_a_summary_adds_up(model, file):
-    summary = packed_summary.inspect(file)
+    summary = packed_summary.summarize(packed.decode(file))
     quantized = quantized_of(model)
     assert summary.architecture == registry.architecture_of(model)
     assert summary.file_bytes == len(file) == summary.header_bytes + summary.payload_bytes
@@ -327,7 +329,7 @@ def refusal(data, where="some/file.packed", **options):
     assert text.startswith(f"{where}: ")
     assert "\n" not in text
     with pytest.raises(UserError):
-        packed_summary.inspect(data, where, **options)
+        packed_summary.summarize(packed.decode(data, where, **options))
     return text
 
 
@@ -470,7 +472,7 @@ def assert_rebuilt_or_refused(data):
     tracemalloc.start()
     try:
         packed.unpack(data, "fuzzed")
-        packed_summary.inspect(data, "fuzzed")
+        packed_summary.summarize(packed.decode(data, "fuzzed"))
     except UserError as error:
         said = str(error)
     finally:

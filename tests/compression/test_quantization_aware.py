@@ -33,7 +33,7 @@ def laplace(*shape, seed=0):
 
 def squared_error(weight, scale, bits):
     codes = mse_scales.codes(weight, scale, bits)
-    return float(((weight - codes * mse_scales.along(scale, weight)) ** 2).sum())
+    return float(((weight - codes * linear.along(scale, weight)) ** 2).sum())
 
 
 @given(st.integers(2, 8), st.sampled_from(["tensor", "channel"]), st.integers(0, 1000))
@@ -116,12 +116,17 @@ def test_a_plan_keeps_its_budget_and_no_single_exchange_betters_it(seed, share):
     most = sum(max(one.size for one in options) for options in layers.values())
     budget = least + share * (most - least) + 1e-6
     plan = allocation.allocate(layers, budget)
-    size, damage = (sum(getattr(one, what) for one in plan.values()) for what in ("size", "damage"))
+    size, distortion = (
+        sum(getattr(one, what) for one in plan.values()) for what in ("size", "distortion")
+    )
     assert size <= budget
     for name, options in layers.items():
         for other in options:
             smaller = size - plan[name].size + other.size <= size
-            assert not (smaller and damage - plan[name].damage + other.damage < damage * (1 - 1e-9))
+            assert not (
+                smaller
+                and distortion - plan[name].distortion + other.distortion < distortion * (1 - 1e-9)
+            )
 
 
 def test_a_layer_that_matters_more_gets_more_bytes():
@@ -134,7 +139,7 @@ def test_a_layer_that_matters_more_gets_more_bytes():
     }
     plan = allocation.allocate(layers, 200)
     assert plan["much"].size > plan["little"].size
-    assert plan["much"].damage < 100 * plan["little"].damage
+    assert plan["much"].distortion < 100 * plan["little"].distortion
 
 
 def test_a_budget_that_nothing_meets_gives_the_smallest():
@@ -205,7 +210,7 @@ def test_the_gradient_passes_rounding_and_stops_at_pruned_weights():
     names = list(scheme.plan)
     found = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
     for name, gradient in zip(names, found, strict=True):
-        assert not gradient[scheme.kept[name] == 0].any()
+        assert not gradient[scheme.masks[name] == 0].any()
     assert any(bool(gradient.any()) for gradient in found)
 
 
@@ -215,14 +220,14 @@ def test_sparsity_rises_and_masks_stand_still_at_the_end():
     kept = []
     for progress in (0.0, 0.1, 0.3, 0.5, 0.8):
         scheme.before_step(model, progress)
-        kept.append(sum(int(mask.sum()) for mask in scheme.kept.values()))
+        kept.append(sum(int(mask.sum()) for mask in scheme.masks.values()))
     assert kept == sorted(kept, reverse=True)
-    before = {name: mask.clone() for name, mask in scheme.kept.items()}
+    before = {name: mask.clone() for name, mask in scheme.masks.items()}
     with torch.no_grad():
         for name in before:
             model.get_parameter(name).add_(1.0)
     scheme.before_step(model, 0.9)
-    assert all(torch.equal(scheme.kept[name], mask) for name, mask in before.items())
+    assert all(torch.equal(scheme.masks[name], mask) for name, mask in before.items())
 
 
 def test_distillation_of_known_extremes():
@@ -246,7 +251,7 @@ def test_norms_taken_anew_are_those_of_the_batches():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.9)).eval()
     before = copy.deepcopy(model.state_dict())
     batches = list(toys.noise(40).split(10))
-    found = batch_norm.reestimated(model, batches)
+    found = batch_norm.recalibrated(model, batches)
     with torch.no_grad():
         outputs = [model[0](batch) for batch in batches]
     means = torch.stack([one.mean((0, 2, 3)) for one in outputs]).mean(0)

@@ -95,20 +95,23 @@ def test_a_description_that_is_none_of_ours_is_refused(description):
         skeletons.of(description)
 
 
-SIZES = {"": {}, "a": {"groups": 1, "shape": [4, 5]}, "b": {"out": 7}}
+SKELETON = skeletons.Skeleton(
+    {"a": (7, 2), "b": ()}, {}, {"": {}, "a": {"groups": 1, "shape": [4, 5]}, "b": {"out": 7}}
+)
 
 
 @pytest.mark.parametrize(
-    ("small", "taken"),
+    ("resized", "shape", "numbers"),
     [
-        ({}, [0, 0, 0, 0]),
-        ({"b": {"out": 3}}, [0, 0, 0, 4]),
-        ({"a": {"shape": [4, 2]}, "b": {"out": 6}}, [0, 0, 3, 1]),
+        ({}, (7, 2), [1, 4, 5, 7, 7, 2]),
+        ({"b": {"out": 3}}, (7, 2), [1, 4, 5, 3, 7, 2]),
+        ({"a": {"shape": [4, 2]}, "b": {"out": 6}}, (6, 2), [1, 4, 2, 6, 6, 2]),
     ],
 )
-def test_sizes_and_what_was_taken_off_them(small, taken):
-    assert skeletons.differences(SIZES, small) == taken
-    assert skeletons.resized(SIZES, taken) == small
+def test_numbers_of_a_smaller_network_and_back(resized, shape, numbers):
+    assert SKELETON.numbers(resized, [shape, ()]) == numbers
+    taken = [before - after for before, after in zip([1, 4, 5, 7, 7, 2], numbers, strict=True)]
+    assert SKELETON.smaller(taken) == (resized, [shape, ()])
 
 
 def test_a_toy_has_the_skeleton_of_its_architecture():

@@ -24,7 +24,7 @@ from stages.lib.evaluation.samples import Samples
 from stages.lib.models import prunable, registry
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
-from stages.lib.structured import ranking, removal
+from stages.lib.structured import analysis, ranking, removal
 from stages.lib.training import loop
 from tests import families, toys
 
@@ -148,7 +148,7 @@ def test_batch_norm_is_folded_and_normalisation_is_inside(file):
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_networks_without_their_filters_are_exported_too(scope):
     model = toys.lived_in(toys.convnet(8))
-    plan = ranking.analyse(model, (1, 8, 8))
+    plan = analysis.analyse(model, (1, 8, 8))
     small = removal.remove(model, plan, ranking.choose(model, plan, 0.5, scope))
     given = exported(small)
     assert len(given) < 0.8 * len(exported(model))

@@ -11,7 +11,7 @@ from torch import nn
 
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting, difference
-from stages.lib.structured import coupling, ranking, removal
+from stages.lib.structured import analysis, coupling, ranking, removal
 from tests import toys
 
 SHAPE = (3, 8, 8)
@@ -288,14 +288,14 @@ def analysed(network):
     """Network and plan, made once: many tests look at them."""
     if network not in PLANS:
         model = built(network)
-        PLANS[network] = model, ranking.analyse(model, SHAPE)
+        PLANS[network] = model, analysis.analyse(model, SHAPE)
     return PLANS[network]
 
 
 def falls_with(network, filters):
     """All filters that the named ones take with them."""
     _, plan = analysed(network)
-    return removal.of_slots(plan, removal.slots_of(plan, filters))
+    return removal.filters_of(plan, removal.units_of(plan, filters))
 
 
 def widths(model, *names):
@@ -381,12 +381,12 @@ def test_without_any_filters_the_network_is_what_it_is_with_zeros(network, data)
         name: data.draw(st.lists(st.integers(1, len(plan.filters[name]) // 2 - 1), max_size=3))
         for name in free
     }  # never the first place of the first group, so that no layer is emptied
-    gone = removal.slots_of(plan, wanted)
-    filters = removal.of_slots(plan, gone)
+    gone = removal.units_of(plan, wanted)
+    filters = removal.filters_of(plan, gone)
     masked, small = removal.mask(model, plan, filters), removal.remove(model, plan, filters)
     assert difference.largest(masked, small, toys.noise(4, SHAPE)) < 1e-9
     assert counting.parameters(masked) == counting.parameters(model)
-    assert removal.Weights(model, plan).left(gone) == counting.prunable_weights(small)
+    assert removal.weights_left(model, plan, gone) == counting.prunable_weights(small)
     for name, slots in plan.filters.items():
         assert widths(small, name) == [len(slots) - len(filters.get(name, ()))]
     for layer in small.modules():
@@ -403,8 +403,8 @@ def test_without_any_filters_the_network_is_what_it_is_with_zeros(network, data)
 def test_the_lowest_scored_go_and_no_layer_is_emptied(network, sparsity, scope):
     model, plan = analysed(network)
     filters = ranking.choose(model, plan, sparsity, scope)
-    gone = removal.slots_of(plan, filters)
-    assert removal.of_slots(plan, gone) == filters
+    gone = removal.units_of(plan, filters)
+    assert removal.filters_of(plan, gone) == filters
     small = removal.remove(model, plan, filters)
     assert all(parameter.numel() for parameter in small.parameters())
     scored = ranking.scores(model, plan, scope)
@@ -413,7 +413,7 @@ def test_the_lowest_scored_go_and_no_layer_is_emptied(network, sparsity, scope):
         without = gone.copy()
         without[slot] = True
         with pytest.raises(UserError, match="without"):
-            removal.slots_of(plan, removal.of_slots(plan, without))
+            removal.units_of(plan, removal.filters_of(plan, without))
 
 
 def test_scores_are_means_over_the_coupled_layers():
@@ -434,9 +434,9 @@ def test_the_plan_does_not_depend_on_weights_or_mode(network):
     model, plan = analysed(network)
     other = network().requires_grad_(False).train()
     with torch.inference_mode():
-        other = ranking.analyse(other, SHAPE)
+        other = analysis.analyse(other, SHAPE)
     assert other.refused == plan.refused
-    assert (other.sets == plan.sets).all()
+    assert (other.groups == plan.groups).all()
     assert all((other.filters[name] == slots).all() for name, slots in plan.filters.items())
     filters = ranking.choose(model, plan, 0.4, "global")
     assert ranking.choose(model, other, 0.4, "global") == filters
@@ -445,7 +445,7 @@ def test_the_plan_does_not_depend_on_weights_or_mode(network):
 def test_analysing_leaves_the_network_as_it_was(capfd, recwarn):
     model = built(Scaled).train().requires_grad_(False)
     before = copy.deepcopy(model)
-    ranking.analyse(model, SHAPE)
+    analysis.analyse(model, SHAPE)
     assert toys.same_state(model, before)
     assert all(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -456,17 +456,17 @@ def test_analysing_leaves_the_network_as_it_was(capfd, recwarn):
 
 def test_a_network_that_does_not_run_is_a_users_error():
     with pytest.raises(UserError, match=r"cannot trace the network on one image .*\(1, 8, 8\)"):
-        ranking.analyse(built(Net), (1, 8, 8))
+        analysis.analyse(built(Net), (1, 8, 8))
 
 
 def test_a_network_of_other_outputs_is_a_users_error():
     with pytest.raises(UserError, match=r"does not return one tensor of logits \[n, classes\]"):
-        ranking.analyse(built(Wrapped), SHAPE)
+        analysis.analyse(built(Wrapped), SHAPE)
 
 
 def test_a_network_of_one_precision_is_tried_in_that():
     model = built(Single)
-    plan = ranking.analyse(model, SHAPE)
+    plan = analysis.analyse(model, SHAPE)
     # Ones are multiplied with zeros: the removed filters stay zero.
     assert list(plan.refused) == ["classifier"]
 
@@ -477,7 +477,7 @@ def test_a_layer_that_is_called_twice_loses_inputs_with_its_outputs():
 
 def test_a_network_without_prunable_layers_is_a_users_error():
     with pytest.raises(UserError, match="no layer of the network can lose filters"):
-        ranking.analyse(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192)), SHAPE)
+        analysis.analyse(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192)), SHAPE)
 
 
 def test_a_refused_layer_loses_no_filters_by_name():

@@ -15,7 +15,7 @@ from torch import nn
 from stages.lib.core import network_names
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, registry, resizing
-from stages.lib.structured import ranking, removal
+from stages.lib.structured import analysis, ranking, removal
 from tests import toys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def dense(name: str) -> nn.Module:
 
 
 def pruned(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    plan = ranking.analyse(model, image_shape)
+    plan = analysis.analyse(model, image_shape)
     return removal.remove(model, plan, ranking.choose(model, plan, 0.5, "layer"))
 
 
@@ -321,7 +321,7 @@ def test_tied_weights_are_stored_and_tied_again(tmp_path, removed, channels_last
     (tmp_path / "net.py").write_text(TIED, encoding="utf-8")
     model = dense(f"{tmp_path}/net.py:Net")
     if removed:
-        plan = ranking.analyse(model, (1, 8, 8))
+        plan = analysis.analyse(model, (1, 8, 8))
         model = removal.remove(model, plan, ranking.choose(model, plan, 0.1, "layer"))
     if channels_last:
         model = model.to(memory_format=torch.channels_last)

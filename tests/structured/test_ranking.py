@@ -9,7 +9,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting, difference
 from stages.lib.models import checkpoints, prunable, registry
 from stages.lib.pruning import masks
-from stages.lib.structured import ranking, removal
+from stages.lib.structured import analysis, ranking, removal
 from tests import toys
 
 SHAPE = (1, 8, 8)
@@ -79,7 +79,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def plan(model):
-    return ranking.analyse(model, SHAPE)
+    return analysis.analyse(model, SHAPE)
 
 
 def layer_scores(model, plan, scope):
@@ -263,7 +263,7 @@ def test_what_stays_keeps_its_values(model, plan):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_given_network_is_not_changed(model, training):
     given = copy.deepcopy(model).train(training)
-    plan = ranking.analyse(given, SHAPE)
+    plan = analysis.analyse(given, SHAPE)
     filters = ranking.choose(given, plan, 0.5, "global")
     removal.mask(given, plan, filters)
     removal.remove(given, plan, filters)
@@ -303,7 +303,7 @@ def test_a_small_network_trains(model, plan, chosen):
 
 def test_a_small_network_can_be_pruned_again(model, plan, chosen):
     small = removal.remove(model, plan, chosen["layer", 0.5])
-    again = ranking.analyse(small, SHAPE)
+    again = analysis.analyse(small, SHAPE)
     filters = ranking.choose(small, again, 0.5, "layer")
     masked = removal.mask(small, again, filters)
     smaller = removal.remove(small, again, filters)
@@ -328,7 +328,7 @@ def test_a_small_network_can_be_pruned_again(model, plan, chosen):
 )
 def test_filters_that_depend_on_each_other_go_together(network, filters, sizes):
     given = toys.lived_in(network())
-    plan = ranking.analyse(given, SHAPE)
+    plan = analysis.analyse(given, SHAPE)
     masked = removal.mask(given, plan, filters)
     small = removal.remove(given, plan, filters)
     assert {name: len(small.get_submodule(name).weight) for name in sizes} == sizes
@@ -339,7 +339,7 @@ def test_filters_that_depend_on_each_other_go_together(network, filters, sizes):
 def test_removing_every_filter_by_way_of_coupled_layers_is_refused():
     filters = {"stem.0": [0, 1, 2], "second.0": [3, 4, 5]}
     given = toys.lived_in(Residual())
-    plan = ranking.analyse(given, SHAPE)
+    plan = analysis.analyse(given, SHAPE)
     with pytest.raises(UserError, match=r"layer stem\.0 without any"):
         removal.remove(given, plan, filters)
 
@@ -348,7 +348,7 @@ def test_removing_every_filter_by_way_of_coupled_layers_is_refused():
 @pytest.mark.parametrize("network", [Residual, Depthwise, Flattened])
 def test_filters_are_chosen_across_layers_that_depend_on_each_other(network, scope):
     given = toys.lived_in(network())
-    plan = ranking.analyse(given, SHAPE)
+    plan = analysis.analyse(given, SHAPE)
     filters = ranking.choose(given, plan, 0.5, scope)
     small = removal.remove(given, plan, filters)
     assert_same_outputs(removal.mask(given, plan, filters), small)
@@ -380,7 +380,7 @@ def test_a_sparsity_out_of_reach_is_refused_and_the_largest_named(model, plan, s
 def test_global_scope_goes_on_elsewhere_when_a_layer_is_down_to_its_last_filter(model):
     given = copy.deepcopy(model)
     given.conv3.weight.data[1:] *= 1e-3
-    plan = ranking.analyse(given, SHAPE)
+    plan = analysis.analyse(given, SHAPE)
     filters = ranking.choose(given, plan, 0.9, "global")
     assert filters["conv3"] == list(range(1, 16))
     small = removal.remove(given, plan, filters)
@@ -399,7 +399,7 @@ def test_a_network_of_one_filter_per_layer_cannot_lose_any():
         "classes": 3,
     }
     with pytest.raises(UserError, match="no layer of the network can lose filters") as caught:
-        ranking.analyse(registry.build_seeded(description, 0), SHAPE)
+        analysis.analyse(registry.build_seeded(description, 0), SHAPE)
     assert "conv1: it has a single filter" in str(caught.value)
 
 
@@ -410,7 +410,7 @@ def test_removing_every_filter_of_a_layer_is_refused(model, plan):
 
 def test_a_filter_of_zeros_goes_first_without_changing_the_outputs(model):
     given = copy.deepcopy(model)
-    plan = ranking.analyse(given, SHAPE)
+    plan = analysis.analyse(given, SHAPE)
     for parameter in (given.conv4.weight, given.norm4.weight, given.norm4.bias):
         parameter.data[5] = 0
     assert int(layer_scores(given, plan, "layer")["conv4"].argmin()) == 5
@@ -436,7 +436,7 @@ def test_masks_of_filters_are_read_off_the_weights(model, plan):
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_layers_that_lose_filters_keep_a_multiple(multiple, scope):
     network = toys.lived_in(toys.convnet(width=16))
-    plan = ranking.analyse(network, SHAPE)
+    plan = analysis.analyse(network, SHAPE)
     before = {name: one.out_channels for name, one in prunable.layers(network).items()
               if isinstance(one, nn.Conv2d)}  # fmt: skip
     for sparsity in (0.3, 0.6, 0.8):
@@ -453,6 +453,6 @@ def test_layers_that_lose_filters_keep_a_multiple(multiple, scope):
 
 def test_a_multiple_that_is_wider_than_the_layers_says_what_is_wrong():
     network = toys.convnet(width=4)
-    plan = ranking.analyse(network, SHAPE)
+    plan = analysis.analyse(network, SHAPE)
     with pytest.raises(UserError, match="multiples of 64"):
         ranking.choose(network, plan, 0.5, "layer", 64)

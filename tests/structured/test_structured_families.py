@@ -10,7 +10,7 @@ from torch import nn
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting, difference
 from stages.lib.models import prunable
-from stages.lib.structured import coupling, ranking, removal
+from stages.lib.structured import analysis, coupling, ranking, removal
 from tests import families, toys
 
 NAMES = [
@@ -27,7 +27,7 @@ def analysed():
         if name not in last:
             last.clear()
             model = families.build(name)
-            last[name] = model, ranking.analyse(model, families.shape(name))
+            last[name] = model, analysis.analyse(model, families.shape(name))
         return last[name]
 
     return of
@@ -61,7 +61,7 @@ def test_the_small_network_computes_what_the_masked_one_does(analysed, name, sco
 
     before, after = counting.prunable_weights(model), counting.prunable_weights(small)
     assert 1 - after / before == pytest.approx(sparsity, abs=0.005)
-    assert removal.Weights(model, plan).left(removal.slots_of(plan, chosen)) == after
+    assert removal.weights_left(model, plan, removal.units_of(plan, chosen)) == after
     assert counting.parameters(small) < counting.parameters(model)
     for layer, kept in prunable.weights(small).items():
         assert kept.numel(), layer

@@ -1,18 +1,19 @@
 """How a budget of bytes is shared among the layers: what sparsity and how many bits each one gets.
 
-Each layer's choices cost bytes and damage the network's output. The least damage within a budget
-is where all layers gain equally from a further byte (Shoham and Gersho, Efficient bit allocation
-for an arbitrary set of quantizers, 1988): for a price per byte, every layer takes the choice with
-the least damage + price · bytes, and the price is searched for.
+Each layer's choices cost bytes and distort the network's output. The least distortion within a
+budget is where all layers gain equally from a further byte (Shoham and Gersho, Efficient bit
+allocation for an arbitrary set of quantizers, 1988): for a Lagrange multiplier λ every layer takes
+the choice with the least distortion + λ · bytes, and λ is searched for.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from stages.lib.compression.entropy_coding import ENTRY_BITS
 from stages.lib.quantization import mse_scales
+from stages.lib.quantization.linear import along
 
 # Sparsities that a layer may be given.
 SPARSITIES = (
@@ -20,17 +21,19 @@ SPARSITIES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One way to compress a layer. sparsity: share of its weights removed by magnitude; bits of
-    each code; size: bytes of its entropy-coded codes; damage: an estimate of how far the logits
-    move (their squared change).
+class Choice(NamedTuple):
+    """One way to compress a layer.
+
+    sparsity: share of its weights removed by magnitude.
+    bits: of each code.
+    size: bytes of its entropy-coded codes.
+    distortion: an estimate of how far the logits move (their squared change).
     """
 
     sparsity: float
     bits: int
     size: float
-    damage: float
+    distortion: float
 
 
 def coded_bytes(codes: torch.Tensor) -> float:
@@ -54,33 +57,36 @@ def choices(
 ) -> list[Choice]:
     """Every combination of sparsity and bits for one weight tensor, measured on its values.
 
-    damage: Σ sensitivity · (what becomes of the weight − the weight)², as in Optimal Brain Damage
-    (LeCun, Denker and Solla, 1990), with `sensitivity.of_logits` for the second derivative.
+    distortion: Σ sensitivity · (compressed weight − weight)², as in Optimal Brain Damage (LeCun,
+    Denker and Solla, 1990), with `sensitivity.of_logits` for the second derivative.
     """
-    found = []
+    options = []
     smallest_first = torch.argsort(weight.abs().flatten(), stable=True)
     for sparsity in sparsities:
-        kept = weight.flatten().clone()
-        kept[smallest_first[: round(sparsity * kept.numel())]] = 0
-        kept = kept.view_as(weight)
+        pruned = weight.flatten().clone()
+        pruned[smallest_first[: round(sparsity * pruned.numel())]] = 0
+        pruned = pruned.view_as(weight)
         for width in bits:
-            scale = mse_scales.scales(kept, width, granularity, mse_scales.COARSE)
-            codes = mse_scales.codes(kept, scale, width)
-            change = codes * mse_scales.along(scale, weight) - weight
-            damage = float((sensitivity * change**2).sum())
-            found.append(Choice(sparsity, width, coded_bytes(codes), damage))
-    return found
+            scale = mse_scales.scales(pruned, width, granularity, mse_scales.COARSE_CLIPS)
+            codes = mse_scales.codes(pruned, scale, width)
+            change = codes * along(scale, weight) - weight
+            distortion = float((sensitivity * change**2).sum())
+            options.append(Choice(sparsity, width, coded_bytes(codes), distortion))
+    return options
 
 
-def _cheapest(layers: Mapping[str, Sequence[Choice]], price: float) -> dict[str, Choice]:
+def _cheapest(layers: Mapping[str, Sequence[Choice]], multiplier: float) -> dict[str, Choice]:
     return {
-        name: min(options, key=lambda one: (one.damage + price * one.size, one.size))
+        name: min(
+            options, key=lambda option: (option.distortion + multiplier * option.size, option.size)
+        )
         for name, options in layers.items()
     }
 
 
-def _size(plan: Mapping[str, Choice]) -> float:
-    return sum(one.size for one in plan.values())
+def size_of(plan: Mapping[str, Choice]) -> float:
+    """Bytes of all layers together."""
+    return sum(choice.size for choice in plan.values())
 
 
 def _spend(
@@ -89,36 +95,35 @@ def _spend(
     """The plan with what it leaves of the budget spent, greedily."""
     plan = dict(plan)
     while True:
-        left = budget - _size(plan)
+        left = budget - size_of(plan)
         better = [
-            ((plan[name].damage - one.damage) / max(one.size - plan[name].size, 1e-9), name, one)
-            for name, options in layers.items()
-            for one in options
-            if one.damage < plan[name].damage and one.size - plan[name].size <= left
+            ((now.distortion - option.distortion) / max(option.size - now.size, 1e-9), name, option)
+            for name, now in plan.items()
+            for option in layers[name]
+            if option.distortion < now.distortion and option.size - now.size <= left
         ]
         if not better:
             return plan
-        _, name, one = max(better, key=lambda found: found[0])
-        plan[name] = one
+        _, name, option = max(better, key=lambda step: step[0])
+        plan[name] = option
 
 
 def allocate(layers: Mapping[str, Sequence[Choice]], budget: float) -> dict[str, Choice]:
-    """One choice per layer, `budget` bytes together at most, with little damage in all: the least
-    of all plans at some price per byte. Where even the smallest choices are too large, these.
+    """One choice per layer, `budget` bytes together at most, with little distortion in all: the
+    least of all plans at some λ. Where even the smallest choices are too large, these.
 
-    On the lower convex hull of sizes and damages; what a layer's step leaves unused is then spent
-    one choice at a time, where it spares most damage per byte.
+    That is on the lower convex hull of sizes and distortions; what a layer's step leaves unused is
+    then spent one choice at a time, where it spares most distortion per byte.
     """
-    smallest = {name: min(options, key=lambda one: one.size) for name, options in layers.items()}
-    low, high = -60.0, 60.0  # log2 of the price
+    low, high = -60.0, 60.0  # log2 λ
     plan = _cheapest(layers, 2.0**low)
-    if _size(plan) <= budget:
+    if size_of(plan) <= budget:
         return plan
-    if _size(_cheapest(layers, 2.0**high)) > budget:
-        return smallest
+    if size_of(_cheapest(layers, 2.0**high)) > budget:
+        return {name: min(options, key=lambda one: one.size) for name, options in layers.items()}
     while high - low > 1e-6:
         middle = (low + high) / 2
-        if _size(_cheapest(layers, 2.0**middle)) <= budget:
+        if size_of(_cheapest(layers, 2.0**middle)) <= budget:
             high = middle
         else:
             low = middle

@@ -1,5 +1,5 @@
-"""Batch norms of a network that is trained no further: their statistics taken anew, or made part of
-weight and bias.
+"""Batch norms of a network that is trained no further: their statistics estimated anew, or made
+part of weight and bias.
 """
 
 import copy
@@ -12,20 +12,18 @@ NORM = nn.modules.batchnorm._BatchNorm
 
 
 @torch.no_grad()
-def reestimated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
-    """A copy whose batch norms hold the mean and variance of `batches` (normalised images) as the
+def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
+    """A copy whose batch norms hold the mean and variance of `batches` (normalized images) as the
     network sees them now, each batch alike: those gathered in training are of weights that have
     changed since. In evaluation mode.
     """
-    model = copy.deepcopy(model)
-    norms = [one for one in model.modules() if isinstance(one, NORM)]
-    momenta = [one.momentum for one in norms]
+    model = copy.deepcopy(model).eval()
+    norms = [module for module in model.modules() if isinstance(module, NORM)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    # Only the norms: dropout must not be at work.
-    model.eval()
-    for norm in norms:
+        # Only the norms: dropout must not be at work.
         norm.train()
     for batch in batches:
         model(batch)
@@ -41,8 +39,7 @@ def affine(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model).eval()
     for norm in model.modules():
-        plain = isinstance(norm, NORM) and norm.running_mean is not None
-        if not plain or norm.weight is None:
+        if not isinstance(norm, NORM) or norm.running_mean is None or norm.weight is None:
             continue
         slope = norm.weight / (norm.running_var + norm.eps).sqrt()
         norm.bias.sub_(slope * norm.running_mean)

@@ -1,6 +1,7 @@
 """A quantized network in fewer bytes, before it is packed: the numbers beside its integers."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -24,40 +25,31 @@ class Compact(NamedTuple):
     quantized: dict[str, Quantized]
 
 
+@torch.inference_mode()
 def _followed(model: nn.Module, batch: torch.Tensor) -> dict[str, str]:
     """The batch norm that reads what a layer puts out, by the layer's name, where each is called
     once. Whether nobody else reads it is not known.
     """
+    # Outputs by their identity: held, so that no other tensor gets the same.
     outputs: dict[int, tuple[str, torch.Tensor]] = {}
-    found: list[tuple[str, str]] = []
-    handles = []
+    pairs: list[tuple[str, str]] = []
+
+    def note(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            if isinstance(module, batch_norm.NORM):
+                pairs.append((outputs.get(id(inputs[0]), ("",))[0], name))
+            else:
+                outputs[id(output)] = name, output
+
+        return hook
+
+    model = copy.deepcopy(model)
     for name, module in model.named_modules():
-        if type(module) in LAYERS:
-            handles.append(
-                module.register_forward_hook(
-                    lambda _, __, output, name=name: outputs.update({id(output): (name, output)})
-                )
-            )
-        elif isinstance(module, batch_norm.NORM):
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda _, given, name=name: found.append(
-                        (outputs.get(id(given[0]), ("",))[0], name)
-                    )
-                )
-            )
-    try:
-        with torch.inference_mode():
-            model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    layers, readers = zip(*found, strict=True) if found else ((), ())
-    return {
-        layer: norm
-        for layer, norm in found
-        if layer and layers.count(layer) == 1 and readers.count(norm) == 1
-    }
+        if type(module) in LAYERS or isinstance(module, batch_norm.NORM):
+            module.register_forward_hook(note(name))
+    model(batch)
+    layers, norms = Counter(layer for layer, _ in pairs), Counter(norm for _, norm in pairs)
+    return {layer: norm for layer, norm in pairs if layer and layers[layer] == norms[norm] == 1}
 
 
 @torch.no_grad()
@@ -66,8 +58,8 @@ def _without_scales(
 ) -> Compact:
     """The scales of layers that a batch norm follows become part of its weight: they are 1 then.
 
-    model: its batch norms are `norms.affine`. What comes out is compared with what went in, and
-    where it differs nothing is changed.
+    model: its batch norms are `batch_norm.affine`. What comes out is compared with what went in,
+    and where it differs nothing is changed.
     """
     small, parts = copy.deepcopy(model), dict(quantized)
     for layer, name in _followed(small, batch).items():
@@ -92,10 +84,10 @@ def compacted(model: nn.Module, quantized: Mapping[str, Quantized], batch: torch
     in fewer bytes: batch norms as a · x + b; scales in these, where they follow; all else but the
     integers as short floats where these can hold it.
 
-    batch: some normalised images on the network's device.
+    batch: some normalized images on the network's device.
     """
-    found = _without_scales(batch_norm.affine(with_weights(model, quantized)), quantized, batch)
-    for name, parameter in found.model.named_parameters():
-        if name not in found.quantized and bool(torch.isfinite(parameter.half()).all()):
+    small = _without_scales(batch_norm.affine(with_weights(model, quantized)), quantized, batch)
+    for name, parameter in small.model.named_parameters():
+        if name not in small.quantized and bool(torch.isfinite(parameter.half()).all()):
             parameter.copy_(short_floats.rounded(parameter))
-    return found
+    return small

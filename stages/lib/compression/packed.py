@@ -5,6 +5,7 @@ What the network's code tells (names, shapes, types) is not in the file. No pick
 allocated on a file's word alone.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 from torch import nn
 
 from stages.lib.compression import container, entropy_coding, packed_metadata, skeletons
-from stages.lib.compression import packed_layout as layouts
+from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.container import UnsoundError
-from stages.lib.compression.packed_layout import Group, Layout
+from stages.lib.compression.packed_layout import Entry, Group
 from stages.lib.compression.packed_metadata import Metadata
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
@@ -38,14 +39,14 @@ def _is_half(tensor: torch.Tensor) -> bool:
 def _kind(tensor: torch.Tensor, parts: Quantized | None) -> int:
     if parts is not None:
         return (
-            layouts.QUANTIZED
-            + layouts.PER_CHANNEL * (parts.S.dim() == 1)
-            + layouts.HALF_SCALES * _is_half(parts.S)
-            + layouts.WIDE * (parts.Q.dtype == torch.int16)
+            layout.QUANTIZED
+            + layout.PER_CHANNEL * (parts.S.dim() == 1)
+            + layout.HALF_SCALES * _is_half(parts.S)
+            + layout.WIDE * (parts.Q.dtype == torch.int16)
         )
     if tensor.dtype != torch.float32:
-        return layouts.RAW
-    return layouts.HALF if _is_half(tensor) else layouts.SINGLE
+        return layout.RAW
+    return layout.HALF if _is_half(tensor) else layout.SINGLE
 
 
 def _check(state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]) -> None:
@@ -63,38 +64,18 @@ def _check(state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]
             raise ValueError(f"{name}: its scales are not finite")
 
 
-def _ties(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[int, int]:
-    """The tensors, by index, that are another one of the network under a second name."""
-    state = model.state_dict()
-    names = list(state)
-    same: dict[tuple, list[int]] = {}
-    for index, tensor in enumerate(state.values()):
+def _ties(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, str]:
+    """The tensors that are another one of the network under a second name: that one, by name."""
+    same: dict[tuple, list[str]] = defaultdict(list)
+    for name, tensor in model.state_dict().items():
         if tensor.numel():
-            place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-            same.setdefault(place, []).append(index)
+            same[tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()].append(name)
     ties = {}
-    for indices in same.values():
+    for names in same.values():
         # Where one of them is quantized, all are.
-        first = next((index for index in indices if names[index] in quantized), indices[0])
-        ties |= {one: first for one in indices if one != first and names[one] not in quantized}
+        first = next((name for name in names if name in quantized), names[0])
+        ties |= {name: first for name in names if name != first and name not in quantized}
     return ties
-
-
-def _layout(model: nn.Module, quantized: Mapping[str, Quantized]) -> Layout:
-    state = checkpoints.tensors_of(model)
-    ties = _ties(model, quantized)
-    kinds = [
-        layouts.TIED if index in ties else _kind(tensor, quantized.get(name))
-        for index, (name, tensor) in enumerate(state.items())
-    ]
-    return Layout(
-        registry.architecture_of(model),
-        list(state),
-        [tuple(tensor.shape) for tensor in state.values()],
-        [tensor.dtype for tensor in state.values()],
-        kinds,
-        ties,
-    )
 
 
 def _halves(floats: np.ndarray, half: bool) -> list[np.ndarray]:
@@ -105,15 +86,15 @@ def _halves(floats: np.ndarray, half: bool) -> list[np.ndarray]:
 
 
 def _arrays(
-    layout: Layout, state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]
+    entries: list[Entry], state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]
 ) -> Iterator[np.ndarray]:
-    """The arrays that are coded, in the order of `layouts.coded`."""
-    for index in layout.quantized:
-        yield quantized[layout.names[index]].Q.contiguous().numpy().reshape(-1)
-    for group in layouts.groups(layout):
-        names = [layout.names[index] for index in group.shapes]
-        floats = [quantized[name].S if name in quantized else state[name] for name in names]
-        joined = np.concatenate([one.contiguous().numpy().reshape(-1) for one in floats])
+    """The arrays that are coded, in the order of `layout.coded`."""
+    for entry in entries:
+        if entry.is_quantized:
+            yield quantized[entry.name].Q.contiguous().numpy().reshape(-1)
+    for group in layout.groups(entries):
+        floats = [quantized[name].S if name in quantized else state[name] for name in group.shapes]
+        joined = np.concatenate([tensor.contiguous().numpy().reshape(-1) for tensor in floats])
         yield from _halves(joined, group.half)
 
 
@@ -123,24 +104,27 @@ def pack(model: nn.Module, quantized: Mapping[str, Quantized]) -> bytes:
 
     quantized: symmetric (Z = 0), of float32 parameters. Values that float16 holds exactly take two
     bytes at most. The same input gives the same bytes. Raises ValueError where model and quantized
-    do not fit, UserError where the code of a network of the user's own has changed.
+    do not fit, UserError where the code of a custom network has changed.
     """
     quantized = {
-        name: Quantized(*(one.cpu() for one in parts)) for name, parts in quantized.items()
+        name: Quantized(*(part.cpu() for part in parts)) for name, parts in quantized.items()
     }
-    state = checkpoints.tensors_of(model)
+    state, ties = checkpoints.tensors_of(model), _ties(model, quantized)
+    architecture = registry.architecture_of(model)
     _check(state, quantized)
-    layout = _layout(model, quantized)
-    dense = skeletons.of(layout.architecture)
-    if dense.dtypes != dict(zip(layout.names, layout.dtypes, strict=True)):
+    entries = []
+    for name, tensor in state.items():
+        kind = layout.TIED if name in ties else _kind(tensor, quantized.get(name))
+        entries.append(Entry(name, tuple(tensor.shape), tensor.dtype, kind, ties.get(name)))
+        if tensor.dtype not in layout.RAW_TYPES:
+            raise ValueError(f"a tensor of {tensor.dtype} is not packed")
+    skeleton = skeletons.of(architecture)
+    if skeleton.dtypes != {entry.name: entry.dtype for entry in entries}:
         raise ValueError("the network is not of its architecture: other tensors, or other types")
-    strange = next((one for one in layout.dtypes if one not in layouts.RAW_TYPES), None)
-    if strange is not None:
-        raise ValueError(f"a tensor of {strange} is not packed")
-    arrays = list(_arrays(layout, state, quantized))
+    arrays = list(_arrays(entries, state, quantized))
     tables = [entropy_coding.table_for(array) for array in arrays]
-    raw = {index: state[layout.names[index]] for index in layout.of_kind(layouts.RAW)}
-    metadata = packed_metadata.to_bytes(Metadata(layout, raw, tables), dense)
+    raw = {entry.name: state[entry.name] for entry in entries if entry.kind == layout.RAW}
+    metadata = packed_metadata.to_bytes(Metadata(architecture, entries, raw, tables), skeleton)
     return container.wrap(metadata, entropy_coding.encode(arrays, tables))
 
 
@@ -153,10 +137,16 @@ def save(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> in
 
 
 class Contents(NamedTuple):
-    """What is in a file: its metadata, the coded arrays in order, and what is made of them by name:
-    Q, S and Z of each quantized tensor, and all others but the tied ones.
+    """What is in a file, before the network is rebuilt.
+
+    where: names the file in errors.
+    arrays: the coded arrays, in order; they take `payload_bytes` of the file's `file_bytes`.
+    quantized, tensors: Q, S and Z of each quantized tensor, and all others but the tied ones.
     """
 
+    where: str
+    file_bytes: int
+    payload_bytes: int
     metadata: Metadata
     arrays: list[np.ndarray]
     quantized: dict[str, Quantized]
@@ -164,7 +154,7 @@ class Contents(NamedTuple):
 
 
 @contextmanager
-def errors_naming(where: str) -> Iterator[None]:
+def _errors_naming(where: str) -> Iterator[None]:
     """What goes wrong with a file becomes a UserError that names it."""
     try:
         yield
@@ -172,8 +162,8 @@ def errors_naming(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[int, torch.Tensor]:
-    """A group's tensors, by index, from the arrays that it was coded in."""
+def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[str, torch.Tensor]:
+    """A group's tensors, by name, from the arrays that it was coded in."""
     if group.half:
         joined = halves[0].view(np.float16).astype(np.float32)
     else:
@@ -181,77 +171,81 @@ def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[int, torch.Tenso
     parts = torch.from_numpy(joined).split(group.lengths)
     # Copies: a slice would keep the whole group alive, and be written with it.
     return {
-        index: part.clone().reshape(shape)
-        for (index, shape), part in zip(group.shapes.items(), parts, strict=True)
+        name: part.clone().reshape(shape)
+        for (name, shape), part in zip(group.shapes.items(), parts, strict=True)
     }
 
 
-def decoded(data: bytes, max_elements: int | None = None, network: str | None = None) -> Contents:
-    """What is in a file's bytes, before the network is rebuilt. Errors as those of `unpack`, but
-    for the file's name; UnsoundError instead of UserError where the file is to blame.
-    """
+def _decoded(data: bytes, where: str, max_elements: int | None, network: str | None) -> Contents:
     about, payload = container.unwrap(data)
     most = max_elements or max(FREE_ELEMENTS, ELEMENTS_PER_BYTE * len(data))
     metadata = packed_metadata.from_bytes(about, most, network)
-    layout = metadata.layout
-    wanted = layouts.coded(layout)
+    entries, wanted = metadata.entries, layout.coded(metadata.entries)
+    lengths, dtypes = [array.length for array in wanted], [array.dtype for array in wanted]
     try:
-        arrays = entropy_coding.decode(
-            payload,
-            metadata.tables,
-            [array.length for array in wanted],
-            [array.dtype for array in wanted],
-        )
+        arrays = entropy_coding.decode(payload, metadata.tables, lengths, dtypes)
     except ValueError as error:
         raise UnsoundError(str(error)) from None
     left = iter(arrays)
-    integers = {index: torch.from_numpy(next(left)) for index in layout.quantized}
-    floats: dict[int, torch.Tensor] = {}
-    for group in layouts.groups(layout):
-        floats |= _floats([next(left) for _ in range(group.count)], group)
+    integers = {
+        entry.name: torch.from_numpy(next(left)).reshape(entry.shape)
+        for entry in entries
+        if entry.is_quantized
+    }
+    floats: dict[str, torch.Tensor] = {}
+    for group in layout.groups(entries):
+        floats |= _floats([next(left) for _ in range(group.arrays)], group)
     quantized = {}
-    for index, flat in integers.items():
-        scale = floats.pop(index)
+    for name, codes in integers.items():
+        scale = floats.pop(name)
         if not scale.isfinite().all():
             raise UnsoundError("it holds scales that are not finite")
-        zero = torch.zeros(scale.shape, dtype=torch.int32)
-        codes = flat.reshape(layout.shapes[index])
-        quantized[layout.names[index]] = Quantized(codes, scale, zero)
-    tensors = {layout.names[index]: tensor for index, tensor in (metadata.raw | floats).items()}
-    return Contents(metadata, arrays, quantized, tensors)
+        quantized[name] = Quantized(codes, scale, torch.zeros(scale.shape, dtype=torch.int32))
+    tensors = metadata.raw | floats
+    return Contents(where, len(data), len(payload), metadata, arrays, quantized, tensors)
 
 
-def unpack(
+def decode(
     data: bytes,
     where: str = "packed network",
     max_elements: int | None = None,
     network: str | None = None,
-) -> tuple[nn.Module, dict[str, Quantized]]:
-    """The network of a packed file's bytes, in evaluation mode with dequantized weights, and its
-    integers, scales and zero points by name: bit for bit what `pack` was given.
+) -> Contents:
+    """What is in a packed file's bytes.
 
-    where: names the file in errors. max_elements: how many numbers the unpruned network may have at
-    most; None: 2^26, or 128 for each byte of the file. network: the custom network
-    (`path/to/file.py:factory`) that the file may name, as building it runs that code. Raises
-    UserError where the file is torn, damaged, foreign, of another version, asks for more numbers or
-    names another custom network; or where the custom network's file is missing or has changed.
+    where: names the file in errors.
+    max_elements: how many numbers the unpruned network may have at most; None: 2^26, or 128 for
+        each byte of the file.
+    network: the custom network (`path/to/file.py:factory`) that the file may name, as building it
+        runs that code; None: only networks of the catalogue.
+
+    Raises UserError where the file is torn, damaged, foreign, of another version, asks for more
+    numbers or names another custom network; or where that network's file is missing or has changed.
     """
-    with errors_naming(where):
-        contents = decoded(data, max_elements, network)
-        layout = contents.metadata.layout
-        found = contents.tensors | {
-            name: dequantize(parts) for name, parts in contents.quantized.items()
-        }
-        found |= {
-            layout.names[index]: found[layout.names[other]] for index, other in layout.ties.items()
-        }
+    with _errors_naming(where):
+        return _decoded(data, where, max_elements, network)
+
+
+def rebuilt(contents: Contents) -> nn.Module:
+    """The network, in evaluation mode with dequantized weights. Raises UserError where the file is
+    not sound.
+    """
+    weights = {name: dequantize(parts) for name, parts in contents.quantized.items()}
+    tensors, entries = contents.tensors | weights, contents.metadata.entries
+    state = {entry.name: tensors[entry.source or entry.name] for entry in entries}
+    with _errors_naming(contents.where):
         try:
-            model = registry.rebuild(
-                layout.architecture, {name: found[name] for name in layout.names}
-            )
+            return registry.rebuild(contents.metadata.architecture, state).eval()
         except skeletons.MISFITS:
             raise UnsoundError("its tensors do not fit its architecture") from None
-        return model.eval(), contents.quantized
+
+
+def unpack(data: bytes, *options, **named) -> tuple[nn.Module, dict[str, Quantized]]:
+    """The network of a packed file's bytes, and Q, S and Z of its quantized weights by name: bit
+    for bit what `pack` was given. Options and errors as those of `decode`.
+    """
+    contents = decode(data, *options, **named)
+    return rebuilt(contents), contents.quantized
 
 
 def read(path: Path) -> bytes:
@@ -261,13 +255,11 @@ def read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(container.FRAME.size)
-            if data.startswith(container.MAGIC):
-                data += file.read()
+            return data + file.read() if data.startswith(container.MAGIC) else data
     except FileNotFoundError:
         raise UserError(f"{path}: not found; give the path of a packed network") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return data
 
 
 def load(

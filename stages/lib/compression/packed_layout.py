@@ -1,15 +1,14 @@
-"""What a packed file holds of a network, tensor by tensor; writer and reader share it.
+"""How a packed file stores each tensor of a network; writer and reader share it.
 
 docs/packed-format.md has the format, byte by byte.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-
-from stages.lib.models import registry
 
 # How a tensor is stored: one byte each.
 TIED, RAW, HALF, SINGLE = range(4)
@@ -25,67 +24,61 @@ RAW_TYPES = {
 }  # fmt: skip
 
 
-class Layout(NamedTuple):
-    """The architecture, and for each tensor of the state dict, in its order: name, shape, the
-    network's type, the kind above; for a TIED one, by index, the tensor that it is.
+class Entry(NamedTuple):
+    """A tensor of the network: name, shape and type as in the state dict; its kind, as above; of a
+    TIED one the name of the tensor that it is.
     """
 
-    architecture: registry.Architecture
-    names: list[str]
-    shapes: list[tuple[int, ...]]
-    dtypes: list[torch.dtype]
-    kinds: list[int]
-    ties: dict[int, int]
-
-    def of_kind(self, kind: int) -> list[int]:
-        """The tensors stored so, by index."""
-        return [index for index, one in enumerate(self.kinds) if one == kind]
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    kind: int
+    source: str | None = None
 
     @property
-    def quantized(self) -> list[int]:
-        """The quantized tensors, by index."""
-        return [index for index, kind in enumerate(self.kinds) if kind >= QUANTIZED]
+    def is_quantized(self) -> bool:
+        return self.kind >= QUANTIZED
 
-    def scales(self, index: int) -> tuple[int, ...]:
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
         """The shape of a quantized tensor's scales."""
-        return self.shapes[index][:1] if self.kinds[index] & PER_CHANNEL else ()
+        return self.shape[:1] if self.kind & PER_CHANNEL else ()
 
 
 class Group(NamedTuple):
-    """Float arrays that are coded as one: their shapes by tensor index; half: as float16."""
+    """Floats that are coded as one array: half: as float16; shapes: of its tensors, by name."""
 
     half: bool
-    shapes: dict[int, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]
 
     @property
     def lengths(self) -> list[int]:
-        """How many numbers each of them is."""
+        """How many numbers each of its tensors is."""
         return [math.prod(shape) for shape in self.shapes.values()]
 
     @property
-    def count(self) -> int:
+    def arrays(self) -> int:
         """In how many arrays it is coded."""
         return 1 if self.half else 2
 
 
-def groups(layout: Layout) -> list[Group]:
+def groups(entries: Iterable[Entry]) -> list[Group]:
     """All scales, and all float tensors of one last name (`bias`, `running_var`), apart by float16
     and float32, vectors and others: alone, most are too short for a table. In the order in which
     the first of each appears.
     """
-    found: dict[tuple, Group] = {}
-    for index, kind in enumerate(layout.kinds):
-        shape = layout.shapes[index]
-        if kind >= QUANTIZED:
-            half, shape = bool(kind & HALF_SCALES), layout.scales(index)
-            key = (half,)
-        elif kind in (HALF, SINGLE):
-            half = kind == HALF
-            key = (half, layout.names[index].rpartition(".")[2], len(shape) > 1)
-        else:
+    gathered: dict[tuple, Group] = {}
+    for entry in entries:
+        if entry.kind not in FLOATS:
             continue
-        found.setdefault(key, Group(half, {})).shapes[index] = shape
-    return list(found.values())
+        if entry.is_quantized:
+            half, shape = bool(entry.kind & HALF_SCALES), entry.scale_shape
+            key = (half,)
+        else:
+            half, shape = entry.kind == HALF, entry.shape
+            key = (half, entry.name.rpartition(".")[2], len(shape) > 1)
+        gathered.setdefault(key, Group(half, {})).shapes[entry.name] = shape
+    return list(gathered.values())
 
 
 class Coded(NamedTuple):
@@ -95,18 +88,19 @@ class Coded(NamedTuple):
     length: int
 
 
-def coded(layout: Layout) -> list[Coded]:
+def coded(entries: Sequence[Entry]) -> list[Coded]:
     """The arrays that are entropy-coded, in order: the integers of each quantized tensor; then, of
     each group of floats, its bits as whole numbers: one array for float16, for float32 one of the
     upper and one of the lower 16 bits.
     """
-    found = [
-        Coded(
-            np.dtype(np.int16 if layout.kinds[index] & WIDE else np.int8),
-            math.prod(layout.shapes[index]),
-        )
-        for index in layout.quantized
+    integers = [
+        Coded(np.dtype(np.int16 if entry.kind & WIDE else np.int8), math.prod(entry.shape))
+        for entry in entries
+        if entry.is_quantized
     ]
-    for group in groups(layout):
-        found += [Coded(np.dtype(np.uint16), sum(group.lengths))] * group.count
-    return found
+    floats = [
+        Coded(np.dtype(np.uint16), sum(group.lengths))
+        for group in groups(entries)
+        for _ in range(group.arrays)
+    ]
+    return integers + floats

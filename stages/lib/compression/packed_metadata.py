@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from stages.lib.compression import entropy_coding, skeletons
-from stages.lib.compression import packed_layout as layouts
+from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.container import UnsoundError
 from stages.lib.compression.entropy_coding import Table
-from stages.lib.compression.packed_layout import Layout
+from stages.lib.compression.packed_layout import Entry
 from stages.lib.compression.skeletons import Skeleton
 from stages.lib.core import custom_model
 from stages.lib.models import registry
@@ -25,12 +25,14 @@ FOREIGN = "its description of a network is not one of ours"
 
 
 class Metadata(NamedTuple):
-    """layout; raw: tensors stored as they are, by index; tables: one for each of the layout's coded
-    arrays, of which those of empty ones are not stored.
+    """architecture: with the sizes of what lost filters; entries: one for each tensor, in the state
+    dict's order; raw: tensors stored as they are, by name; tables: one for each of the
+    `layout.coded` arrays, of which those of empty ones are not stored.
     """
 
-    layout: Layout
-    raw: dict[int, torch.Tensor]
+    architecture: registry.Architecture
+    entries: list[Entry]
+    raw: dict[str, torch.Tensor]
     tables: list[Table]
 
 
@@ -44,43 +46,36 @@ def _planes(numbers: np.ndarray) -> bytes:
 def _raw_bytes(tensor: torch.Tensor) -> bytes:
     flat = tensor.contiguous().reshape(-1)
     array = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
-    return array.astype(layouts.RAW_TYPES[tensor.dtype]).tobytes()
+    return array.astype(layout.RAW_TYPES[tensor.dtype]).tobytes()
 
 
-def _taken(layout: Layout, dense: Skeleton) -> np.ndarray:
-    """What the removal of filters took off the dense network's sizes and off its shapes."""
-    taken = skeletons.differences(dense.sizes, layout.architecture.get(registry.RESIZED, {}))
-    for old, new in zip(dense.shapes.values(), layout.shapes, strict=True):
-        taken += [before - after for before, after in zip(old, new, strict=True)]
-    numbers = np.array(taken, dtype=np.int64)
-    if ((numbers < 0) | (numbers >= PLANES_END)).any():
+def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
+    """skeleton: the architecture's. ValueError where the two do not fit."""
+    entries = metadata.entries
+    resized = metadata.architecture.get(registry.RESIZED, {})
+    now = skeleton.numbers(resized, [entry.shape for entry in entries])
+    taken = np.subtract(skeleton.numbers({}, skeleton.shapes.values()), now)
+    if ((taken < 0) | (taken >= PLANES_END)).any():
         raise ValueError("a tensor is larger than its architecture has it")
-    return numbers
-
-
-def to_bytes(metadata: Metadata, dense: Skeleton) -> bytes:
-    """dense: the skeleton of the layout's architecture. ValueError where the two do not fit."""
-    layout, raw, _ = metadata
-    architecture = registry.dense_architecture(layout.architecture)
-    text = json.dumps(architecture, separators=(",", ":"), ensure_ascii=False).encode()
-    taken = _taken(layout, dense)
-    ties = [layout.ties[index] for index in layout.of_kind(layouts.TIED)]
-    arrays = zip(layouts.coded(layout), metadata.tables, strict=True)
+    unpruned = registry.dense_architecture(metadata.architecture)
+    text = json.dumps(unpruned, separators=(",", ":"), ensure_ascii=False).encode()
+    names = [entry.name for entry in entries]
+    ties = [names.index(entry.source) for entry in entries if entry.kind == layout.TIED]
+    arrays = zip(layout.coded(entries), metadata.tables, strict=True)
     tables = [table for array, table in arrays if array.length]
-    roots = [table.roots for table in tables]
     return b"".join(
         (
             len(text).to_bytes(4, "little"),
             text,
             b"\1" + _planes(taken) if taken.any() else b"\0",
-            bytes(layout.kinds),
+            bytes(entry.kind for entry in entries),
             np.array(ties, dtype="<u4").tobytes(),
-            *(_raw_bytes(raw[index]) for index in layout.of_kind(layouts.RAW)),
+            *map(_raw_bytes, metadata.raw.values()),
             np.array([table.shift for table in tables], dtype="<u1").tobytes(),
             np.array([table.zeros for table in tables], dtype="<u1").tobytes(),
             np.array([table.least for table in tables], dtype="<i4").tobytes(),
-            np.array([len(one) - 1 for one in roots], dtype="<u2").tobytes(),
-            _planes(np.concatenate(roots)) if roots else b"",
+            np.array([len(table.roots) - 1 for table in tables], dtype="<u2").tobytes(),
+            _planes(np.concatenate([table.roots for table in tables])) if tables else b"",
         )
     )
 
@@ -90,134 +85,130 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.at = 0
+        self.position = 0
 
     def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
+        if count > len(self.data) - self.position:
             raise UnsoundError("its metadata are shorter than they should be")
-        self.at += count
-        return self.data[self.at - count : self.at]
+        self.position += count
+        return self.data[self.position - count : self.position]
 
-    def numbers(self, kind: str, count: int) -> np.ndarray:
-        return np.frombuffer(self.take(count * np.dtype(kind).itemsize), dtype=kind)
+    def numbers(self, dtype: str, count: int) -> np.ndarray:
+        return np.frombuffer(self.take(count * np.dtype(dtype).itemsize), dtype=dtype)
 
     def planes(self, count: int) -> np.ndarray:
         low, middle, high = self.numbers("<u1", 3 * count).reshape(3, count).astype(np.int64)
         return low | middle << 8 | high << 16
 
 
-def _description(reader: _Reader, network: str | None) -> registry.Architecture:
+def _unpruned(reader: _Reader, network: str | None) -> registry.Architecture:
     text = reader.take(int(reader.numbers("<u4", 1)[0]))
     try:
-        found = json.loads(text.decode())
+        architecture = json.loads(text.decode())
     except (ValueError, RecursionError):
         raise UnsoundError(FOREIGN) from None
-    if not isinstance(found, dict) or registry.RESIZED in found:
+    if not isinstance(architecture, dict) or registry.RESIZED in architecture:
         raise UnsoundError(FOREIGN)
-    custom_model.check_allowed(found.get("name"), network)
-    return found
+    custom_model.check_allowed(architecture.get("name"), network)
+    return architecture
 
 
-def _dense(description: registry.Architecture, most: int) -> Skeleton:
+def _skeleton(architecture: registry.Architecture, most: int) -> Skeleton:
     try:
-        dense = skeletons.of(description)
+        skeleton = skeletons.of(architecture)
     except ValueError:
         raise UnsoundError(FOREIGN) from None
-    if dense.elements > most:
+    if skeleton.elements > most:
         raise UnsoundError(
-            f"it asks for a network of {dense.elements:,} numbers, more than the {most:,} that a"
+            f"it asks for a network of {skeleton.elements:,} numbers, more than the {most:,} that a"
             " file of its size may ask for",
-            remedy=f"if you trust it, allow them: --max-elements {dense.elements} (max_elements)",
+            remedy=f"if you trust it, allow them: --max-elements {skeleton.elements}"
+            " (max_elements)",
         )
-    return dense
+    return skeleton
 
 
-def _small(
-    reader: _Reader, description: registry.Architecture, dense: Skeleton
-) -> tuple[registry.Architecture, list[tuple[int, ...]]]:
-    """The architecture and the shapes of a network that may have lost filters."""
-    shapes = list(dense.shapes.values())
+def _resized(reader: _Reader, skeleton: Skeleton) -> tuple[dict, list[tuple[int, ...]]]:
+    """The changed sizes of a network that may have lost filters, and the shapes of its tensors."""
     lost = reader.take(1)
     if lost == b"\0":
-        return description, shapes
+        return {}, list(skeleton.shapes.values())
     if lost != b"\1":
         raise UnsoundError("its metadata do not say whether filters were removed")
-    slots = len(skeletons.differences(dense.sizes, {}))
-    taken = reader.planes(slots + sum(map(len, shapes))).tolist()
-    changed = skeletons.resized(dense.sizes, taken[:slots])
-    rest = iter(taken[slots:])
-    shapes = [tuple(size - next(rest) for size in shape) for shape in shapes]
+    count = len(skeleton.numbers({}, skeleton.shapes.values()))
+    resized, shapes = skeleton.smaller(reader.planes(count).tolist())
     if any(size < 0 for shape in shapes for size in shape):
         raise UnsoundError("more filters were removed from its network than that has")
-    return description | ({registry.RESIZED: changed} if changed else {}), shapes
+    return resized, shapes
 
 
-def _layout(reader: _Reader, most: int, network: str | None) -> Layout:
-    description = _description(reader, network)
-    dense = _dense(description, most)
-    architecture, shapes = _small(reader, description, dense)
-    dtypes = list(dense.dtypes.values())
+def _entries(reader: _Reader, skeleton: Skeleton, shapes: list[tuple[int, ...]]) -> list[Entry]:
     kinds = list(reader.take(len(shapes)))
-    tied = [index for index, kind in enumerate(kinds) if kind == layouts.TIED]
-    ties = dict(zip(tied, reader.numbers("<u4", len(tied)).tolist(), strict=True))
-    for index, kind in enumerate(kinds):
-        raw = kind != layouts.RAW or dtypes[index] in layouts.RAW_TYPES
-        floats = kind not in layouts.FLOATS or dtypes[index] == torch.float32
-        channels = kind < layouts.QUANTIZED or not kind & layouts.PER_CHANNEL or shapes[index]
-        if kind not in layouts.KINDS or not (raw and floats and channels):
+    entries = list(map(Entry, skeleton.shapes, shapes, skeleton.dtypes.values(), kinds))
+    for entry in entries:
+        raw = entry.kind != layout.RAW or entry.dtype in layout.RAW_TYPES
+        floats = entry.kind not in layout.FLOATS or entry.dtype == torch.float32
+        channels = not entry.is_quantized or not entry.kind & layout.PER_CHANNEL or entry.shape
+        if entry.kind not in layout.KINDS or not (raw and floats and channels):
             raise UnsoundError("a tensor of its network is not stored in a way that is known")
-    for index, other in ties.items():
+    tied = [index for index, kind in enumerate(kinds) if kind == layout.TIED]
+    for index, other in zip(tied, reader.numbers("<u4", len(tied)).tolist(), strict=True):
+        entry = entries[index]
         if (
-            other >= len(kinds)
-            or kinds[other] == layouts.TIED
-            or (shapes[other], dtypes[other]) != (shapes[index], dtypes[index])
+            other >= len(entries)
+            or entries[other].kind == layout.TIED
+            or entries[other][1:3] != (entry.shape, entry.dtype)
         ):
             raise UnsoundError("a tensor of its network is said to be one that it cannot be")
-    return Layout(architecture, list(dense.shapes), shapes, dtypes, kinds, ties)
+        entries[index] = entry._replace(source=entries[other].name)
+    return entries
 
 
-def _raw(reader: _Reader, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    array = reader.numbers(layouts.RAW_TYPES[dtype], math.prod(shape))
+def _raw(reader: _Reader, entry: Entry) -> torch.Tensor:
+    array = reader.numbers(layout.RAW_TYPES[entry.dtype], math.prod(entry.shape))
     native = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
-    if dtype == torch.bool:
+    if entry.dtype == torch.bool:
         native = native != 0
-    return native.view(dtype).reshape(shape)
+    return native.view(entry.dtype).reshape(entry.shape)
 
 
-def _tables(reader: _Reader, arrays: Sequence[layouts.Coded]) -> list[Table]:
+def _tables(reader: _Reader, arrays: Sequence[layout.Coded]) -> list[Table]:
     """A table for each array."""
     count = sum(array.length > 0 for array in arrays)
     shifts = reader.numbers("<u1", count).tolist()
     zeros = reader.numbers("<u1", count).tolist()
     leasts = reader.numbers("<i4", count).tolist()
-    sizes = (reader.numbers("<u2", count).astype(np.int64) + 1).tolist()
-    roots = reader.planes(sum(sizes))
-    parts = np.split(roots, np.cumsum(sizes))[:count]
-    stored = [Table(*fields) for fields in zip(shifts, leasts, parts, zeros, strict=True)]
-    for table in stored:
-        largest = table.roots.max()
+    sizes = reader.numbers("<u2", count).astype(np.int64) + 1
+    roots = np.split(reader.planes(int(sizes.sum())), np.cumsum(sizes))[:count]
+    tables = list(map(Table, shifts, leasts, roots, zeros))
+    for table in tables:
         if max(table.shift, table.zeros) > entropy_coding.LARGEST_SHIFT or not (
-            0 < largest <= entropy_coding.LARGEST_ROOT
+            0 < table.roots.max() <= entropy_coding.LARGEST_ROOT
         ):
             raise UnsoundError("a table of its symbols is not one that can be")
-    left = iter(stored)
+    left = iter(tables)
     return [next(left) if array.length else entropy_coding.EMPTY for array in arrays]
 
 
 def from_bytes(data: bytes, most: int, network: str | None) -> Metadata:
-    """The metadata of a file. most: how many numbers its unpruned network may have. network: the
-    custom network (`path/to/file.py:factory`) that it may name; None: only those of the catalogue.
+    """The metadata of a file.
+
+    most: how many numbers its unpruned network may have.
+    network: the custom network (`path/to/file.py:factory`) that it may name; None: only those of
+        the catalogue.
 
     Raises UnsoundError where they are not sound; UserError where they name another custom network,
     or the custom network's file is missing or has changed.
     """
     reader = _Reader(data)
-    layout = _layout(reader, most, network)
-    raw = {
-        index: _raw(reader, layout.shapes[index], layout.dtypes[index])
-        for index in layout.of_kind(layouts.RAW)
-    }
-    tables = _tables(reader, layouts.coded(layout))
-    if reader.at != len(data):
+    architecture = _unpruned(reader, network)
+    skeleton = _skeleton(architecture, most)
+    resized, shapes = _resized(reader, skeleton)
+    if resized:
+        architecture |= {registry.RESIZED: resized}
+    entries = _entries(reader, skeleton, shapes)
+    raw = {entry.name: _raw(reader, entry) for entry in entries if entry.kind == layout.RAW}
+    tables = _tables(reader, layout.coded(entries))
+    if reader.position != len(data):
         raise UnsoundError("its metadata are longer than they should be")
-    return Metadata(layout, raw, tables)
+    return Metadata(architecture, entries, raw, tables)

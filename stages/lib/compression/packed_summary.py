@@ -1,25 +1,27 @@
 """What a packed file holds, and how close it comes to what its symbols need at least."""
 
-from dataclasses import dataclass
+import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from stages.lib.compression import container, entropy, entropy_coding, packed
-from stages.lib.compression import packed_layout as layouts
+from stages.lib.compression import entropy, entropy_coding
+from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.packed import Contents
 from stages.lib.models import registry
 
 
-@dataclass(frozen=True)
-class TensorSummary:
+class TensorSummary(NamedTuple):
     """A tensor of a packed file.
 
-    stored: `4 bit, 20 scales`, `float16`, `float32`, `int64`, `as NAME`; bits: the least width that
-    holds all integers of a quantized tensor, else None; sparsity: the share of zeros, 0…1;
+    stored: `4 bit, 20 scales`, `float16`, `float32`, `int64`, `as NAME`.
+    bits: the least width that holds all integers of a quantized tensor, else None.
+    sparsity: the share of zeros, 0…1.
     coded_bytes: what it takes of the payload, scales included (a tensor of whole numbers: none, it
-    is in the header); bound_bytes: n · H of the integers' histogram, and all else raw: scales and
-    floats in 2 or 4 bytes each as they are stored, whole numbers in the bytes of their type.
+        is in the header).
+    bound_bytes: n · H of the integers' histogram, and all else raw: scales and floats in 2 or 4
+        bytes each as they are stored, whole numbers in the bytes of their type.
     """
 
     name: str
@@ -31,19 +33,21 @@ class TensorSummary:
     bound_bytes: float
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A packed file. payload_bytes: the coded symbols; header_bytes: all else, that is the
-    architecture, tables and whole numbers; dense_bytes: all tensors in the types of the network.
+class Summary(NamedTuple):
+    """A packed file. payload_bytes: the coded symbols; dense_bytes: all tensors in the types of the
+    network.
     """
 
-    version: int
     architecture: registry.Architecture
-    tensors: tuple[TensorSummary, ...]
+    tensors: list[TensorSummary]
     file_bytes: int
-    header_bytes: int
     payload_bytes: int
     dense_bytes: int
+
+    @property
+    def header_bytes(self) -> int:
+        """All but the coded symbols: frame, architecture, tables and whole numbers."""
+        return self.file_bytes - self.payload_bytes
 
     @property
     def bound_bytes(self) -> float:
@@ -58,87 +62,61 @@ class Summary:
 
 def bits_of(integers: np.ndarray) -> int:
     """The least width, 2 or more, at which symmetric quantization has all these integers."""
-    if not integers.size:
-        return 2
-    return max(max(int(integers.max()), -int(integers.min())).bit_length() + 1, 2)
+    largest = max(int(integers.max()), -int(integers.min())) if integers.size else 0
+    return max(largest.bit_length() + 1, 2)
 
 
 def _sparsity(tensor: torch.Tensor) -> float:
     return 1 - int(tensor.count_nonzero()) / tensor.numel() if tensor.numel() else 0.0
 
 
-def _float_bytes(contents: Contents) -> dict[int, tuple[float, int]]:
-    """What each float tensor, or a quantized one's scales, takes, by index: its share of its
-    group's payload, and raw.
+def _bytes(contents: Contents) -> dict[str, tuple[float, float]]:
+    """What each tensor takes by name, scales included: of the payload (floats: their share of their
+    group's), and at least.
     """
-    layout = contents.metadata.layout
-    coded = zip(contents.metadata.tables, contents.arrays, strict=True)
-    left = list(coded)[len(layout.quantized) :]
-    found = {}
-    for group in layouts.groups(layout):
-        parts, left = left[: group.count], left[group.count :]
-        payload = sum(entropy_coding.payload_bits(*part) for part in parts) / 8
-        total = max(sum(group.lengths), 1)
-        for index, length in zip(group.shapes, group.lengths, strict=True):
-            found[index] = (payload * length / total, length * 2 * group.count)
-    return found
+    coded = iter(zip(contents.metadata.tables, contents.arrays, strict=True))
+    taken = {}
+    for name in contents.quantized:
+        table, integers = next(coded)
+        payload = entropy_coding.payload_bits(table, integers) / 8
+        taken[name] = (payload, entropy.bound_bits(integers) / 8)
+    for group in layout.groups(contents.metadata.entries):
+        payload = sum(entropy_coding.payload_bits(*next(coded)) for _ in range(group.arrays)) / 8
+        for name, length in zip(group.shapes, group.lengths, strict=True):
+            own, bound = taken.get(name, (0.0, 0.0))
+            share = length / max(sum(group.lengths), 1)
+            taken[name] = (own + payload * share, bound + length * 2 * group.arrays)
+    for name, tensor in contents.metadata.raw.items():
+        taken[name] = (0.0, tensor.numel() * tensor.element_size())
+    return taken
 
 
 def _tensors(contents: Contents) -> list[TensorSummary]:
-    layout = contents.metadata.layout
-    floats = _float_bytes(contents)
-    arrays = iter(zip(contents.metadata.tables, contents.arrays, strict=False))
-    found = []
-    for index, (name, kind) in enumerate(zip(layout.names, layout.kinds, strict=True)):
-        shape = layout.shapes[index]
-        bits, (taken, bound) = None, floats.get(index, (0.0, 0))
-        if kind >= layouts.QUANTIZED:
-            table, integers = next(arrays)
-            bits, zeros = bits_of(integers), _sparsity(contents.quantized[name].Q)
-            count = contents.quantized[name].S.numel()
-            stored = f"{bits} bit, {count} scale{'s' * (count != 1)}"
-            taken += entropy_coding.payload_bits(table, integers) / 8
-            bound += entropy.bound_bits(integers) / 8
-        elif kind == layouts.TIED:
-            source = layout.names[layout.ties[index]]
-            stored = f"as {source}"
-            zeros = _sparsity(
-                contents.quantized[source].Q
-                if source in contents.quantized
-                else contents.tensors[source]
-            )
-        else:
-            tensor = contents.tensors[name]
-            stored, zeros = str(tensor.dtype).removeprefix("torch."), _sparsity(tensor)
-            if kind == layouts.HALF:
-                stored = "float16"
-            if kind == layouts.RAW:
-                bound = tensor.numel() * tensor.element_size()
-        found.append(TensorSummary(name, shape, stored, bits, zeros, taken, bound))
-    return found
+    quantized, taken = contents.quantized, _bytes(contents)
+    values = contents.tensors | {name: parts.Q for name, parts in quantized.items()}
+    rows = []
+    for entry in contents.metadata.entries:
+        bits, stored = None, str(entry.dtype).removeprefix("torch.")
+        if entry.is_quantized:
+            bits, scales = bits_of(values[entry.name].numpy()), quantized[entry.name].S.numel()
+            stored = f"{bits} bit, {scales} scale{'s' * (scales != 1)}"
+        elif entry.source:
+            stored = f"as {entry.source}"
+        elif entry.kind == layout.HALF:
+            stored = "float16"
+        sparsity = _sparsity(values[entry.source or entry.name])
+        coded_bound = taken.get(entry.name, (0.0, 0.0))
+        rows.append(TensorSummary(entry.name, entry.shape, stored, bits, sparsity, *coded_bound))
+    return rows
 
 
-def inspect(
-    data: bytes,
-    where: str = "packed network",
-    max_elements: int | None = None,
-    network: str | None = None,
-) -> Summary:
-    """Decodes a packed file's bytes and says what is in them. Errors are those of `unpack`."""
-    with packed.errors_naming(where):
-        contents = packed.decoded(data, max_elements, network)
-    layout = contents.metadata.layout
-    _, payload = container.unwrap(data)
-    sizes = [
-        int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True)
-    ]
+def summarize(contents: Contents) -> Summary:
+    """What is in a packed file that `packed.decode` has read."""
+    entries = contents.metadata.entries
     return Summary(
-        container.VERSION,
-        layout.architecture,
-        tuple(_tensors(contents)),
-        len(data),
-        len(data) - len(payload),
-        len(payload),
-        sum(sizes),
+        contents.metadata.architecture,
+        _tensors(contents),
+        contents.file_bytes,
+        contents.payload_bytes,
+        sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in entries),
     )

@@ -17,19 +17,21 @@ def of_logits(
 
     The diagonal of the Gauss-Newton matrix of the logits, from the gradients of their sums with
     random signs (Hutchinson). Unlike the Fisher information of the predictions it does not vanish
-    where these are certain, as on images that the network was trained on. `count` images are drawn
-    from `samples` (all, where there are fewer). generator: a CPU stream.
+    where these are certain, as on images that the network was trained on.
+
+    count: how many images are drawn from `samples` (all, where there are fewer).
+    generator: a CPU stream.
     """
     weights = list(prunable.weights(model))
     parameters = [model.get_parameter(name) for name in weights]
-    total = [torch.zeros_like(one) for one in parameters]
+    total = [torch.zeros_like(parameter) for parameter in parameters]
     order = torch.randperm(len(samples.labels), generator=generator)[:count]
     model.eval()
     for index in order.split(BATCH):
         logits = model(samples.normalize(samples.images[index])).float()
         signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits) * 2 - 1
-        found = torch.autograd.grad((logits * signs).sum(), parameters, allow_unused=True)
-        for squares, gradient in zip(total, found, strict=True):
+        gradients = torch.autograd.grad((logits * signs).sum(), parameters, allow_unused=True)
+        for squares, gradient in zip(total, gradients, strict=True):
             if gradient is not None:
                 squares += gradient**2
-    return {name: one / len(order) for name, one in zip(weights, total, strict=True)}
+    return {name: squares / len(order) for name, squares in zip(weights, total, strict=True)}

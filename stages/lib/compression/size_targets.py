@@ -68,14 +68,16 @@ class Size(NamedTuple):
 def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: torch.Tensor) -> int:
     """What a packed file of this network takes besides its codes: scales, norms, biases, header.
 
-    batch: some normalised images.
+    batch: some normalized images.
     """
     quantized = {
         name: quantize(weight, bits, granularity)
         for name, weight in prunable.weights(model).items()
     }
     small = folding.compacted(model, quantized, batch)
-    empty = {name: one._replace(Q=torch.zeros_like(one.Q)) for name, one in small.quantized.items()}
+    empty = {
+        name: parts._replace(Q=torch.zeros_like(parts.Q)) for name, parts in small.quantized.items()
+    }
     return len(packed.pack(small.model, empty))
 
 
@@ -84,7 +86,7 @@ def _finished(
 ) -> Compact:
     """The trained network as it is packed: batch norms fitted to the quantized weights."""
     chosen = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
-    fitted = batch_norm.reestimated(
+    fitted = batch_norm.recalibrated(
         with_weights(model, quantized), (train.normalize(train.images[index]) for index in chosen)
     )
     return folding.compacted(
@@ -106,21 +108,21 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
         budget = MARGIN * dense / factor - bytes_beside_codes(
             model, max(arm.bits), options.granularity, some
         )
-        damage = sensitivity.of_logits(model, train, options.sensitivity_images, stream)
+        weighting = sensitivity.of_logits(model, train, options.sensitivity_images, stream)
 
         def plan(
-            weights: Mapping[str, torch.Tensor], damage=damage, budget=budget
+            weights: Mapping[str, torch.Tensor], weighting=weighting, budget=budget
         ) -> dict[str, allocation.Choice]:
             layers = {
                 name: allocation.choices(
-                    weight, damage[name], arm.sparsities, arm.bits, options.granularity
+                    weight, weighting[name], arm.sparsities, arm.bits, options.granularity
                 )
                 for name, weight in weights.items()
             }
             return allocation.allocate(layers, budget)
 
         first = plan(prunable.weights(model))
-        if sum(one.size for one in first.values()) > budget:
+        if allocation.size_of(first) > budget:
             return
         scheme = quantization_aware.QuantizationAware(plan, begin, options.granularity, first)
         model, _ = loop.fit(
@@ -135,10 +137,10 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
             loss=Distillation(teacher, options.distillation, options.temperature),
             label=context.name,
         )
-        masks.apply_(model, scheme.kept)
+        masks.apply_(model, scheme.masks)
         epochs += options.epochs
         quantized = scheme.quantized(model)
-        # A layer may have lost all its codes; a mask keeps some of its weights.
+        # A layer may have lost all its codes; a mask keeps some weights of each.
         begin = {
             name: min(float((parts.Q == 0).double().mean()), allocation.SPARSITIES[-1])
             for name, parts in quantized.items()

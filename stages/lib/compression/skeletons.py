@@ -1,6 +1,7 @@
 """What the networks of an architecture look like, found without the memory that they would take."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,8 @@ from stages.lib.models import registry, resizing
 MISFITS = (
     AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-# For a network of the user's own that cannot be built without memory.
-LARGEST_OWN = 2**16
-
-
+# For a custom network that cannot be built without memory.
+LARGEST_CUSTOM = 2**16
 # What parameters and buffers are made of. Other tensors, of which some networks read the values
 # while they are built (a row of stochastic depths, an index table), are made as ever.
 MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
@@ -49,14 +48,40 @@ class Skeleton(NamedTuple):
         """How many numbers all tensors hold."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    def numbers(self, resized: resizing.Sizes, shapes: Iterable[Sequence[int]]) -> list[int]:
+        """All whole numbers of a network's modules and shapes, in order. resized: those sizes of
+        its modules that are not the unpruned network's; shapes: of all its tensors.
+        """
+        sizes = [
+            size
+            for module, own in self.sizes.items()
+            for size in (own | resized.get(module, {})).values()
+        ]
+        return [number for size in (*sizes, *shapes) for number in _listed(size)]
+
+    def smaller(self, taken: Iterable[int]) -> tuple[resizing.Sizes, list[tuple[int, ...]]]:
+        """`resized` and `shapes` of the network whose numbers are less by `taken`."""
+        left = iter(taken)
+        resized: resizing.Sizes = {}
+        for module, sizes in self.sizes.items():
+            for key, old in sizes.items():
+                new = [size - next(left) for size in _listed(old)]
+                if new != _listed(old):
+                    resized.setdefault(module, {})[key] = new if isinstance(old, list) else new[0]
+        return resized, [tuple(size - next(left) for size in old) for old in self.shapes.values()]
+
+
+def _listed(size: int | Sequence[int]) -> list[int]:
+    return [size] if isinstance(size, int) else list(size)
+
 
 def of(description: registry.Architecture) -> Skeleton:
     """The skeleton of the unpruned network behind a description.
 
-    Nothing is allocated, whatever sizes the description names. A network of the user's own that
-    needs its tensors' values to be built is built for real, unless it is asked for more than 65,536
-    classes, channels or pixels a side. Raises ValueError where the description is none of ours,
-    UserError where the user's file is missing or has changed.
+    Nothing is allocated, whatever sizes the description names. A custom network that needs its
+    tensors' values to be built is built for real, unless it is asked for more than 65,536 classes,
+    channels or pixels a side. Raises ValueError where the description is none of ours, UserError
+    where the custom network's file is missing or has changed.
     """
     dense = registry.dense_architecture(description)
     name = dense.get("name")
@@ -79,35 +104,6 @@ def of(description: registry.Architecture) -> Skeleton:
 
 
 def _is_modest(description: registry.Architecture) -> bool:
-    found = [
-        one
-        for value in description.values()
-        for one in (value if isinstance(value, list) else [value])
-    ]
-    return all(one <= LARGEST_OWN for one in found if isinstance(one, int | float))
-
-
-def differences(dense: resizing.Sizes, small: resizing.Sizes) -> list[int]:
-    """What pruned filters took off each whole number of the dense network's sizes, in order: 0
-    where nothing. `small`: the changed sizes alone, as an architecture has them.
-    """
-    taken = []
-    for module, found in dense.items():
-        for key, old in found.items():
-            new = small.get(module, {}).get(key, old)
-            pairs = zip(old, new, strict=True) if isinstance(old, list) else [(old, new)]
-            taken += [before - after for before, after in pairs]
-    return taken
-
-
-def resized(dense: resizing.Sizes, taken: list[int]) -> resizing.Sizes:
-    """The changed sizes that `differences` came from; `taken` is one for each whole number."""
-    left = iter(taken)
-    small: resizing.Sizes = {}
-    for module, found in dense.items():
-        for key, old in found.items():
-            before = old if isinstance(old, list) else [old]
-            after = [size - next(left) for size in before]
-            if after != before:
-                small.setdefault(module, {})[key] = after if isinstance(old, list) else after[0]
-    return small
+    values = [value for entry in description.values()
+              for value in (entry if isinstance(entry, list) else [entry])]  # fmt: skip
+    return all(value <= LARGEST_CUSTOM for value in values if isinstance(value, int | float))

@@ -1,7 +1,8 @@
 """What a network takes in every form in which it can be stored, in bytes."""
 
+import io
 import math
-import zlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +21,18 @@ from stages.lib.quantization.linear import Quantized
 
 FLOAT_BITS = 32
 SCALE_BYTES = 4
-# Name, sizes and checksum of one file in a zip archive: local header, central directory and end.
-ZIP_FRAME = 30 + 46 + 22
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes. dense: the plain float32 file, zeros and all; nonzeros: the values that are not zero,
-    as if their places were free; index_value: with the place of each; entropy: the Shannon bound:
-    of quantized weights n · H of their integers, of others n · H of which ones are zero, and the
-    nonzero values as they are; zipped: the plain float32 file in a zip archive (DEFLATE).
+    """Bytes of a network. Biases, norms and scales are counted raw in all but `dense` and `zipped`.
 
-    Biases, norms and scales are counted raw in all but the first and the last.
+    dense: the plain float32 file, zeros and all.
+    nonzeros: the values that are not zero, as if their places were free.
+    index_value: the values that are not zero, with the place of each.
+    entropy: the Shannon bound: of quantized weights n · H of their integers; of others n · H of
+        which ones are zero, and the nonzero values as they are.
+    zipped: the plain float32 file in a zip archive (DEFLATE).
     """
 
     dense: int
@@ -43,8 +44,10 @@ class Sizes:
 
 def zip_bytes(data: bytes, name: str) -> int:
     """The size of a zip archive that holds this one file, deflated."""
-    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return len(packer.compress(data)) + len(packer.flush()) + ZIP_FRAME + 2 * len(name)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, data)
+    return buffer.getbuffer().nbytes
 
 
 def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Sizes:
@@ -52,7 +55,6 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
     where there are none.
     """
     state = checkpoints.tensors_of(model)
-    plain = save(state)
     weights = prunable.weights(model)
     raw = sum(
         tensor.numel() * tensor.element_size()
@@ -67,10 +69,8 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
             mask = entropy.bound_bits((values != 0).astype(np.int8))
             bound += mask + entropy.nonzero_bits(values, width)
         else:
-            width = min(bits, 8 * parts.Q.element_size())
+            values, width = linear.steps(parts).numpy(), min(bits, 8 * parts.Q.element_size())
             bound += entropy.bound_bits(parts.Q.numpy())
-            # Zero is the integer Z.
-            values = (parts.Q.int() - parts.Z.reshape(-1, *(1,) * (parts.Q.dim() - 1))).numpy()
             raw += parts.S.numel() * SCALE_BYTES
         nonzeros += entropy.nonzero_bits(values, width)
         index_value += entropy.index_value_bits(values, width)
@@ -79,23 +79,23 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
         nonzeros=raw + math.ceil(nonzeros / 8),
         index_value=raw + math.ceil(index_value / 8),
         entropy=raw + math.ceil(bound / 8),
-        zipped=zip_bytes(plain, paths.MODEL),
+        zipped=zip_bytes(save(state), paths.MODEL),
     )
 
 
-def _load(row: Row) -> tuple[nn.Module, dict[str, Quantized]]:
+def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
     """A kept network, and what its integer weights are, by name."""
     file, family = Path(row.model), methods.METHODS[row.method].family
     if family == methods.PACKED:
-        return packed.load(file)
+        return packed.load(file, network=network)
     if family == methods.INTEGER:
         return linear.load_model(file)
     return checkpoints.load_model(file), {}
 
 
-def line(row: Row) -> dict[str, Any]:
-    """A line of records.FILE_SIZE, of a network whose file is kept."""
-    forms = sizes(*_load(row), row.weight_bits)
+def line(row: Row, network: str) -> dict[str, Any]:
+    """A line of records.FILE_SIZE, of a network whose file is kept. network: `model.name`."""
+    forms = sizes(*_load(row, network), row.weight_bits)
     return {
         "seed": row.seed,
         "method": row.method,

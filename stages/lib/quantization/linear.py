@@ -1,8 +1,8 @@
-"""Linear quantization by hand: x ≈ S · (Q − Z), with integers Q, a scale S and a zero point Z.
+"""Linear quantization by hand: x ≈ S · (Q − Z), with integer codes Q, a scale S, a zero point Z.
 
 After Jacob et al., Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference (2018), and Krishnamoorthi's whitepaper (2018). Zero is always
-represented exactly, so what pruning set to zero stays zero.
+Integer-Arithmetic-Only Inference (CVPR 2018), and Krishnamoorthi, Quantizing deep convolutional
+networks for efficient inference (2018). Zero is represented exactly, so pruned weights stay zero.
 """
 
 import copy
@@ -21,8 +21,10 @@ KEY = "quantized"
 
 
 class Quantized(NamedTuple):
-    """Q: int8 up to 8 bits, else int16, the shape of the tensor; S: float32 and Z: int32, both []
-    per tensor or [channels] per output channel (the tensor's first dimension).
+    """A quantized tensor.
+
+    Q: codes, the shape of the tensor; int8 up to 8 bits, else int16.
+    S, Z: float32 and int32; [] per tensor, or [channels] per output channel (the first dimension).
     """
 
     Q: torch.Tensor
@@ -31,43 +33,54 @@ class Quantized(NamedTuple):
 
 
 def limits(bits: int, scheme: str) -> tuple[int, int]:
-    """The smallest and largest Q. affine: all 2^bits signed integers; symmetric: one fewer, so that
-    the range has the same length on both sides of zero.
+    """The smallest and largest code: −2^(bits−1) … 2^(bits−1) − 1 for "affine"; for "symmetric" one
+    fewer, so that the range has the same length on both sides of zero.
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"{bits} bits is outside 2…16")
+    if scheme not in ("affine", "symmetric"):
+        raise ValueError(f"no scheme is called {scheme}")
     top = 2 ** (bits - 1) - 1
-    if scheme == "symmetric":
-        return -top, top
-    if scheme == "affine":
-        return -top - 1, top
-    raise ValueError(f"no scheme is called {scheme}")
+    return -top - (scheme == "affine"), top
 
 
-def _along(vector: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+def integer_type(bits: int) -> torch.dtype:
+    """The type that codes of so many bits are stored in."""
+    return torch.int8 if bits <= 8 else torch.int16
+
+
+def scale_shape(tensor: torch.Tensor, granularity: str) -> torch.Size:
+    """The shape of S and Z: [] for "tensor", [channels] for "channel"."""
+    if granularity not in ("tensor", "channel"):
+        raise ValueError(f"no granularity is called {granularity}")
+    return tensor.shape[:1] if granularity == "channel" else torch.Size()
+
+
+def along(vector: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """A [] or [channels] tensor shaped to broadcast over `tensor`'s first dimension."""
     return vector.view(-1, *[1] * (tensor.dim() - 1)) if vector.dim() else vector
 
 
 def quantize(tensor: torch.Tensor, bits: int, scheme: str, granularity: str) -> Quantized:
-    """Quantizes a float tensor to `bits` (2…16).
+    """Quantizes a float tensor: Q = clamp(round(x / S) + Z, qmin, qmax), with qmin and qmax the
+    `limits`. A tensor or channel of zeros has S = 1 and Q = Z = 0.
 
-    affine: S spans the range of the values, widened to hold zero, and Z is where zero falls.
-    symmetric: S spans the largest magnitude, Z = 0. granularity: "tensor" or "channel" (each
-    index of the first dimension has its own S and Z). A tensor or channel of zeros has S = 1 and
-    Q = Z = 0. Raises ValueError for values that are not finite.
+    bits: 2…16.
+    scheme: "affine": S = (max − min) / (qmax − qmin), with min ≤ 0 ≤ max, and
+        Z = round(qmin − min / S); "symmetric": S = max |x| / qmax, Z = 0.
+    granularity: "tensor", or "channel" for an S and Z per index of the first dimension.
+
+    Raises ValueError for values that are not finite.
     """
     lowest, highest = limits(bits, scheme)
-    if granularity not in ("tensor", "channel"):
-        raise ValueError(f"no granularity is called {granularity}")
     if not torch.isfinite(tensor).all():
         raise ValueError("a tensor with infinite or undefined values cannot be quantized")
     # float64: at 16 bits, float32 would round (x / S) itself by up to 2^-9 of a step.
     values = tensor.detach().cpu().double()
-    flat = values.flatten(1) if granularity == "channel" and values.dim() else values.reshape(1, -1)
-    least, most = flat.amin(1).clamp_max(0), flat.amax(1).clamp_min(0)
-    if granularity == "tensor":
-        least, most = least.squeeze(0), most.squeeze(0)
+    shape = scale_shape(values, granularity)
+    rows = values.reshape(shape.numel(), -1)
+    least, most = (ends.reshape(shape) for ends in (rows.amin(1), rows.amax(1)))
+    least, most = least.clamp_max(0), most.clamp_min(0)
     if scheme == "symmetric":
         scale = torch.maximum(-least, most) / highest
     else:
@@ -78,15 +91,19 @@ def quantize(tensor: torch.Tensor, bits: int, scheme: str, granularity: str) -> 
     exact = scale.double()
     zero = torch.zeros_like(exact) if scheme == "symmetric" else (lowest - least / exact).round()
     zero = torch.where(most > least, zero, 0.0).clamp(lowest, highest)
-    codes = (values / _along(exact, values)).round() + _along(zero, values)
-    container = torch.int8 if bits <= 8 else torch.int16
-    return Quantized(codes.clamp(lowest, highest).to(container), scale, zero.to(torch.int32))
+    codes = (values / along(exact, values)).round() + along(zero, values)
+    codes = codes.clamp(lowest, highest).to(integer_type(bits))
+    return Quantized(codes, scale, zero.to(torch.int32))
+
+
+def steps(quantized: Quantized) -> torch.Tensor:
+    """Q − Z as int32: 0 is the number zero, whatever the scheme."""
+    return quantized.Q.to(torch.int32) - along(quantized.Z, quantized.Q)
 
 
 def dequantize(quantized: Quantized) -> torch.Tensor:
     """S · (Q − Z) as float32, the shape of Q."""
-    steps = quantized.Q.to(torch.int32) - _along(quantized.Z, quantized.Q)
-    return steps.float() * _along(quantized.S, quantized.Q)
+    return steps(quantized).float() * along(quantized.S, quantized.Q)
 
 
 def mean_squared_error(tensor: torch.Tensor, quantized: Quantized) -> float:
@@ -100,8 +117,8 @@ def theoretical_error(quantized: Quantized) -> float:
     channel, its mean over the channels. A tensor or channel of zeros, whose S means nothing, has
     none.
     """
-    steps = quantized.Q.to(torch.int32) - _along(quantized.Z, quantized.Q)
-    used = steps.flatten(1).any(1) if quantized.S.dim() else steps.any()
+    codes = steps(quantized)
+    used = codes.flatten(1).any(1) if quantized.S.dim() else codes.any()
     return float((quantized.S.double() ** 2 * used).mean() / 12)
 
 
@@ -130,9 +147,7 @@ def quantize_weights(
 
 
 def with_weights(model: nn.Module, quantized: Mapping[str, Quantized]) -> nn.Module:
-    """A copy of the network that computes with the dequantized weights (weights only: activations
-    and arithmetic stay float32).
-    """
+    """A copy of the network with the dequantized weights, which computes in float32."""
     copied = copy.deepcopy(model)
     with torch.no_grad():
         for name, parts in quantized.items():
@@ -144,28 +159,21 @@ def tensors(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, t
     """What a quantized file holds: NAME.Q, NAME.S and NAME.Z for each quantized weight, the rest of
     the network as it is.
     """
-    kept = {
-        name: tensor
-        for name, tensor in checkpoints.tensors_of(model).items()
-        if name not in quantized
-    }
+    stored = checkpoints.tensors_of(model)
     for name, parts in quantized.items():
-        kept |= {f"{name}.{field}": getattr(parts, field).contiguous() for field in "QSZ"}
-    return kept
+        del stored[name]
+        stored |= {f"{name}.{field}": getattr(parts, field).contiguous() for field in "QSZ"}
+    return stored
 
 
 def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:
     """Writes the network with integer weights; returns the file's size in bytes."""
-    header = {
-        "architecture": registry.architecture_of(model),
-        "weights": sorted(quantized),
-    }
+    header = {"architecture": registry.architecture_of(model), "weights": sorted(quantized)}
     return checkpoints.save_tensors(path, tensors(model, quantized), {KEY: header})
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, Quantized]]:
-    """Reads back what `save_model` wrote: the network with dequantized weights, and Q, S, Z by
-    name.
+    """Reads what `save_model` wrote: the network with dequantized weights, and Q, S, Z by name.
 
     UserError, naming the file and the remedy, where the file is missing, torn or foreign.
     """

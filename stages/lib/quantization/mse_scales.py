@@ -1,17 +1,17 @@
-"""Symmetric quantization whose scales make the squared error least, for few bits."""
+"""Symmetric quantization whose scales minimize the mean squared error (MSE), for few bits."""
 
 from collections.abc import Sequence
 
 import torch
 
 from stages.lib.quantization import short_floats
-from stages.lib.quantization.linear import Quantized, limits
+from stages.lib.quantization.linear import Quantized, along, integer_type, limits, scale_shape
 
-# Shares of the largest magnitude that the largest code may stand for: clipping the few largest
-# weights pays where codes are few.
+# Clipping ratios: shares of the largest magnitude that the largest code may stand for. Clipping the
+# few largest weights pays where codes are few.
 CLIPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# Enough to compare choices by; the fit to the codes makes up for most of the rest.
-COARSE = (0.4, 0.6, 0.8, 1.0)
+# Enough to compare choices by: the fit to the codes makes up for most of the rest.
+COARSE_CLIPS = (0.4, 0.6, 0.8, 1.0)
 # The least that a scale may be: below, a float16 becomes coarse.
 LEAST = torch.finfo(torch.float16).tiny
 
@@ -27,43 +27,37 @@ def fraction_bits(bits: int) -> int:
 def scales(
     weight: torch.Tensor, bits: int, granularity: str, clips: Sequence[float] = CLIPS
 ) -> torch.Tensor:
-    """S per tensor ([]) or output channel ([channels]), a short float each, that makes
-    Σ (x − S · Q)² small: the best of a grid of clipped ranges, and of the least squares fit to its
-    codes (S = Σ x · Q / Σ Q²).
+    """S per tensor ([]) or output channel ([channels]) that makes Σ (x − S · Q)² small: the best of
+    S = clip · max |x| / qmax over all clips, and of the least squares fit S = Σ x · Q / Σ Q² to the
+    codes Q of that. Each is a short float; a tensor or channel of zeros has S = 1.
 
-    A tensor or channel of zeros has S = 1. clips: the shares of the largest magnitude to try.
+    clips: the clipping ratios to try, in (0, 1].
     """
     _, top = limits(bits, "symmetric")
-    flat = weight.detach().float()
-    flat = flat.flatten(1) if granularity == "channel" and weight.dim() else flat.reshape(1, -1)
-    largest = flat.abs().amax(1, keepdim=True)
-    best = torch.full_like(largest, float("inf"))
-    found = torch.ones_like(largest)
+    shape = scale_shape(weight, granularity)
+    rows = weight.detach().float().reshape(shape.numel(), -1)
+    largest = rows.abs().amax(1, keepdim=True)
+    best, least_error = torch.ones_like(largest), torch.full_like(largest, float("inf"))
 
     def consider(scale: torch.Tensor) -> None:
-        nonlocal best, found
+        nonlocal best, least_error
         scale = short_floats.rounded(scale.clamp_min(LEAST), fraction_bits(bits))
-        rounded = (flat / scale).round_().clamp_(-top, top)
-        error = (flat - rounded * scale).square_().sum(1, keepdim=True)
-        better = error < best
-        best, found = torch.where(better, error, best), torch.where(better, scale, found)
+        rounded = (rows / scale).round_().clamp_(-top, top)
+        error = (rows - rounded * scale).square_().sum(1, keepdim=True)
+        better = error < least_error
+        best = torch.where(better, scale, best)
+        least_error = torch.where(better, error, least_error)
 
     for clip in clips:
         consider(clip * largest / top)
-    fitted = (flat / found).round_().clamp_(-top, top)
+    fitted = (rows / best).round_().clamp_(-top, top)
     squares = fitted.square().sum(1, keepdim=True)
-    consider(torch.where(squares > 0, (flat * fitted).sum(1, keepdim=True) / squares, found))
-    found = torch.where(largest > 0, found, 1.0).squeeze(1)
-    return found if granularity == "channel" and weight.dim() else found.squeeze(0)
-
-
-def along(scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A [] or [channels] scale shaped to broadcast over the weight's first dimension."""
-    return scale.view(-1, *[1] * (weight.dim() - 1)) if scale.dim() else scale
+    consider(torch.where(squares > 0, (rows * fitted).sum(1, keepdim=True) / squares, best))
+    return torch.where(largest > 0, best, 1.0).reshape(shape)
 
 
 def codes(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
-    """Q as float32, whole numbers from −top to top; what is zero stays zero."""
+    """Q = clamp(round(x / S), −qmax, qmax) as float32; what is zero stays zero."""
     _, top = limits(bits, "symmetric")
     return (weight / along(scale, weight)).round().clamp(-top, top)
 
@@ -71,9 +65,8 @@ def codes(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
 def quantize(
     weight: torch.Tensor, bits: int, granularity: str, scale: torch.Tensor | None = None
 ) -> Quantized:
-    """Q, S and Z = 0 on the CPU; `scale`: given, rather than that of the least error."""
+    """Q, S and Z = 0 on the CPU. scale: S, where it is not to be the one of least error."""
     scale = scales(weight, bits, granularity) if scale is None else scale
-    container = torch.int8 if bits <= 8 else torch.int16
-    found = codes(weight.detach(), scale, bits).to(container).cpu()
+    integers = codes(weight.detach(), scale, bits).to(integer_type(bits)).cpu()
     zero = torch.zeros(scale.shape, dtype=torch.int32)
-    return Quantized(found.contiguous(), scale.cpu(), zero)
+    return Quantized(integers.contiguous(), scale.cpu(), zero)

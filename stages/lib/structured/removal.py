@@ -1,7 +1,7 @@
-"""Taking filters out of a network, with all that falls with them: masked, or physically removed."""
+"""Taking filters out of a network, with all that is coupled to them: masked, or removed."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -9,62 +9,67 @@ from torch import nn
 
 from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
-from stages.lib.structured.coupling import IN, OUT, Plan
+from stages.lib.structured.coupling import OUT, Member, Plan
 
-# Indices of filters, by the layer's name.
+# Indices of filters, by layer name.
 Filters = dict[str, list[int]]
 
 
-def slots_of(plan: Plan, filters: Mapping[str, list[int]]) -> np.ndarray:
-    """bool [slots]: those that the named filters take with them.
+def units_of(plan: Plan, filters: Mapping[str, list[int]]) -> np.ndarray:
+    """bool [units]: those that the named filters take with them.
 
     Raises UserError where a layer is refused, or would be left without any filter.
     """
-    gone = np.zeros(len(plan.sets), dtype=bool)
+    removed = np.zeros(len(plan.groups), dtype=bool)
     for name, indices in filters.items():
         if name not in plan.filters or name in plan.refused:
             reason = plan.refused.get(name, "no such layer")
             raise UserError(f"layer {name} cannot lose filters: {reason}")
-        gone[plan.filters[name][indices]] = True
-    kept = np.append(~gone, True)
-    for name, slots in plan.filters.items():
-        if not kept[slots].any():
-            raise UserError(f"removing {len(slots)} filters leaves layer {name} without any")
+        removed[plan.filters[name][indices]] = True
+    for name, units in plan.filters.items():
+        if removed[units].all():
+            raise UserError(f"removing {len(units)} filters leaves layer {name} without any")
     for member in plan.members:
-        if not kept[member.slots].any():
+        if _lost(removed, member.units).all():
             raise UserError(f"removing these filters leaves layer {member.layer} without inputs")
-    return gone
+    return removed
 
 
-def of_slots(plan: Plan, gone: np.ndarray) -> Filters:
-    """The filters of all layers that go with these slots (bool [slots])."""
-    lost = {name: np.flatnonzero(gone[slots]).tolist() for name, slots in plan.filters.items()}
+def filters_of(plan: Plan, removed: np.ndarray) -> Filters:
+    """The filters of all layers that go with these units (bool [units])."""
+    lost = {name: np.flatnonzero(removed[units]).tolist() for name, units in plan.filters.items()}
     return {name: indices for name, indices in lost.items() if indices}
 
 
-class Weights:
-    """Counts the prunable weights that are left without building the small network: outputs ×
-    inputs × kernel of each layer.
+def _lost(removed: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """bool: which channels of a side, given their units, go with the removed ones."""
+    # One more, for FIXED.
+    return np.append(removed, False)[units]
+
+
+def weights_left(model: nn.Module, plan: Plan, removed: np.ndarray) -> int:
+    """How many prunable weights the network has without these units (bool [units]), without
+    building it: outputs × inputs × kernel of each layer.
     """
+    weights = prunable.weights(model)
+    left = {prunable.layer_of(name): weight.numel() for name, weight in weights.items()}
+    # A depthwise convolution has one side only: its filters see one channel each.
+    for member in plan.members:
+        if member.layer in left:
+            stay = len(member.units) - int(_lost(removed, member.units).sum())
+            left[member.layer] = left[member.layer] * stay // len(member.units)
+    return sum(left.values())
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
-        sides = {(member.layer, member.side): member.slots for member in plan.members}
-        self.layers = []
-        for parameter, weight in prunable.weights(model).items():
-            name = parameter.removesuffix(".weight")
-            # A depthwise convolution has one side only: its filters see one channel each.
-            own = [sides[name, side] for side in (OUT, IN) if (name, side) in sides]
-            self.layers.append((weight.numel(), own))
 
-    def left(self, gone: np.ndarray) -> int:
-        """Prunable weights of the network without these slots (bool [slots])."""
-        kept = np.append(~gone, True)
-        total = 0
-        for count, sides in self.layers:
-            for slots in sides:
-                count = count * int(kept[slots].sum()) // len(slots)
-            total += count
-        return total
+def _losing(
+    model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]
+) -> Iterator[tuple[Member, nn.Module, list[int]]]:
+    """Every side that loses channels with these filters: itself, its layer, the channels."""
+    removed = units_of(plan, filters)
+    for member in plan.members:
+        indices = np.flatnonzero(_lost(removed, member.units)).tolist()
+        if indices:
+            yield member, model.get_submodule(member.layer), indices
 
 
 @torch.no_grad()
@@ -88,12 +93,10 @@ def mask(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn.M
     A filter's batch norm is zeroed with it, and so is a later one over a concatenation: its shift
     would else go on feeding a constant.
     """
-    gone = np.append(slots_of(plan, filters), False)
     masked = copy.deepcopy(model)
-    for member in plan.members:
-        indices = np.flatnonzero(gone[member.slots]).tolist()
-        if member.side == OUT and indices:
-            _silence(masked.get_submodule(member.layer), indices)
+    for member, layer, indices in _losing(masked, plan, filters):
+        if member.side == OUT:
+            _silence(layer, indices)
     return masked
 
 
@@ -101,12 +104,9 @@ def remove(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn
     """A copy without the filters, in evaluation mode: smaller tensors, and the outputs of `mask`'s
     network.
     """
-    gone = np.append(slots_of(plan, filters), False)
     small = copy.deepcopy(model)
-    for member in plan.members:
-        indices = np.flatnonzero(gone[member.slots]).tolist()
-        if indices:
-            member.prune(small.get_submodule(member.layer), indices)
+    for member, layer, indices in _losing(small, plan, filters):
+        member.prune(layer, indices)
     # The smaller parameters are new ones: those that the user froze stay frozen.
     for name, parameter in model.named_parameters():
         small.get_parameter(name).requires_grad_(parameter.requires_grad)

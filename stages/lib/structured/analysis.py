@@ -1,0 +1,162 @@
+"""What a network can lose: its coupled channels are traced, then removed on trial."""
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.lib.core.errors import UserError
+from stages.lib.evaluation import difference
+from stages.lib.models import prunable
+from stages.lib.structured import coupling, ranking, removal
+from stages.lib.structured.coupling import Plan
+
+# Of the trial, relative to the largest logit: rounding stays below, what is wrong far above.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
+    """Finds what the network can lose: traces it, then tries it out.
+
+    The trial removes a third of the filters of all coupled groups at once from a copy with random
+    weights and compares it with the masked one. Where they differ, or the small one fails, the
+    groups to blame are found by halving and refused. The given network stays as it is, and its
+    weights do not matter. image_shape: (channels, height, width).
+
+    Raises UserError where the network cannot be traced, or nothing in it can be removed.
+    """
+    plan = coupling.couple(model, image_shape)
+    plan = dataclasses.replace(plan, refusals=plan.refusals | _failing(model, plan, image_shape))
+    if not plan.allowed.any():
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refused.items())
+        raise UserError(f"no layer of the network can lose filters ({reasons or 'it has none'})")
+    return plan
+
+
+def table(model: nn.Module, plan: Plan) -> list[dict]:
+    """A line for each prunable layer: what it is coupled with, and why it keeps all its filters
+    (the columns of records.PRUNED_LAYER).
+    """
+    layers = prunable.layers(model)
+    lines = []
+    for parameter, weight in prunable.weights(model).items():
+        name = prunable.layer_of(parameter)
+        reason = plan.refused.get(name, "") if name in layers else coupling.HEADS
+        lines.append(
+            {
+                "layer": name,
+                "filters": len(weight),
+                "coupled_with": " ".join(plan.coupled_with(name)),
+                "prunable": "no" if reason else "yes",
+                "reason": reason,
+            }
+        )
+    return lines
+
+
+def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[int, str]:
+    """The groups without whose filters the network is not what it is with zeros, and why."""
+    network, batch, tolerance = _trial_network(model, image_shape)
+    third = _random_third(plan)
+    passed: list[int] = []
+    failing: dict[int, str] = {}
+
+    def problem(groups: list[int]) -> str | None:
+        chosen = removal.filters_of(plan, third & np.isin(plan.groups, groups))
+        with torch.no_grad():
+            masked = removal.mask(network, plan, chosen)(batch)
+            try:
+                small = removal.remove(network, plan, chosen)(batch)
+            except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+                return coupling.first_line(error)
+        if small.shape != masked.shape:
+            return f"the outputs' shape becomes {tuple(small.shape[1:])}"
+        scale = masked.abs().max().clamp_min(difference.SMALLEST)
+        return None if float((masked - small).abs().max() / scale) <= tolerance else ""
+
+    def try_out(groups: list[int]) -> None:
+        # Always on top of what passed: two groups may each do no harm and fail together.
+        error = problem(passed + groups)
+        if error is None:
+            passed.extend(groups)
+        elif len(groups) == 1:
+            failing[groups[0]] = _explanation(plan.operations.get(groups[0], set()), error)
+        else:
+            try_out(groups[: len(groups) // 2])
+            try_out(groups[len(groups) // 2 :])
+
+    groups = np.unique(plan.groups[third]).tolist()
+    if groups:
+        try_out(groups)
+    return failing
+
+
+def _explanation(operations: set[str], error: str) -> str:
+    """Why a group fails. operations: those that its channels pass; error: that of the small
+    network, "" where it computes something else.
+    """
+    because = f" ({error})" if error else ""
+    passed = " ".join(operations)
+    if "Permute" in passed or "Transpose" in passed:
+        return f"its channels are rearranged on the way (a channel shuffle, heads){because}"
+    if "Split" in passed or "Slice" in passed:
+        return f"its channels are split at fixed places{because}"
+    if error:
+        return f"the network does not run without some of its channels{because}"
+    return "channels of zeros do not stay zero on the way, or count in an operation across channels"
+
+
+def _random_third(plan: Plan) -> np.ndarray:
+    """bool [units]: at random a third of each allowed group, at least one, and no layer emptied."""
+    share = ranking.ranks(np.random.default_rng(0).random(len(plan.groups)), plan.groups)
+    units = np.fromiter(ranking.removable(plan, share), dtype=np.int64)
+    removed = np.zeros(len(plan.groups), dtype=bool)
+    first = ranking.positions(plan.groups[units]) == 0
+    removed[units] = first | (share[units] < 1 / 3)
+    return removed
+
+
+@torch.no_grad()
+def _randomize_(network: nn.Module, generator: torch.Generator) -> None:
+    """Sets all parameters and statistics to random numbers of their usual size, in place.
+
+    Fresh or trained weights can hide a difference: batch norms of ones and zeros, residual
+    branches scaled by 1e-6, dead filters.
+    """
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if tensor.dim() > 1:
+            noise /= max(tensor[0].numel(), 1) ** 0.5
+        elif name.endswith("running_var"):
+            noise = 0.5 + noise.abs()
+        elif name.endswith("weight"):
+            noise = 1 + 0.3 * noise
+        tensor.copy_(noise)
+
+
+@torch.no_grad()
+def _trial_network(
+    model: nn.Module, image_shape: Sequence[int]
+) -> tuple[nn.Module, torch.Tensor, float]:
+    """A copy on the CPU with random weights, a batch for it, and how far rounding may go: float64
+    where the network can, its own weights where random ones overflow.
+    """
+    problem = "its outputs are not finite"
+    for (dtype, tolerance), random in itertools.product(TOLERANCE.items(), (True, False)):
+        generator = torch.Generator().manual_seed(0)
+        network = copy.deepcopy(model).cpu().eval().to(dtype)
+        if random:
+            _randomize_(network, generator)
+        batch = torch.randn(2, *image_shape, generator=generator, dtype=dtype)
+        try:
+            if network(batch).isfinite().all():
+                return network, batch, tolerance
+        except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
+            problem = coupling.first_line(error)
+    raise UserError(f"structured pruning cannot try out the network on random images: {problem}")
