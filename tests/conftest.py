@@ -86,6 +86,19 @@ EVERYTHING = of_seed(SEEDED) | {
 }  # fmt: skip
 
 
+# Outputs that hold latencies, and what is made of them, differ from run to run.
+WITH_LATENCIES = {
+    "artifacts/dtype_bench", "artifacts/latency_bench", "artifacts/package", "artifacts/deploy",
+    "reports/report.md", "reports/index.html", "reports/findings.json", "reports/metrics.json",
+    "reports/figures", "reports/runs",
+}  # fmt: skip
+
+
+def comparable(hashes: dict[str, str]) -> dict[str, str]:
+    """Those of outputs that are the same in every run."""
+    return {path: value for path, value in hashes.items() if path not in WITH_LATENCIES}
+
+
 def stages_in(printed: str) -> set[str]:
     """The stages that dvc says it runs."""
     return set(re.findall(r"Running stage '([^']+)'", printed))
@@ -96,7 +109,6 @@ class Repository:
 
     def __init__(self, path: Path, params: dict) -> None:
         self.path = path
-        self.params = copy.deepcopy(params)
         for name in PROJECT:
             source, target = ROOT / name, path / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +116,7 @@ class Repository:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copyfile(source, target)
-        self.write_params()
+        self.set_params(params)
         self.run("git", "init", "-q", "-b", "main")
 
     def copy(self, path: Path) -> "Repository":
@@ -113,6 +125,10 @@ class Repository:
         other.path, other.params = path, copy.deepcopy(self.params)
         shutil.copytree(self.path, path, symlinks=True)
         return other
+
+    def set_params(self, params: dict) -> None:
+        self.params = copy.deepcopy(params)
+        self.write_params()
 
     def write_params(self) -> None:
         text = yaml.safe_dump(self.params, sort_keys=False)

@@ -1,0 +1,268 @@
+"""The pipeline as a person runs it: the real dvc, the real stages, a tiny configuration."""
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, Repository, comparable
+from safetensors.numpy import load_file
+
+from stages.lib.core import hardware, paths, records
+from tests import documents
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
+def test_the_first_run_runs_every_stage_once(tiny):
+    assert tiny.first == EVERYTHING
+
+
+def test_a_second_run_runs_the_probe_alone(tiny):
+    assert tiny.repro() == ALWAYS
+
+
+def test_the_report_is_whole(tiny):
+    page = (tiny.path / "reports/report.md").read_text(encoding="utf-8")
+    pictures = list((tiny.path / "reports/figures").glob("*.svg"))
+    assert pictures
+    assert all(f"figures/{picture.name}" in page for picture in pictures)
+    assert "nan" not in page.lower().replace("finance", "")
+    metrics = json.loads((tiny.path / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert 0 < metrics["test_accuracy"]["baseline"] <= 1
+    runs = {path.parts[-3] for path in (tiny.path / "reports/runs").glob("*/seed-0/*.csv")}
+    assert runs == SEEDED
+
+
+def test_the_report_can_be_compared_with_a_commit_of_it(tiny):
+    done = tiny.run(sys.executable, "-m", "stages.tools.compare", "HEAD", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(done.stdout)["metrics"]
+    assert {line["verdict"] for line in lines} == {"equal"}
+    metrics = json.loads((tiny.path / "reports/metrics.json").read_text(encoding="utf-8"))
+    expected = {
+        f"{group}.{name}": value for group in metrics for name, value in metrics[group].items()
+    }
+    compared = {line["metric"]: line["after"] for line in lines}
+    assert {name: compared[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_cannot_be_measured_is_a_row_that_says_why(tiny):
+    table = (tiny.path / "artifacts/dtype_bench/rows.csv").read_text(encoding="utf-8")
+    gpu = [line for line in table.splitlines() if ",cuda," in line]
+    assert gpu
+    assert all("no CUDA device" in line for line in gpu) or hardware.cuda_devices()
+
+
+def test_dvc_shows_plots_metrics_and_params(tiny):
+    for command in (["plots", "show"], ["metrics", "show"], ["params", "diff"], ["dag"]):
+        done = tiny.run(*tiny.dvc(*command))
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stderr, done.stderr
+    page = (tiny.path / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert "Accuracy against sparsity" in page
+
+
+def test_a_stage_run_alone_gives_the_bytes_of_the_pipeline(tiny):
+    directory = tiny.path / "artifacts/iterative_prune/seed-0"
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    # DVC's cache links are read-only copies; the stage replaces the directory, not the files.
+    assert tiny.stage("iterative_prune", "--seed", "0").returncode == 0
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def name_of(row: records.Row) -> str:
+    """Under what a network's predictions are stored."""
+    about = row.method, row.target_sparsity, row.weight_bits, row.times_smaller
+    return paths.prediction_name(*about)
+
+
+def test_kept_models_are_as_sparse_as_their_rows_say(tiny):
+    for stage in ("global_prune", "finetune", "iterative_prune"):
+        for row in records.read(tiny.path / f"artifacts/{stage}/seed-0/rows.csv"):
+            tensors = load_file(tiny.path / row.model)
+            weights = [value for value in tensors.values() if value.ndim > 1]
+            zeros = sum((value == 0).sum() for value in weights)
+            assert zeros / sum(value.size for value in weights) == pytest.approx(
+                row.target_sparsity, abs=1e-3
+            )
+            assert (tiny.path / row.model).stat().st_size == row.bytes_on_disk
+
+
+@pytest.mark.parametrize(
+    ("part", "file"),
+    [("test", paths.PREDICTIONS), ("validation", paths.VALIDATION_PREDICTIONS)],
+)
+def test_predictions_of_every_whole_network_give_its_accuracy(tiny, part, file):
+    labels = np.load(tiny.path / f"data/prepared/{part}_labels.npy")
+    for stage in SEEDED:
+        directory = tiny.path / f"artifacts/{stage}/seed-0"
+        predictions = load_file(directory / file)
+        rows = [row for row in records.read(directory / "rows.csv") if row.layer == "all"]
+        assert len(predictions) == len(rows) > 0
+        for row in rows:
+            accuracy = (predictions[name_of(row)] == labels).mean()
+            assert accuracy == pytest.approx(getattr(row, f"{part}_accuracy"), abs=1e-6)
+
+
+def test_equal_budgets_are_what_iterative_pruning_had_spent(tiny):
+    def spent(stage):
+        rows = records.read(tiny.path / f"artifacts/{stage}/seed-0/rows.csv")
+        return {(row.method, row.target_sparsity): row.extra_epochs for row in rows}
+
+    iterative, controls = spent("iterative_prune"), spent("controls")
+    assert controls[("baseline_long", 0.0)] == max(iterative.values())
+    for sparsity in TINY["sparsities"]:
+        assert controls[("finetune_long", sparsity)] == iterative[("iterative", sparsity)]
+
+
+# In front of a program: what imports torch or this repository, itself or through others, fails.
+ALONE = """
+import sys
+class Refuse:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "stages"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Refuse)
+"""
+
+
+def program_of_the_readme(role: str) -> str:
+    """The lines that run what is deployed in a role."""
+    blocks = documents.blocks(ROOT / "README.md")
+    (program,) = [block.text for block in blocks if f"artifacts/deploy/{role}" in block.text]
+    return program
+
+
+def test_the_lines_of_the_readme_run_what_is_deployed(tiny):
+    card = json.loads((tiny.path / "artifacts/deploy/model_card.json").read_text(encoding="utf-8"))
+    for role, command in (
+        ("fastest", ("-I", "-c", ALONE + program_of_the_readme("fastest"))),
+        ("smallest", ("-c", program_of_the_readme("smallest"))),
+    ):
+        about = card[role]["chosen"]
+        assert about["file"] in command[-1]
+        done = tiny.run(sys.executable, *command)
+        assert (done.returncode, done.stderr) == (0, "")
+        source = tiny.path / about["made"]["source"]
+        stored = load_file(source.with_name("predictions.safetensors"))
+        rows = records.read(source.with_name("rows.csv"))
+        (row,) = [row for row in rows if row.model == about["made"]["source"]]
+        said = [int(digit) for digit in re.findall(r"\d+", done.stdout)]
+        np.testing.assert_array_equal(said, stored[name_of(row)][: len(said)])
+        assert len(said) == 8
+
+
+@pytest.fixture
+def refused(tiny, monkeypatch, capsys):
+    """Runs a stage in this process, which has torch already; returns the lines of its refusal."""
+
+    def run(stage: str) -> str:
+        seed = ["--seed", "0"] if stage in SEEDED else []
+        monkeypatch.chdir(tiny.path)
+        monkeypatch.setattr(sys, "argv", [f"stages.{stage}", *seed])
+        with pytest.raises(SystemExit) as exit:
+            runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+        assert exit.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("artifacts/train_baseline/seed-0/model.safetensors", "layerwise_sweep"),
+        ("artifacts/global_prune/seed-0/global-0.6.safetensors", "finetune"),
+        ("data/prepared/train_images.npy", "train_baseline"),
+        ("data/prepared/meta.json", "train_baseline"),
+        ("artifacts/finetune/seed-0/rows.csv", "report"),
+        ("artifacts/dtype_bench/rows.csv", "report"),
+        ("artifacts/int_quantize/seed-0/layers.csv", "report"),
+        ("artifacts/hardware.json", "report"),
+    ],
+)
+def test_a_torn_input_stops_the_stage_with_a_line_that_names_it(tiny, refused, file, stage):
+    path = tiny.path / file
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    try:
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+        said = refused(stage)
+    finally:
+        path.write_bytes(whole)
+    assert file in said
+    assert "dvc repro" in said
+
+
+def test_a_foreign_table_stops_the_report_with_a_line_that_names_it(tiny, refused):
+    path = tiny.path / "artifacts/latency_bench/rows.csv"
+    whole = path.read_bytes()
+    try:
+        path.write_text("a,b\n1,2\n", encoding="utf-8")
+        assert "artifacts/latency_bench/rows.csv" in refused("report")
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stage", "words"),
+    [
+        ("model.width", 6, "global_prune", "train_baseline/seed-0/model.safetensors"),
+        ("structured_prune.sparsities", [0.999], "structured_prune", "cannot be reached"),
+        ("structured_prune.sparsities", [0.0001], "structured_prune", "nothing at all"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_networks_says_so(tiny, refused, key, value, stage, words):
+    table = tiny.path / f"artifacts/{stage}/seed-0/rows.csv"
+    before = table.read_bytes()
+    try:
+        tiny.change(key, value)
+        assert words in refused(stage)
+    finally:
+        tiny.set_params(TINY)
+    assert table.read_bytes() == before
+
+
+def test_a_typo_in_the_last_section_stops_dvc_before_any_work(tiny):
+    tiny.change("report.sparsityy", 0.6)
+    try:
+        done = tiny.run(*tiny.dvc("repro"))
+    finally:
+        tiny.set_params(TINY)
+    assert done.returncode != 0
+    assert "report.sparsityy: unknown key; the nearest known one is sparsity" in done.stderr
+    assert "Running stage 'report'" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_interrupted_runs_end_in_the_same_bytes(tiny, tmp_path):
+    """A second clone, killed in three ways on its way, arrives at what the first one has."""
+    expected = comparable(tiny.hashes())
+    clone = Repository(tmp_path / "clone", TINY)
+    kills = ((signal.SIGKILL, True, 5), (signal.SIGKILL, False, 7), (signal.SIGINT, True, 9))
+    for kind, whole_group, seconds in kills:
+        process = subprocess.Popen(
+            clone.dvc("repro"),
+            cwd=clone.path,
+            env=clone.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(seconds)
+        if whole_group:
+            os.killpg(process.pid, kind)
+        else:
+            # The stage that runs is left an orphan, at work while the next repro starts.
+            process.send_signal(kind)
+        process.wait()
+    clone.repro()
+    assert comparable(clone.hashes()) == expected
+    assert not [path for path in clone.path.rglob("*.partial") if ".dvc" not in path.parts]
