@@ -316,7 +316,7 @@ def test_a_set_of_unreadable_files_alone_is_refused(root):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"validation_images": 100}, "100 + 9 of 36 images leave 0 for training"),
+        ({"validation_images": 100}, "9 + 100 of 36 images leave 0 for training"),
         ({"validation_images": 2}, "2 is fewer than the 3 classes"),
         ({"test_images": 2}, "2 is fewer than the 3 classes"),
     ],
@@ -327,7 +327,7 @@ def test_parts_larger_than_the_set_are_refused_before_decoding(root, monkeypatch
 
 
 def test_more_validation_images_than_training_ones_are_refused(layered):
-    words = "data.validation_images: 29 of 30 images for training and validation leave 1"
+    words = "data.validation_images: 29 of 30 images leave 1"
     assert words in refusal(layered, validation_images=29)
 
 

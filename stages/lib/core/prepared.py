@@ -17,7 +17,7 @@ from stages.lib.core import outputs, paths
 from stages.lib.core.errors import UserError
 
 PARTS = ("train", "validation", "test")
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 2 * 2**20
 # Of more unreadable files than this, only the number is kept.
 MOST_NAMED = 1000
 # The classes that a line names.
@@ -119,17 +119,13 @@ def channel_statistics(
     counts = np.zeros((images.shape[1], 256), np.int64)
     for pixels in _blocks(images, block):
         for channel in range(images.shape[1]):
-            counts[channel] += _histogram(pixels[:, channel])
+            counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
     total = counts.sum(axis=1)
     mean = counts @ levels / total
     std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0))
     std[std < 1e-6] = 1
     return [round(float(x), 6) for x in mean], [round(float(x), 6) for x in std]
-
-
-def _histogram(pixels: np.ndarray) -> np.ndarray:
-    return sum(np.bincount(image.ravel(), minlength=256) for image in np.array_split(pixels, 16))
 
 
 def checksum(parts: dict[str, Part]) -> str:

@@ -2,7 +2,8 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,41 +179,42 @@ def list_images(root: Path) -> Listing:
     return Listing(files, np.concatenate(labels).astype(np.int64), shown, own_test, notes)
 
 
-def refuse_unreadable(listed: Listing, root: Path, reasons: dict[int, str], most: int) -> None:
-    """Raises UserError if more than `most` files are unreadable, naming each with its reason, or
-    if a class has no readable file.
+def refuse_unreadable(
+    listed: Listing,
+    root: Path,
+    readable: np.ndarray,
+    unreadable: Sequence[dict[str, str]],
+    most: int,
+) -> None:
+    """Raises UserError if too many files are unreadable, or all of a class in a part.
 
-    reasons: why a file cannot be read, by its index.
+    listed: of `list_images` in the folder `root`.
+    readable: bool [n], which of the files can be read.
+    unreadable: `file` and `reason` of the others.
+    most: how many may be unreadable.
     """
-    if len(reasons) > most:
-        lines = [
-            f"data.root: {len(reasons)} of {len(listed.files)} files in {root} cannot be read as"
+    if len(unreadable) > most:
+        first = (
+            f"data.root: {len(unreadable)} of {len(listed.files)} files in {root} cannot be read as"
             f" images; mend or remove them, or raise data.max_unreadable (now {most})"
-        ]
-        lines += described(listed, reasons)
-        raise UserError("\n".join(lines))
-    readable = np.ones(len(listed.files), bool)
-    readable[list(reasons)] = False
-    is_test = np.arange(len(listed.files)) >= len(listed.files) - listed.own_test
-    for part in (~is_test, is_test) if listed.own_test else (~is_test,):
-        left = np.bincount(listed.labels[part & readable], minlength=len(listed.classes))
-        if not left.all():
-            label = int(np.argmin(left))
-            first = int(np.flatnonzero(part & (listed.labels == label))[0])
-            name = listed.files[first]
-            place = "/".join(name.split("/")[: 2 if listed.own_test else 1])
-            raise UserError(
-                f"data.root: none of the files in {printable(str(root / place))} can be read"
-                f" ({printable(name)}: {printable(reasons[first])}); mend them, or remove the class"
-            )
+        )
+        raise UserError("\n".join([first, *described(unreadable)]))
+    # ROOT/CLASS, or ROOT/test/CLASS.
+    depth = 2 if listed.own_test else 1
+    folders = ["/".join(name.split("/")[:depth]) for name in listed.files]
+    lost = set(folders).difference(compress(folders, readable))
+    if lost:
+        folder = printable(min(lost))
+        first = next(entry for entry in unreadable if entry["file"].startswith(f"{folder}/"))
+        raise UserError(
+            f"data.root: none of the files in {root}/{folder} can be read ({first['file']}:"
+            f" {first['reason']}); mend them, or remove the class"
+        )
 
 
-def described(listed: Listing, reasons: dict[int, str]) -> list[str]:
+def described(unreadable: Sequence[dict[str, str]]) -> list[str]:
     """A line for each of the first unreadable files, and how many more there are."""
-    lines = [
-        f"  {printable(listed.files[index])}: {printable(reason)}"
-        for index, reason in sorted(reasons.items())[:SHOWN]
-    ]
-    if len(reasons) > SHOWN:
-        lines.append(f"  and {len(reasons) - SHOWN} more")
+    lines = [f"  {entry['file']}: {entry['reason']}" for entry in unreadable[:SHOWN]]
+    if len(unreadable) > SHOWN:
+        lines.append(f"  and {len(unreadable) - SHOWN} more")
     return lines

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.lib.core.errors import UserError
 from stages.lib.data import image_folder, listing, splits, staging, torchvision_sets
 from stages.lib.data.row_file import RowFile
 
@@ -44,15 +43,8 @@ def digits() -> Images:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    levels, labels = bunch.images, bunch.target
-    sound = levels.shape[1:] == (8, 8) and labels.shape == levels.shape[:1]
-    if not (sound and levels.min() >= 0 and levels.max() <= 16 and set(labels) == set(range(10))):
-        raise UserError(
-            "data.source digits: the scikit-learn installed here ships other data than expected;"
-            " reinstall it with `pip install --force-reinstall -r requirements.txt`"
-        )
-    images = np.rint(levels * (255 / 16)).astype(np.uint8)[:, None]
-    return Images(images, labels.astype(np.int64), [str(digit) for digit in range(10)])
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Images(images, bunch.target.astype(np.int64), list(map(str, bunch.target_names)))
 
 
 def public_set(source: str, root: Path, size: int | None, mode: str | None, staged: Path) -> Images:
@@ -80,23 +72,21 @@ def own_images(data: Any, staged: Path) -> Images:
     images, reasons = staging.decode_all(
         root, listed.files, size, MODES.get(data.color, "RGB"), staged
     )
-    image_folder.refuse_unreadable(listed, root, reasons, data.max_unreadable)
-    notes = list(listed.notes)
-    if reasons:
-        notes.append(
-            f"data.root: {len(reasons)} of {len(listed.files)} files left out, as they cannot be"
-            " read:"
-        )
-        notes += image_folder.described(listed, reasons)
-    is_readable = np.ones(len(listed.files), bool)
-    is_readable[list(reasons)] = False
-    unreadable = (
+    unreadable = tuple(
         {"file": listing.printable(listed.files[index]), "reason": listing.printable(reason)}
         for index, reason in sorted(reasons.items())
     )
-    own_test = int(is_readable[len(is_readable) - listed.own_test :].sum())
-    labels = listed.labels[is_readable]
-    return Images(images, labels, listed.classes, own_test, tuple(unreadable), tuple(notes))
+    readable = np.ones(len(listed.files), bool)
+    readable[list(reasons)] = False
+    image_folder.refuse_unreadable(listed, root, readable, unreadable, data.max_unreadable)
+    notes = listed.notes
+    if unreadable:
+        lost = f"{len(unreadable)} of {len(readable)} files left out, as they cannot be read"
+        notes = [*notes, f"data.root: {lost}:", *image_folder.described(unreadable)]
+    own_test = int(readable[len(readable) - listed.own_test :].sum())
+    return Images(
+        images, listed.labels[readable], listed.classes, own_test, unreadable, tuple(notes)
+    )
 
 
 def read(data: Any, staged: Path) -> Images:
