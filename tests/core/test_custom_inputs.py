@@ -80,7 +80,7 @@ def own(tmp_path_factory) -> Repository:
 
 def waiting(repository: Repository) -> set[str]:
     """The stages that a repro would run, after the probes have looked."""
-    repository.run(*repository.dvc("repro", "probe_inputs"))
+    repository.run(*repository.dvc("repro", "probe/dvc.yaml"))
     done = repository.run(*repository.dvc("repro", "--dry"))
     assert done.returncode == 0, done.stderr
     return set(re.findall(r"Running stage '([^']+)'", done.stdout)) - ALWAYS
@@ -108,7 +108,7 @@ def test_a_pruned_network_is_rebuilt_from_its_file_by_a_fresh_process(own):
     program = (
         "from pathlib import Path\n"
         "import torch\n"
-        "from stages.lib import checkpoints\n"
+        "from stages.lib.models import checkpoints\n"
         "file, = Path('artifacts/structured_prune/seed-0').glob('*_finetune-*')\n"
         "print(list(checkpoints.load_model(file)(torch.zeros(1, 3, 16, 16)).shape))\n"
     )

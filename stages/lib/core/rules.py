@@ -86,18 +86,14 @@ class Text(Constraint):
         return self.more(value) or _refused(value, self.names)
 
 
-def _list(item: Any, *constraints: Any) -> Any:
-    return Annotated[list[item], Len(1), *constraints]
-
-
 def several(item: Any) -> Any:
     """The type of nonempty lists of `item` without duplicates."""
-    return _list(item, Distinct())
+    return Annotated[list[item], Len(1), Distinct()]
 
 
 def ascending(item: Any) -> Any:
     """The type of nonempty lists of `item` without duplicates, in ascending order."""
-    return _list(item, Distinct(ascending=True))
+    return Annotated[list[item], Len(1), Distinct(ascending=True)]
 
 
 def _split(kind: Any) -> tuple[Any, tuple]:

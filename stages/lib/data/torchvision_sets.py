@@ -3,7 +3,6 @@
 import http.client
 import os
 import socket
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,34 +44,17 @@ def _remedy(dataset: type, root: Path) -> str:
     )
 
 
-def _is_whole_idx(path: Path) -> bool:
-    """Whether a file in MNIST's format is as long as its header says."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-        if len(magic) < 4 or magic[:3] != b"\0\0\x08":
-            return False
-        sizes = file.read(4 * magic[3])
-    if len(sizes) < 4 * magic[3]:
-        return False
-    length = 4 + len(sizes) + int(np.prod(struct.unpack(f">{magic[3]}I", sizes)))
-    return path.stat().st_size == length
-
-
-def _refuse_torn_idx(dataset: type, root: Path) -> None:
-    """Removes extracted files that a kill cut short, which torchvision would accept.
-
-    torchvision extracts them again. Raises UserError if the archive is missing or damaged.
+def _unpack_anew(dataset: type, root: Path) -> None:
+    """Removes what was unpacked, if all archives are there: torchvision would believe a file that a
+    kill cut short, and unpacks what is missing.
     """
     from torchvision.datasets.utils import check_integrity
 
-    for archive, md5 in getattr(dataset, "resources", ()):
-        packed = root / dataset.__name__ / "raw" / archive
-        path = packed.with_suffix("")
-        if not path.exists() or _is_whole_idx(path):
-            continue
-        if not check_integrity(packed, md5):
-            raise UserError(f"data.root: {path} is cut short or another file; delete it")
-        path.unlink()
+    folder = root / dataset.__name__ / "raw"
+    archives = {folder / name: md5 for name, md5 in getattr(dataset, "resources", ())}
+    if all(check_integrity(archive, md5) for archive, md5 in archives.items()):
+        for archive in archives:
+            archive.with_suffix("").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -89,7 +71,7 @@ def _patience() -> Iterator[None]:
 def _load(source: str, dataset: type, root: Path, train: bool):
     part = {"split": "train" if train else "test"} if source == "svhn" else {"train": train}
     try:
-        _refuse_torn_idx(dataset, root)
+        _unpack_anew(dataset, root)
         with _patience():
             return dataset(root, download=True, **part)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
