@@ -7,22 +7,16 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from stages.lib.analysis import committed, comparison, comparison_text, manifest
+from stages.lib.analysis import committed, comparison, comparison_text, metrics
 from stages.lib.core import errors, paths
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
-
-# The stages whose rows give the metrics. All but the first may be missing.
-STAGES = (
-    "train_baseline", "global_prune", "finetune", "iterative_prune", "structured_prune",
-    "int_quantize",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def in_working_tree() -> Place:
     return Place("working tree", "run `dvc repro`", text)
 
 
-def manifest_of(place: Place) -> manifest.Manifest:
+def manifest_of(place: Place) -> committed.Manifest:
     """A run's manifest. UserError if there is no report, or one older than manifests."""
     file = paths.RUNS / paths.MANIFEST
     text = place.text(file)
@@ -107,45 +101,37 @@ def manifest_of(place: Place) -> manifest.Manifest:
     if text is None:
         raise place.problem(file, "not there, the report is of an older format")
     try:
-        return manifest.parse(text)
+        return committed.manifest(text)
     except ValueError as error:
         raise place.problem(file, str(error)) from None
 
 
-def tables_of(
+def table_of(
     place: Place, stage: str, seeds: Sequence[int | None], columns: Sequence[str]
-) -> Iterator[pd.DataFrame]:
-    """A stage's table for each seed; empty if the run had no such stage."""
+) -> pd.DataFrame:
+    """A stage's table, of all seeds; without lines where the run had no such stage."""
     files = [paths.reported(paths.stage_directory(stage, seed) / paths.ROWS) for seed in seeds]
-    texts = [place.text(file) for file in files]
-    for file, text in zip(files, texts, strict=True):
-        if text is not None:
-            try:
-                yield committed.table(text, columns)
-            except ValueError as error:
-                raise place.problem(file, str(error)) from None
-        elif stage == STAGES[0] or any(other is not None for other in texts):
+    texts = {file: place.text(file) for file in files}
+    parts = [pd.DataFrame(columns=list(columns))]
+    if stage != "train_baseline" and not any(text is not None for text in texts.values()):
+        return parts[0]
+    for file, text in texts.items():
+        if text is None:
             raise place.problem(file, "missing")
-
-
-def joined(parts: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    found = list(parts)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(columns))
+        try:
+            parts.append(committed.table(text, columns))
+        except ValueError as error:
+            raise place.problem(file, str(error)) from None
+    return pd.concat(parts[1:], ignore_index=True)
 
 
 def run_of(place: Place) -> committed.Run:
     """A run, read from its reports/. UserError with place and file if they are damaged."""
     about = manifest_of(place)
-    rows = [
-        part for stage in STAGES for part in tables_of(place, stage, about.seeds, committed.ROWS)
-    ]
-    timed = tables_of(place, "latency_bench", about.seeds, committed.LATENCIES)
-    formats = tables_of(place, "dtype_bench", [None], committed.FORMATS)
+    rows = [table_of(place, stage, about.seeds, committed.ROWS) for stage in metrics.stages()]
+    latencies = table_of(place, "latency_bench", [None], committed.LATENCIES)
     return committed.Run(
-        about,
-        joined(rows, committed.ROWS),
-        joined(timed, committed.LATENCIES),
-        joined(formats, committed.FORMATS),
+        about, pd.concat([part for part in rows if len(part)], ignore_index=True), latencies
     )
 
 
@@ -166,18 +152,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         commit = commit_of(arguments.base)
         before, after = map(run_of, (at_revision(arguments.base, commit), in_working_tree()))
-        lines = comparison.compare(before, after, rules)
-    told = (
-        f"{arguments.base} ({commit[:7]}) → working tree",
-        comparison_text.facts(before.manifest, after.manifest, rules),
-        lines,
-        rules,
-    )
+        told = comparison_text.Comparison(
+            f"{arguments.base} ({commit[:7]}) → working tree",
+            comparison_text.facts(before.manifest, after.manifest, rules),
+            comparison.compare(before, after, rules),
+            rules,
+        )
     if arguments.json:
-        print(json.dumps(comparison_text.plain_values(*told), indent=2, ensure_ascii=False))
+        print(json.dumps(told.plain_values(), indent=2, ensure_ascii=False))
     else:
-        print((comparison_text.markdown if arguments.markdown else comparison_text.plain)(*told))
-    return int(any(line.real_loss for line in lines))
+        print(told.markdown() if arguments.markdown else told.plain())
+    return int(bool(told.real_losses))
 
 
 if __name__ == "__main__":

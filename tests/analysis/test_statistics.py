@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from stages.lib.analysis import statistics
+from stages.lib.analysis.statistics import Share
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 40))
 CONFIDENCES = st.floats(0.5, 0.9999)
@@ -169,15 +170,81 @@ def test_a_confidence_is_a_share(confidence):
             call()
 
 
-def test_unpaired_accuracies_are_newcombes_interval():
+# Of two runs of which no more is known than their accuracies.
+
+
+def unpaired(before, after, images, confidence=0.95):
+    """after − before, each a value per seed."""
+    one, other = (dict(enumerate(values)) if isinstance(values, list) else values
+                  for values in (after, before))  # fmt: skip
+    shares = [[Share(np.mean(list(part.values())), images)] for part in (one, other)]
+    return statistics.unpaired(*shares, confidence, statistics.over_seeds(one, other))
+
+
+ENDLESS = 10**15
+
+
+def test_of_one_accuracy_each_it_is_newcombes_interval():
     # Newcombe (1998), table II, (a): 56/70 against 48/80, method 10.
-    found = statistics.unpaired_difference(56 / 70, 70, 48 / 80, 80, 0.95)
-    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
-    assert found.estimate == pytest.approx(0.2)
-    back = statistics.unpaired_difference(48 / 80, 80, 56 / 70, 70, 0.95)
-    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
-    with pytest.raises(ValueError, match="no accuracies"):
-        statistics.unpaired_difference(0.5, 0, 0.5, 10, 0.95)
+    shares = [Share(56 / 70, 70)], [Share(48 / 80, 80)]
+    forth = statistics.unpaired(*shares, 0.95)
+    assert (forth.low, forth.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert forth.estimate == pytest.approx(0.2)
+    back = statistics.unpaired(*reversed(shares), 0.95)
+    assert (back.low, back.high) == pytest.approx((-forth.high, -forth.low))
+    with pytest.raises(ValueError, match="no accuracy"):
+        statistics.unpaired([Share(0.5, 0)], [Share(0.5, 10)], 0.95)
+
+
+def test_images_without_end_leave_students_t_of_paired_seeds():
+    before, after = [0.9, 0.92, 0.99], [0.91, 0.925, 0.993]
+    known = stats.ttest_rel(after, before).confidence_interval(0.9)
+    found = unpaired(before, after, ENDLESS, 0.9)
+    assert (found.low, found.high) == pytest.approx(tuple(known), rel=1e-3)
+
+
+def test_images_without_end_leave_cochran_and_coxs_interval_of_other_seeds():
+    before, after = {0: 0.9, 1: 0.92, 2: 0.99}, {3: 0.91, 4: 0.925}
+    parts = [np.var(list(run.values()), ddof=1) / len(run) for run in (before, after)]
+    critical = np.dot(parts, stats.t.ppf(0.975, [2, 1])) / sum(parts)
+    found = unpaired(before, after, ENDLESS)
+    assert (found.high - found.low) / 2 == pytest.approx(critical * sum(parts) ** 0.5, rel=1e-3)
+
+
+def test_a_single_seed_is_taken_to_spread_as_the_other_runs_do():
+    found = unpaired([0.9, 0.92, 0.94], {7: 0.95}, ENDLESS)
+    half = stats.t.ppf(0.975, 2) * 0.02 * math.sqrt(1 / 3 + 1)
+    assert (found.low, found.high) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-3)
+
+
+def test_no_error_is_not_certainty():
+    found = unpaired([1.0], [1.0], 20)
+    assert found.low < -0.05
+    assert found.high > 0.05
+
+
+@given(*[st.lists(st.floats(0, 1), min_size=1, max_size=4)] * 2, st.integers(1, 10_000))
+@many
+def test_two_runs_turned_round_are_the_negative(before, after, images):
+    forth, back = unpaired(before, after, images), unpaired(after, before, images)
+    assert -1 <= forth.low <= forth.estimate <= forth.high <= 1
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(1, 100), (3, 100), (3, 2000), (5, 500)])
+def test_no_difference_is_seldom_taken_for_one(seeds, images):
+    """Runs of one truth, other images each: no more false alarms than the confidence allows."""
+    random = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(400):
+        truth = np.clip(random.normal(0.95, 0.01 * (seeds > 1), (2, seeds)), 0, 1)
+        found = unpaired(*(list(random.binomial(images, run) / images) for run in truth), images)
+        alarms += found.low > 0 or found.high < 0
+    assert alarms / 400 < 0.075
+
+
+def test_chance_is_the_share_of_the_commonest_class():
+    assert statistics.chance(np.array([0, 2, 2, 1, 2])) == 0.6
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,21 @@
 """Two runs, metric by metric: better, worse, or no more than noise.
 
-Accuracies are judged by the interval of their difference (`unpaired`), file sizes exactly,
-latencies only on one machine. A difference is better or worse where its interval leaves zero out;
-it is a real loss where the whole interval lies beyond the tolerance.
+Accuracies are judged by the interval of their difference (`statistics.unpaired`), file sizes
+exactly, latencies only on one machine. A difference is better or worse where its interval leaves
+zero out; it is a real loss where the whole interval lies beyond the tolerance.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from stages.lib.analysis import headlines, unpaired
+from stages.lib.analysis import metrics, statistics
 from stages.lib.analysis.committed import Run
-from stages.lib.analysis.headlines import Latency
-from stages.lib.analysis.unpaired import Share
+from stages.lib.analysis.statistics import Share
+from stages.lib.core import methods
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 EQUAL, NEW, GONE = "equal", "new", "gone"
@@ -55,167 +55,183 @@ class Line:
     real_loss: bool = False
 
 
-def _line(
+def _lines(
     metric: str,
     unit: str,
-    values: list[float | None],
-    *,
+    found: list[Mapping[str, Any]],
     obstacle: str | None,
-    same: bool,
-    judge: Callable[[], dict[str, Any]],
-) -> Line:
-    """values: before and after. obstacle: why they are not to be judged, or None; judge: called
-    where there is something to judge, gives the rest of the line.
+    judge: Callable[[str], dict[str, Any]],
+    value: Callable[[Any], float] = lambda one: one,
+) -> Iterator[Line]:
+    """A line for each name that is in either run.
+
+    found: what there is of the metric by name, before and after; value: the number of that which
+    is shown.
+    obstacle: why the two are not to be judged, or None; judge: of a name whose two are not equal,
+    the rest of the line.
     """
-    if None in values:
-        return Line(metric, unit, *values, NEW if values[0] is None else GONE)
-    if obstacle or same:
-        return Line(metric, unit, *values, obstacle or EQUAL)
-    return Line(metric, unit, *values, **judge())
+    before, after = found
+    for name in dict.fromkeys([*after, *before]):
+        both = [before.get(name), after.get(name)]
+        values = [None if one is None else value(one) for one in both]
+        about = (f"{metric}.{name}", unit, *values)
+        if None in values:
+            yield Line(*about, NEW if values[0] is None else GONE)
+        elif obstacle or both[0] == both[1]:
+            yield Line(*about, obstacle or EQUAL)
+        else:
+            yield Line(*about, **judge(name))
 
 
-def _names(before: Mapping, after: Mapping) -> list:
-    """All names, in after's order, then those that are gone."""
-    return [*after, *(name for name in before if name not in after)]
+class Kept(NamedTuple):
+    """An accuracy by seed, and what it is compared with in the same run: empty where nothing."""
+
+    accuracy: Mapping[int, float]
+    reference: Mapping[int, float] = {}
+
+    @property
+    def differences(self) -> dict[int, float]:
+        """By seed."""
+        return {seed: value - self.reference.get(seed, 0) for seed, value in self.accuracy.items()}
+
+    def shares(self, images: int) -> tuple[list[Share], list[Share]]:
+        """The accuracy and the reference, as measured on so many images."""
+        return tuple(
+            [Share(fmean(values.values()), images)] if values else []
+            for values in (self.accuracy, self.reference)
+        )
 
 
-def _by_seed(rows: pd.DataFrame, column: str) -> pd.Series:
-    return rows.set_index("seed")[column].sort_index().astype(float)
+def _kept(rows: pd.DataFrame, column: str, reference: pd.DataFrame | None = None) -> Kept:
+    parts = (rows,) if reference is None else (rows, reference)
+    return Kept(*(dict(zip(part.seed, part[column].astype(float), strict=True)) for part in parts))
+
+
+def _judged(before: Kept, after: Kept, images: int, rules: Rules) -> dict[str, Any]:
+    old, old_reference = before.shares(images)
+    new, new_reference = after.shares(images)
+    found = statistics.unpaired(
+        [*new, *old_reference],
+        [*old, *new_reference],
+        rules.confidence,
+        statistics.over_seeds(after.differences, before.differences),
+    )
+    return {
+        "verdict": BETTER if found.low > 0 else WORSE if found.high < 0 else NOISE,
+        "change": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "real_loss": found.high < -rules.tolerance,
+    }
 
 
 def _other_data(before: Run, after: Run) -> str | None:
     return None if before.manifest.same_data(after.manifest) else OTHER_DATA
 
 
-def _judged(
-    before: pd.Series, after: pd.Series, shares: list[Share], rules: Rules
-) -> dict[str, Any]:
-    """Values by seed, the higher the better, and the accuracies that they are made of."""
-    low, high = unpaired.interval(before, after, shares, rules.confidence)
-    return {
-        "verdict": BETTER if low > 0 else WORSE if high < 0 else NOISE,
-        "change": float(after.mean() - before.mean()),
-        "low": low,
-        "high": high,
-        "real_loss": high < -rules.tolerance,
-    }
-
-
 def _accuracies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    found = [headlines.accuracies(run.rows, rules.sparsity) for run in (before, after)]
-    images = after.manifest.data["images"]["test"]
-    for name in _names(*found):
-        seeds = [_by_seed(part[name], "test_accuracy") for part in found if name in part]
-        shares = [Share(float(values.mean()), images) for values in seeds]
-        yield _line(
-            f"test_accuracy.{name}",
-            "accuracy",
-            [float(part[name].test_accuracy.mean()) if name in part else None for part in found],
-            obstacle=_other_data(before, after),
-            same=seeds[0].equals(seeds[-1]),
-            judge=partial(_judged, seeds[0], seeds[-1], shares, rules),
-        )
-
-
-def _common_points(before: pd.DataFrame, after: pd.DataFrame, name: str) -> list[pd.DataFrame]:
-    """Of both runs' rows the baseline's, and those of PRUNED's `name` at the sparsities that both
-    measured; of a run that is alone, or of after where they share no sparsity, all.
-    """
-    arms = [rows[rows.method.isin(headlines.PRUNED[name])] for rows in (before, after)]
-    common = set(arms[0].target_sparsity) & set(arms[1].target_sparsity)
-    if common:
-        arms = [arm[arm.target_sparsity.isin(common)] for arm in arms]
-    elif len(arms[1]):
-        arms[0] = arms[0].iloc[:0]
-    return [
-        pd.concat([headlines.baseline(rows), arm])
-        for rows, arm in zip((before, after), arms, strict=True)
-    ]
-
-
-def _kept(
-    rows: list[pd.DataFrame], name: str, reached: list[float], images: int, rules: Rules
-) -> dict[str, Any]:
-    """What the sparser point keeps of the baseline's validation accuracy, before and after."""
-    point, kept, shares = max(reached), [], []
-    for run in rows:
-        parts = (headlines.pruned_at(run, name, point), headlines.baseline(run))
-        pruned, dense = (_by_seed(part, "validation_accuracy") for part in parts)
-        kept.append(pruned - dense)
-        shares += [Share(float(values.mean()), images) for values in (pruned, dense)]
-    return _judged(*kept, shares, rules) | {"point": point}
+    found = [
+        {name: _kept(part, "test_accuracy")
+         for name, part in metrics.accuracies(run.rows, rules.sparsity).items()}
+        for run in (before, after)
+    ]  # fmt: skip
+    images = after.manifest.data.images.test
+    yield from _lines(
+        "test_accuracy", "accuracy", found, _other_data(before, after),
+        lambda name: _judged(*(part[name] for part in found), images, rules),
+        lambda kept: fmean(kept.accuracy.values()),
+    )  # fmt: skip
 
 
 def _sparsest(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    """A sparsest point is a step on a grid: whether a step is noise is told by the accuracy that
-    the sparser of the two points keeps in either run.
+    """A sparsest point is a step on a grid, looked for at the sparsities that both runs measured.
+    Whether a step is noise is told by what the sparser of the two points keeps of the baseline's
+    validation accuracy in either run.
     """
-    images = after.manifest.data["images"]["validation"]
-    for name in headlines.PRUNED:
-        rows = _common_points(before.rows, after.rows, name)
-        reached = [headlines.sparsest(run, rules.max_drop).get(name) for run in rows]
-        if reached == [None, None]:
-            continue
-        yield _line(
-            f"sparsest_within.{name}",
-            "sparsity",
-            reached,
-            obstacle=_other_data(before, after),
-            same=reached[0] == reached[1],
-            judge=partial(_kept, rows, name, reached, images, rules),
+    images = after.manifest.data.images.validation
+    runs = (before.rows, after.rows)
+
+    def reached(rows: pd.DataFrame) -> dict[str, float]:
+        points = {}
+        for name in metrics.pruned():
+            old, new = (set(run[run.method == name].target_sparsity) for run in runs)
+            there = rows.target_sparsity.isin(old & new or new or old)
+            points |= metrics.sparsest(
+                rows[there | (rows.method == "baseline")], [name], rules.max_drop
+            )
+        return points
+
+    found = [reached(rows) for rows in runs]
+
+    def judge(name: str) -> dict[str, Any]:
+        point = max(part[name] for part in found)
+        kept = (
+            _kept(metrics.at(rows, name, point), "validation_accuracy", metrics.baseline(rows))
+            for rows in runs
         )
+        return _judged(*kept, images, rules) | {"point": point}
 
-
-def _size(before: int, after: int, rules: Rules) -> dict[str, Any]:
-    ratio = after / before
-    return {
-        "verdict": BETTER if ratio < 1 else WORSE,
-        "change": ratio,
-        "real_loss": ratio > 1 + rules.tolerance,
-    }
+    yield from _lines("sparsest_within", "sparsity", found, _other_data(before, after), judge)
 
 
 def _sizes(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    found = [headlines.sizes(run.rows) for run in (before, after)]
-    comparable = before.manifest.same_shape(after.manifest)
-    for name in _names(*found):
-        sizes = [part.get(name) for part in found]
-        yield _line(
-            f"bytes_on_disk.{name}",
-            "bytes",
-            sizes,
-            obstacle=None if comparable else OTHER_DATA,
-            same=sizes[0] == sizes[1],
-            judge=partial(_size, *sizes, rules),
-        )
+    found = [metrics.sizes(run.rows) for run in (before, after)]
+
+    def judge(name: str) -> dict[str, Any]:
+        ratio = found[1][name] / found[0][name]
+        return {
+            "verdict": BETTER if ratio < 1 else WORSE,
+            "change": ratio,
+            "real_loss": ratio > 1 + rules.tolerance,
+        }
+
+    obstacle = None if before.manifest.same_shape(after.manifest) else OTHER_DATA
+    yield from _lines("bytes_on_disk", "bytes", found, obstacle, judge)
 
 
-def _latency(before: Latency, after: Latency) -> dict[str, Any]:
-    """Never a real loss: a busy machine slows a whole run, which no spread within the run shows."""
-    ratio, spread = after.median / before.median, before.spread * after.spread
-    low, high = ratio / spread, ratio * spread
-    verdict = BETTER if high < 1 else WORSE if low > 1 else NOISE
-    return {"verdict": verdict, "change": ratio, "low": low, "high": high}
+class Latency(NamedTuple):
+    """median: milliseconds, over seeds; spread: the factor by which a seed's median and IQR
+    together leave it, at least 1.
+    """
+
+    median: float
+    spread: float
+
+
+def _latency(lines: pd.DataFrame) -> Latency:
+    median = float(lines.latency_ms.median())
+    away = lines.latency_ms / median
+    spread = away.where(away >= 1, 1 / away) * (1 + lines.latency_iqr_ms / lines.latency_ms)
+    return Latency(median, float(spread.max()))
+
+
+def latencies(run: Run, sparsity: float) -> dict[str, Latency]:
+    """Those of the smallest batch, by method, engine and device: of what was not pruned, and of
+    what was at `sparsity`.
+    """
+    table = run.latencies.dropna(subset=["latency_ms", "latency_iqr_ms"])
+    asked = (table.target_sparsity == 0) | ((table.target_sparsity - sparsity).abs() < 1e-9)
+    here = table[asked & table.method.isin(methods.METHODS)]
+    here = here[here.batch_size == here.batch_size.min()]
+    groups = here.groupby(["method", "engine", "device"], sort=False)
+    return {".".join(names).replace(" ", "_"): _latency(lines) for names, lines in groups}
 
 
 def _latencies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    found = [
-        headlines.latencies(run.rows, run.latencies, run.formats, rules.sparsity)
-        for run in (before, after)
-    ]
+    """Never a real loss: a busy machine slows a whole run, which no spread within the run shows."""
+    found = [latencies(run, rules.sparsity) for run in (before, after)]
+
+    def judge(name: str) -> dict[str, Any]:
+        old, new = (part[name] for part in found)
+        ratio, spread = new.median / old.median, old.spread * new.spread
+        low, high = ratio / spread, ratio * spread
+        verdict = BETTER if high < 1 else WORSE if low > 1 else NOISE
+        return {"verdict": verdict, "change": ratio, "low": low, "high": high}
+
     obstacle = None if before.manifest.same_machine(after.manifest) else OTHER_MACHINE
     if not before.manifest.same_shape(after.manifest):
         obstacle = OTHER_DATA
-    for name in _names(*found):
-        times = [part.get(name) for part in found]
-        yield _line(
-            f"latency_ms.{name}",
-            "ms",
-            [time and time.median for time in times],
-            obstacle=obstacle,
-            same=times[0] == times[1],
-            judge=partial(_latency, *times),
-        )
+    yield from _lines("latency_ms", "ms", found, obstacle, judge, lambda one: one.median)
 
 
 def compare(before: Run, after: Run, rules: Rules) -> list[Line]:

@@ -1,14 +1,14 @@
 """A comparison of two runs in words: lines for a terminal, Markdown, JSON."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tabulate import tabulate
 
 from stages.lib.analysis import tables
+from stages.lib.analysis.committed import Manifest
 from stages.lib.analysis.comparison import GONE, Line, Rules
-from stages.lib.analysis.manifest import Manifest
 from stages.lib.core import hardware
 
 HEADERS = ("metric", "before → after", "difference", "verdict")
@@ -56,67 +56,76 @@ def _seeds(before: Manifest, after: Manifest, rules: Rules) -> str:
 
 def facts(before: Manifest, after: Manifest, rules: Rules) -> list[str]:
     """What the intervals rest on, and what else differs: sentences."""
-    said = [_seeds(before, after, rules)]
-    images = after.data["images"]
+    told, images = [_seeds(before, after, rules)], after.data.images
     if before.same_data(after):
-        said.append(
-            f"The same data: {tables.count(images['test'])} test images, and"
-            f" {tables.count(images['validation'])} for validation."
+        told.append(
+            f"The same data: {tables.count(images.test)} test images, and"
+            f" {tables.count(images.validation)} for validation."
         )
     else:
-        said.append(
-            f"Other data ({before.data['source']} → {after.data['source']}, other images, classes"
-            " or parts): accuracies cannot be compared."
+        told.append(
+            f"Other data ({before.data.source} → {after.data.source}, other images, classes or"
+            " parts): accuracies cannot be compared."
         )
     if before.model != after.model:
         keys = [key for key in after.model if before.model.get(key) != after.model[key]]
         changes = [f"{key} {before.model.get(key)} → {after.model[key]}" for key in keys]
-        said.append(f"Another network: {', '.join(changes) or 'other params'}.")
+        told.append(f"Another network: {', '.join(changes) or 'other params'}.")
     if not before.same_machine(after):
-        said.append(
+        told.append(
             "Another machine: latencies cannot be compared, and accuracies wobble in their last"
             " digits."
         )
     for name in hardware.SOFTWARE:
         if before.hardware[name] != after.hardware[name]:
-            said.append(f"Another {name}: {before.hardware[name]} → {after.hardware[name]}.")
-    return said
+            told.append(f"Another {name}: {before.hardware[name]} → {after.hardware[name]}.")
+    return told
 
 
-def conclusion(lines: Sequence[Line], rules: Rules) -> str:
-    """Whether there is a real loss, and where."""
-    lost = [line.metric for line in lines if line.real_loss]
-    beyond = (
-        f"{100 * rules.tolerance:.4g} points of accuracy or"
-        f" {tables.percent(rules.tolerance)} of a file's size"
-    )
-    gone = [line.metric for line in lines if line.verdict == GONE]
-    missing = f" No longer measured: {', '.join(gone)}." if gone else ""
-    if lost:
-        return f"Real loss, beyond {beyond}: {', '.join(lost)}.{missing}"
-    return f"No real loss: nothing is surely worse by more than {beyond}.{missing}"
+@dataclass(frozen=True)
+class Comparison:
+    """title: what is compared; facts: as `facts` gives them."""
 
+    title: str
+    facts: Sequence[str]
+    lines: Sequence[Line]
+    rules: Rules
 
-def plain(title: str, said: Sequence[str], lines: Sequence[Line], rules: Rules) -> str:
-    """For a terminal: a line per metric, aligned."""
-    table = tabulate(map(_cells, lines), HEADERS, "plain", disable_numparse=True)
-    return "\n".join([title, *said, "", table, "", conclusion(lines, rules)])
+    @property
+    def real_losses(self) -> list[str]:
+        """The metrics that lost more than is forgiven."""
+        return [line.metric for line in self.lines if line.real_loss]
 
+    @property
+    def conclusion(self) -> str:
+        """Whether there is a real loss, and where."""
+        tolerance = self.rules.tolerance
+        beyond = (
+            f"{100 * tolerance:.4g} points of accuracy or"
+            f" {tables.percent(tolerance)} of a file's size"
+        )
+        gone = [line.metric for line in self.lines if line.verdict == GONE]
+        missing = f" No longer measured: {', '.join(gone)}." if gone else ""
+        if self.real_losses:
+            return f"Real loss, beyond {beyond}: {', '.join(self.real_losses)}.{missing}"
+        return f"No real loss: nothing is surely worse by more than {beyond}.{missing}"
 
-def markdown(title: str, said: Sequence[str], lines: Sequence[Line], rules: Rules) -> str:
-    """For a summary in continuous integration."""
-    table = tables.markdown(HEADERS, map(_cells, lines), left=len(HEADERS))
-    return "\n\n".join([f"**{title}**", " ".join(said), table, conclusion(lines, rules)])
+    def plain(self) -> str:
+        """For a terminal: a line per metric, aligned."""
+        table = tabulate(map(_cells, self.lines), HEADERS, "plain", disable_numparse=True)
+        return "\n".join([self.title, *self.facts, "", table, "", self.conclusion])
 
+    def markdown(self) -> str:
+        """For a summary in continuous integration."""
+        table = tables.markdown(HEADERS, map(_cells, self.lines), left=len(HEADERS))
+        return "\n\n".join([f"**{self.title}**", " ".join(self.facts), table, self.conclusion])
 
-def plain_values(
-    title: str, said: Sequence[str], lines: Sequence[Line], rules: Rules
-) -> dict[str, Any]:
-    """For programs: what JSON can hold."""
-    return {
-        "compared": title,
-        "facts": list(said),
-        "rules": asdict(rules),
-        "metrics": [asdict(line) for line in lines],
-        "real_losses": [line.metric for line in lines if line.real_loss],
-    }
+    def plain_values(self) -> dict[str, Any]:
+        """For programs: what JSON can hold."""
+        return {
+            "compared": self.title,
+            "facts": list(self.facts),
+            "rules": asdict(self.rules),
+            "metrics": [asdict(line) for line in self.lines],
+            "real_losses": self.real_losses,
+        }

@@ -1,43 +1,23 @@
-"""What other tools read of a run: a handful of metrics, and tables for `dvc plots`."""
-
-from typing import Any
+"""Tables for `dvc plots`, which overlays those of two commits."""
 
 import numpy as np
 import pandas as pd
 
-from stages.lib.analysis import headlines, tables
-from stages.lib.core import paths
-
-COMPARED = [method for method in tables.METHODS if method not in ("baseline", "best_per_layer")]
-
-
-def metrics(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any]:
-    """Named numbers for `dvc metrics diff`: means over seeds, no latency among them.
-
-    test_accuracy of the baseline, of the named methods (`headlines`) at `sparsity` and of 8-bit
-    weights; sparsest_within: the sparsest point of each method that keeps validation accuracy
-    within `max_drop` of the baseline's; bytes_on_disk of the baseline and of the smallest 8-bit
-    file; what was not run is left out.
-    """
-    chosen = headlines.accuracies(rows, sparsity)
-    return {
-        "test_accuracy": {
-            name: round(float(part.test_accuracy.mean()), 4) for name, part in chosen.items()
-        },
-        "sparsest_within": headlines.sparsest(rows, max_drop),
-        "bytes_on_disk": headlines.sizes(rows),
-    }
+from stages.lib.analysis import tables
+from stages.lib.core import methods, paths
+from stages.lib.core.records import ALL_LAYERS
 
 
 def accuracy_plots(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For each method a table sparsity, METHOD: mean test accuracy. Empty where it was not run."""
-    summary = tables.summary(rows)
-    whole = summary[(summary.layer == "all") & (summary.weight_bits == 32)]
+    """For each method that prunes whole networks a table sparsity, METHOD: mean test accuracy.
+    Empty where it was not run.
+    """
+    means = tables.summary(rows[(rows.layer == ALL_LAYERS) & (rows.weight_bits == 32)])
     plots = {}
-    for method in COMPARED:
-        lines = whole[whole.method == method].sort_values("target_sparsity")
-        plots[method] = pd.DataFrame(
-            {"sparsity": lines.target_sparsity, method: lines.test_accuracy.round(6)}
+    for method in methods.of_family(methods.UNSTRUCTURED, methods.STRUCTURED):
+        lines = means[means.method == method.name].sort_values("target_sparsity")
+        plots[method.name] = pd.DataFrame(
+            {"sparsity": lines.target_sparsity, method.name: lines.test_accuracy.round(6)}
         )
     return plots
 
@@ -52,7 +32,8 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """bits, mean test accuracy over settings and seeds, and log10 of the mean error and of
     S²/12.
     """
-    quantized = rows[rows.weight_bits < 32].rename(columns={"weight_bits": "bits"})
+    integers = [method.name for method in methods.of_family(methods.INTEGER)]
+    quantized = rows[rows.method.isin(integers)].rename(columns={"weight_bits": "bits"})
     errors = np.log10(layers.groupby("bits")[["mse", "theory"]].mean())
     errors = errors.rename(columns={"mse": "log10_error", "theory": "log10_theory"})
     accuracy = quantized.groupby("bits")[["test_accuracy"]].mean()
@@ -62,7 +43,7 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 def plots(
     rows: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    """All tables that `dvc plots` draws, by the name of the file."""
+    """All tables, by the name of the file."""
     return {
         **{paths.table_name(method): plot for method, plot in accuracy_plots(rows).items()},
         paths.LEARNING_CURVE: learning_curve_plot(curves),

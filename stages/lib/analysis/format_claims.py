@@ -11,6 +11,7 @@ import pandas as pd
 from stages.lib.analysis import evidence as fair
 from stages.lib.analysis import statistics, tables
 from stages.lib.analysis.evidence import Arms, Evidence
+from stages.lib.analysis.statistics import Share
 from stages.lib.analysis.verdicts import (
     CONTRADICTED,
     NOT_MEASURED,
@@ -95,8 +96,8 @@ def _loss(
         all_images if pd.isna(one.agreement) else int(one.agreement_images)
         for one in (reference, line)
     ]
-    apart = statistics.unpaired_difference(
-        reference.accuracy, counts[0], line.accuracy, counts[1], surer
+    apart = statistics.unpaired(
+        [Share(reference.accuracy, counts[0])], [Share(line.accuracy, counts[1])], surer
     )
     if pd.isna(line.agreement):
         return estimate, apart.low, apart.high

@@ -1,0 +1,92 @@
+"""The few numbers that stand for a run: accuracies and sizes for `dvc metrics diff` and for the
+comparison of two runs.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from stages.lib.analysis import tables
+from stages.lib.core import methods
+from stages.lib.core.records import ALL_LAYERS
+
+
+def pruned() -> list[str]:
+    """The methods that prune and train: what a person would use."""
+    families = methods.of_family(methods.UNSTRUCTURED, methods.STRUCTURED)
+    return [method.name for method in families if method.trained]
+
+
+def stages() -> list[str]:
+    """The stages whose rows the numbers are taken from, the baseline's first."""
+    integers = [method.name for method in methods.of_family(methods.INTEGER)]
+    names = ["baseline", *pruned(), *integers]
+    return list(dict.fromkeys(methods.METHODS[name].stage for name in names))
+
+
+def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.DataFrame:
+    """The rows, one per seed, of a whole network at a target sparsity; may be none."""
+    return rows[
+        (rows.method == method)
+        & (rows.layer == ALL_LAYERS)
+        & ((rows.target_sparsity - sparsity).abs() < 1e-9)
+    ]
+
+
+def baseline(rows: pd.DataFrame) -> pd.DataFrame:
+    """Its rows, one per seed."""
+    return rows[rows.method == "baseline"]
+
+
+def _int8(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, one per seed, of the 8-bit weights with the smallest file, then the best validation
+    accuracy; may be none.
+    """
+    integers = [method.name for method in methods.of_family(methods.INTEGER)]
+    eight = rows[rows.method.isin(integers) & (rows.weight_bits == 8)]
+    means = eight.groupby("method")[["bytes_on_disk", "validation_accuracy"]].mean()
+    best = means.sort_values(["bytes_on_disk", "validation_accuracy"], ascending=[True, False])
+    return eight[eight.method.isin(best.index[:1])]
+
+
+def accuracies(rows: pd.DataFrame, sparsity: float) -> dict[str, pd.DataFrame]:
+    """By name the rows of the baseline, of each pruned network at a sparsity and of 8-bit weights;
+    what was not run is left out.
+    """
+    chosen = {
+        "baseline": baseline(rows),
+        **{name: at(rows, name, sparsity) for name in pruned()},
+        "int8": _int8(rows),
+    }
+    return {name: part for name, part in chosen.items() if len(part)}
+
+
+def sparsest(rows: pd.DataFrame, names: Iterable[str], max_drop: float) -> dict[str, float]:
+    """By method the sparsest point that keeps validation accuracy within `max_drop` of the
+    baseline's (0: none does); what was not run is left out.
+    """
+    reached = {name: tables.sparsest(rows, name, max_drop) for name in names}
+    return {name: point for name, point in reached.items() if point is not None}
+
+
+def sizes(rows: pd.DataFrame) -> dict[str, int]:
+    """By name the bytes of a file, mean over seeds; what was not run is left out."""
+    chosen = {"baseline": baseline(rows), "int8": _int8(rows)}
+    return {name: int(part.bytes_on_disk.mean()) for name, part in chosen.items() if len(part)}
+
+
+def named(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any]:
+    """The numbers for `dvc metrics diff`, means over seeds, no latency among them.
+
+    sparsity: where pruned networks are compared; max_drop: of validation accuracy, for the sparsest
+    points.
+    """
+    return {
+        "test_accuracy": {
+            name: round(float(part.test_accuracy.mean()), 4)
+            for name, part in accuracies(rows, sparsity).items()
+        },
+        "sparsest_within": sparsest(rows, pruned(), max_drop),
+        "bytes_on_disk": sizes(rows),
+    }
