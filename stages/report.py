@@ -1,6 +1,5 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.analysis import (
+    committed,
     exports,
     findings,
-    manifest,
+    metrics,
     model_card,
     predictions,
     stage_tables,
@@ -197,12 +197,14 @@ def main(params) -> None:
             copied = runs / paths.reported(source).relative_to(paths.RUNS)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copied)
-        about = manifest.describe(seeds, dict(params.model), meta, machine)
-        outputs.write_json(runs / paths.MANIFEST, dataclasses.asdict(about))
+        about = committed.Manifest(
+            seeds=seeds, model=params.model.model_dump(), data=meta, hardware=machine
+        )
+        outputs.write_json(runs / paths.MANIFEST, about.model_dump())
     outputs.write_text(paths.REPORT_PAGE, text)
     outputs.write_text(paths.REPORT_SITE, site)
     outputs.write_json(paths.FINDINGS, findings.to_json(found, context))
-    outputs.write_json(paths.METRICS, exports.metrics(rows, sparsity, max_drop))
+    outputs.write_json(paths.METRICS, metrics.named(rows, sparsity, max_drop))
 
 
 if __name__ == "__main__":

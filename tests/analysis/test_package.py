@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
         shutil.copy(ROOT / file, tmp_path / file)
     monkeypatch.chdir(tmp_path)
     line = dict.fromkeys(records.FILE_SIZE)
-    monkeypatch.setattr(storage_sizes, "line", lambda row: line | {"method": row.method})
+    monkeypatch.setattr(storage_sizes, "line", lambda row, network: line | {"method": row.method})
     return tmp_path
 
 
@@ -70,6 +70,7 @@ def leave(networks, **changes):
             "source": "digits", "classes": ["nought", "one"], "mean": [0.25], "std": [0.5],
             "images": {"train": 800, "validation": VALIDATION, "test": TEST},
             "image_shape": [1, 8, 8], "checksum": "abc", "unreadable_count": 0, "unreadable": [],
+            "counts": {"train": [400, 400], "validation": [500, 500], "test": [400, 600]},
         },
     )  # fmt: skip
     outputs.write_json(paths.HARDWARE, hardware.describe())
@@ -173,7 +174,7 @@ def test_a_line_of_sizes_is_of_the_file_itself(tmp_path):
         .rows[0]
         .__class__(**(vars(Kept().rows[0]) | {"model": str(file), "bytes_on_disk": size}))
     )
-    line = storage_sizes.line(row)
+    line = storage_sizes.line(row, "convnet")
     assert list(line) == list(records.FILE_SIZE)
     assert line["dense_bytes"] == line["file_bytes"] == size == file.stat().st_size
 

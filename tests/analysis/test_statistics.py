@@ -243,10 +243,6 @@ def test_no_difference_is_seldom_taken_for_one(seeds, images):
     assert alarms / 400 < 0.075
 
 
-def test_chance_is_the_share_of_the_commonest_class():
-    assert statistics.chance(np.array([0, 2, 2, 1, 2])) == 0.6
-
-
 @pytest.mark.parametrize(
     ("accuracy", "chance", "images", "guessing"),
     [(0.1, 0.1, 500, True), (0.125, 0.1, 500, True), (0.128, 0.1, 500, False), (0.0, 0.5, 9, True)],

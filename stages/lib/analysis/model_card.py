@@ -1,13 +1,12 @@
 """What is said of the deployed files: what they are, what they are worth, how they were made."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.lib.analysis.selection import Budgets, Candidate, Choice
-from stages.lib.core import methods, normalization, paths
+from stages.lib.core import custom_model, methods, normalization, outputs, paths
 from stages.lib.core.errors import UserError
 from stages.lib.core.records import REMEDY
 
@@ -62,6 +61,18 @@ def _input(suffix: str, run: Run) -> dict[str, Any]:
     return {**about, NORMALIZE: _normalize(run), "how": how}
 
 
+def _loader(family: str, suffix: str, network: str) -> str:
+    """A call that reads the file. A packed file does not choose which code runs: what builds a
+    custom network is named.
+    """
+    if family == methods.INTEGER:
+        return INTEGER_LOADER
+    call = LOADERS[suffix]
+    if suffix == paths.PACKED and custom_model.is_own(network):
+        call = call.replace("(path)", f"(path, network={network!r})")
+    return call
+
+
 def _deployed(
     candidate: Candidate, told: Mapping[str, Any], role: str, sha256: str, run: Run
 ) -> dict[str, Any]:
@@ -77,7 +88,7 @@ def _deployed(
         "file": paths.deployed_name(role, source),
         "source": row.model,
         "sha256": sha256,
-        "load": INTEGER_LOADER if family == methods.INTEGER else LOADERS[source.suffix],
+        "load": _loader(family, source.suffix, run.settings["model"]["name"]),
         "input": _input(source.suffix, run),
         "output": {
             "shape": ["n", len(run.meta["classes"])],
@@ -125,16 +136,8 @@ def describe(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A card, or a selection, back. UserError, naming file and remedy, where it is missing, torn
-    or foreign.
-    """
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        version = card["version"]
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run `dvc repro`") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not a model card (cut short?); {REMEDY}") from None
-    if version != VERSION:
-        raise UserError(f"{path}: version {version}, not {VERSION}; {REMEDY}")
+    """A card back. UserError, naming file and remedy, where it is missing, torn or foreign."""
+    card = outputs.read_json(path, REMEDY)
+    if not isinstance(card, dict) or card.get("version") != VERSION:
+        raise UserError(f"{path}: not a model card of version {VERSION}; {REMEDY}")
     return card

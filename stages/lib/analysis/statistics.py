@@ -195,11 +195,6 @@ def unpaired(
     )
 
 
-def chance(labels: NDArray[np.int64]) -> float:
-    """The accuracy of always naming the commonest class of these labels."""
-    return float(np.bincount(labels).max() / len(labels))
-
-
 def at_chance(accuracy: float, chance: float, images: int) -> bool:
     """Whether an accuracy on so many images is no better than `chance`, give or take two standard
     errors of somebody who guesses.
