@@ -1,5 +1,5 @@
-"""Packs the network smaller and smaller: pruned, quantized and trained for it, under a budget of
-bytes; each of the two alone beside it.
+"""Writes packed files of given sizes: pruned and quantized with training for that size, and by each
+of the two alone.
 """
 
 from stages.lib.compression import packed, size_targets
@@ -17,14 +17,14 @@ def main(context: Context) -> None:
             count = packed.save(
                 context.directory / file, size.network.model, size.network.quantized
             )
-            # What is measured is what the file says.
+            # Measure the network that is read back from the file.
             network, _ = packed.load(context.directory / file, network=context.params.model.name)
             context.results.record_file(
                 device.place(network, context.device),
                 arm.method,
                 file,
                 times_smaller=size.times_smaller,
-                # The most that a layer may have: the same for every seed.
+                # The largest width that a layer may have, which is the same for every seed.
                 weight_bits=max(arm.bits),
                 extra_epochs=size.epochs,
                 bytes_on_disk=count,

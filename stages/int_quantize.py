@@ -1,4 +1,6 @@
-"""Quantizes the weights by hand: the error of each layer, the accuracy, files of Q, S and Z."""
+"""Quantizes the weights linearly. Measures the error of each layer and the accuracy, and writes
+files of Q, S and Z.
+"""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Removes whole filters: masked first, then physically, then trained again."""
+"""Masks whole filters, then removes them, then trains the smaller network."""
 
 from stages.lib.core import outputs, paths, records
 from stages.lib.core.errors import UserError
@@ -9,7 +9,7 @@ from stages.lib.structured import analysis, ranking, removal
 from stages.lib.training.distillation import Distillation
 from stages.lib.training.recovery import recover
 
-# Sums over fewer filters run in another order; more than this is not rounding, in float32 either.
+# Sums over fewer filters run in another order. A difference larger than this is not rounding.
 TOLERANCE = 1e-4
 
 
@@ -18,7 +18,7 @@ def main(context: Context) -> None:
     check = data.validation.normalize(data.validation.images[:16])
     try:
         plan = analysis.analyse(baseline, data.image_shape)
-        # All choices first: a sparsity that cannot be reached should not wait for the training.
+        # All choices first, so that a sparsity that cannot be reached is reported before training.
         choices = [
             (scope, sparsity, ranking.choose(baseline, plan, sparsity, scope, options.multiple_of))
             for scope in options.scopes

@@ -1,9 +1,9 @@
-"""How a budget of bytes is shared among the layers: what sparsity and how many bits each one gets.
+"""Allocates a budget of bytes to the layers: the sparsity and bit width of each.
 
-Each layer's choices cost bytes and distort the network's output. The least distortion within a
-budget is where all layers gain equally from a further byte (Shoham and Gersho, Efficient bit
-allocation for an arbitrary set of quantizers, 1988): for a Lagrange multiplier λ every layer takes
-the choice with the least distortion + λ · bytes, and λ is searched for.
+Each choice for a layer costs bytes and distorts the network's output. The distortion within a
+budget is least if all layers gain equally from one more byte (Shoham and Gersho, Efficient bit
+allocation for an arbitrary set of quantizers, 1988): for a Lagrange multiplier λ, each layer takes
+the choice with the least distortion + λ · bytes. A search finds the λ that meets the budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Choice(NamedTuple):
     sparsity: share of its weights removed by magnitude.
     bits: of each code.
     size: bytes of its entropy-coded codes.
-    distortion: an estimate of how far the logits move (their squared change).
+    distortion: the estimated squared change of the logits.
     """
 
     sparsity: float
@@ -37,8 +37,8 @@ class Choice(NamedTuple):
 
 
 def coded_bytes(codes: torch.Tensor) -> float:
-    """About what a packed file takes for these codes: n · H with H the Shannon entropy in bits of
-    their histogram, and an entry of its table for each code that occurs.
+    """About how many bytes a packed file needs for these codes: n · H, with H the Shannon entropy
+    of their histogram, and one table entry for each code that occurs.
     """
     whole = codes.flatten().to(torch.int64)
     counts = (whole - whole.min()).bincount()
@@ -55,7 +55,7 @@ def choices(
     bits: Sequence[int],
     granularity: str,
 ) -> list[Choice]:
-    """Every combination of sparsity and bits for one weight tensor, measured on its values.
+    """Every combination of sparsity and bits for one weight tensor, with its size and distortion.
 
     distortion: Σ sensitivity · (compressed weight − weight)², as in Optimal Brain Damage (LeCun,
     Denker and Solla, 1990), with `sensitivity.of_logits` for the second derivative.
@@ -85,14 +85,14 @@ def _cheapest(layers: Mapping[str, Sequence[Choice]], multiplier: float) -> dict
 
 
 def size_of(plan: Mapping[str, Choice]) -> float:
-    """Bytes of all layers together."""
+    """The bytes of all layers together."""
     return sum(choice.size for choice in plan.values())
 
 
 def _spend(
     plan: dict[str, Choice], layers: Mapping[str, Sequence[Choice]], budget: float
 ) -> dict[str, Choice]:
-    """The plan with what it leaves of the budget spent, greedily."""
+    """Spends what a plan leaves of the budget, greedily."""
     plan = dict(plan)
     while True:
         left = budget - size_of(plan)
@@ -109,11 +109,11 @@ def _spend(
 
 
 def allocate(layers: Mapping[str, Sequence[Choice]], budget: float) -> dict[str, Choice]:
-    """One choice per layer, `budget` bytes together at most, with little distortion in all: the
-    least of all plans at some λ. Where even the smallest choices are too large, these.
+    """One choice per layer, at most `budget` bytes together, with little distortion: the plan with
+    the least distortion + λ · bytes for some λ. If the smallest choices are too large, these.
 
-    That is on the lower convex hull of sizes and distortions; what a layer's step leaves unused is
-    then spent one choice at a time, where it spares most distortion per byte.
+    Such plans lie on the lower convex hull of sizes and distortions. What the plan leaves of the
+    budget is then spent one choice at a time, where it reduces distortion most per byte.
     """
     low, high = -60.0, 60.0  # log2 λ
     plan = _cheapest(layers, 2.0**low)

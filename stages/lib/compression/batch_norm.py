@@ -1,5 +1,5 @@
-"""Batch norms of a network that is trained no further: their statistics estimated anew, or made
-part of weight and bias.
+"""Batch norms of a network after training: estimates their statistics again, or folds them into
+weight and bias.
 """
 
 import copy
@@ -13,9 +13,10 @@ NORM = nn.modules.batchnorm._BatchNorm
 
 @torch.no_grad()
 def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
-    """A copy whose batch norms hold the mean and variance of `batches` (normalized images) as the
-    network sees them now, each batch alike: those gathered in training are of weights that have
-    changed since. In evaluation mode.
+    """A copy, in evaluation mode, whose batch norms have the mean and variance of `batches`, all
+    with equal weight. Those of training belong to weights that have changed since.
+
+    batches: normalized images.
     """
     model = copy.deepcopy(model).eval()
     norms = [module for module in model.modules() if isinstance(module, NORM)]
@@ -23,7 +24,7 @@ def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-        # Only the norms: dropout must not be at work.
+        # Only the norms are in training mode: dropout must stay off.
         norm.train()
     for batch in batches:
         model(batch)
@@ -34,8 +35,10 @@ def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module
 
 @torch.no_grad()
 def affine(model: nn.Module) -> nn.Module:
-    """A copy that computes the same but for rounding, in evaluation mode: each batch norm's mean
-    and variance go into its weight and bias (a · x + b with a = γ / √(σ² + ε), b = β − a · μ).
+    """A copy in evaluation mode that computes the same except for rounding. The mean and variance
+    of
+    each batch norm are folded into its weight and bias: a · x + b with a = γ / √(σ² + ε) and
+    b = β − a · μ.
     """
     model = copy.deepcopy(model).eval()
     for norm in model.modules():

@@ -1,4 +1,4 @@
-"""A file of two parts under one checksum: metadata, deflated, and a payload as it is.
+"""The container of a packed file: deflated metadata and a payload under one checksum.
 
     offset  bytes
          0      4  magic
@@ -8,8 +8,8 @@
         21      4  length of the deflated metadata
         25         metadata, deflated (RFC 1951, without a wrapper); then the payload
 
-Whole numbers are unsigned, the first byte the lowest. The first 21 bytes mean the same in every
-version, so that damage is told from a file that is too new.
+Integers are unsigned and little-endian. The first 21 bytes mean the same in every version, so that
+a damaged file can be told from a newer one.
 """
 
 import hashlib
@@ -20,12 +20,13 @@ MAGIC = b"\x93PQN"
 VERSION = 2
 CHECKSUM_AT, CHECKSUM_BYTES = 13, 8
 FRAME = struct.Struct("<4sBQ8sI")
-# Far above what a network's takes: a deflated file of a few kB may claim a thousand times more.
+# Far more than a network needs. A deflated file of a few kB may inflate to a thousand times its
+# size.
 LARGEST_METADATA = 2**24
 
 
 class UnsoundError(ValueError):
-    """Bytes that are no sound file. Its text says what is wrong, and the remedy."""
+    """The bytes are not an intact file. The text says what is wrong and what to do."""
 
     def __init__(self, problem: str, remedy: str = "copy or make it anew") -> None:
         super().__init__(f"{problem}; {remedy}")
@@ -38,7 +39,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def sealed(data: bytes) -> bytes:
-    """A file's bytes with the checksum that they should have."""
+    """A file's bytes with the right checksum."""
     return data[:CHECKSUM_AT] + _checksum(data) + data[CHECKSUM_AT + CHECKSUM_BYTES :]
 
 
@@ -46,7 +47,7 @@ def wrap(metadata: bytes, payload: bytes) -> bytes:
     """The bytes of a file. ValueError for more than 16 MiB of metadata."""
     if len(metadata) > LARGEST_METADATA:
         raise ValueError("more metadata than a reader takes")
-    # No wrapper: it would be a checksum more, and bytes that say nothing new.
+    # Without zlib's wrapper, which would only add a second checksum.
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
     deflated = deflater.compress(metadata) + deflater.flush()
     length = FRAME.size + len(deflated) + len(payload)
@@ -55,9 +56,9 @@ def wrap(metadata: bytes, payload: bytes) -> bytes:
 
 
 def unwrap(data: bytes) -> tuple[bytes, bytes]:
-    """Metadata and payload of a file. The checksum is compared before anything else is believed.
+    """The metadata and payload of a file. The checksum is compared before anything else is used.
 
-    Raises UnsoundError for a foreign, torn or damaged file, or one of a version that is not ours.
+    Raises UnsoundError for another kind of file, a damaged one, or one of an unknown version.
     """
     if data[: len(MAGIC)] != MAGIC:
         raise UnsoundError("not a packed network")

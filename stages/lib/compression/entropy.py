@@ -1,16 +1,16 @@
-"""How few bits integers can be stored in: closed forms to hold real files against."""
+"""How few bits integers need: formulas to compare real files with."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-# Counting casts to 64 bits: in pieces, so that a large tensor is never held so wide.
+# Counting casts to 64 bits. It is done in pieces, so that a large tensor is never cast as a whole.
 PIECE = 2**22
 
 
 class Histogram(NamedTuple):
-    """counts: int64 [values from `least` to the largest, those between that do not occur
-    included]; empty for an empty array.
+    """counts: int64, one for each integer from `least` to the largest value, also for those that do
+    not occur; empty for an empty array.
     """
 
     least: int
@@ -18,8 +18,8 @@ class Histogram(NamedTuple):
 
 
 def histogram(values: np.ndarray) -> Histogram:
-    """How often each integer occurs in an array of any shape. The range from the least to the
-    largest is held in memory: for symbols of up to 16 bits or so.
+    """How often each integer occurs in an array of any shape. Memory grows with the range of
+    values, so symbols should have about 16 bits at most.
     """
     flat = values.reshape(-1)
     if not len(flat):
@@ -33,11 +33,12 @@ def histogram(values: np.ndarray) -> Histogram:
 
 
 def of_values(values: np.ndarray) -> float:
-    """Shannon entropy of an integer array's histogram: H = −Σ p log2 p bits a symbol (Shannon, A
-    Mathematical Theory of Communication, 1948), 0 where all are equal, or there are none.
+    """The Shannon entropy of an integer array's histogram: H = −Σ p log2 p bits per symbol
+    (Shannon, A Mathematical Theory of Communication, 1948); 0 if all values are equal, or there are
+    none.
 
-    No code that treats the symbols alike and independent needs fewer bits; what the code itself
-    costs is not counted.
+    No code for independent symbols of one distribution needs fewer bits. The cost of describing the
+    code is not included.
     """
     # scipy.stats.entropy computes the same; its import takes half a second of every process.
     _, counts = histogram(values)
@@ -46,12 +47,12 @@ def of_values(values: np.ndarray) -> float:
 
 
 def bound_bits(values: np.ndarray) -> float:
-    """n · H: the bits that an entropy coder needs at least for n integers."""
+    """n · H: the least number of bits that an entropy coder needs for n integers."""
     return values.size * of_values(values)
 
 
 def nonzero_bits(values: np.ndarray, value_bits: int) -> int:
-    """`value_bits` for each nonzero: what a file would take if positions were free."""
+    """`value_bits` for each nonzero value: the size if positions took no space."""
     return int(np.count_nonzero(values)) * value_bits
 
 

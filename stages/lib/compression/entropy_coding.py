@@ -1,12 +1,13 @@
-"""Integers to bytes and back, close to their entropy: range asymmetric numeral systems (Duda,
-Asymmetric Numeral Systems, 2013) with one histogram per array, by the coder of `constriction`.
+"""Codes integers in about as few bytes as their entropy allows, and decodes them: range asymmetric
+numeral systems (Duda, Asymmetric Numeral Systems, 2013) with one histogram per array, by the coder
+of `constriction`.
 
-Low bits that are zero in every integer of an array are not coded. What stands above them is split
-into v >> shift, which is coded by a table of how often it occurs, and the low `shift` bits, which
-are taken as they come. A table is the square roots of the counts, rounded:
-the rounding costs about a quarter of a bit per table entry in all, however long the array (the root
-is the variance-stabilising transform of counts; Anscombe, 1948). Everything that a decoder computes
-from a table is whole numbers, so that every platform decodes the same.
+Low bits that are zero in every integer of an array are not coded. The rest of each integer is split
+into v >> shift, which is coded by a table of frequencies, and the low `shift` bits, which are coded
+as equally frequent. A table holds the rounded square roots of the counts. Rounding costs about a
+quarter of a bit per table entry, however long the array is (the root is the variance-stabilizing
+transform of counts; Anscombe, 1948). A decoder computes only with integers, so that every platform
+decodes the same.
 """
 
 from collections.abc import Sequence
@@ -17,26 +18,30 @@ import numpy as np
 
 from stages.lib.compression import entropy
 
-# Probabilities are whole multiples of 2^-24: what constriction works with.
+# Probabilities are integer multiples of 2^-24, as in constriction.
 PRECISION = 24
 WHOLE = 2**PRECISION
 LARGEST_SHIFT = 16
 LARGEST_ALPHABET = 2**16
-# Its square, times WHOLE, still fits into 64 bits.
+# The square of this, times WHOLE, still fits into 64 bits.
 LARGEST_ROOT = 2**19 - 1
-# constriction takes 32-bit symbols: in pieces, so that a large array is never held so wide.
+# constriction takes 32-bit symbols. Arrays are cast in pieces, so that none is cast as a whole.
 PIECE = 2**20
-# What the coder starts from. Each symbol that is read beyond the end makes it smaller: only who
-# reads just the symbols that were written finds it again.
+# The initial state of the coder. Only a reader that decodes exactly the symbols that were written
+# ends with this state.
 START = 2**PRECISION
-# About what an entry of a table costs in a file: the choice of a shift need not know it better.
+# About what a table entry costs in a file; good enough to choose a shift.
 ENTRY_BITS, EMPTY_ENTRY_BITS = 5.0, 0.5
 
 
 class Table(NamedTuple):
-    """How an array is coded. shift: 0…16; roots: int64 [alphabet], at least one entry, for v >>
-    zeros >> shift of `least`, `least` + 1, …; each 0…2^19 − 1, and not all 0; zeros: low bits that
-    are zero in all of the array, 0…16.
+    """How an array is coded.
+
+    zeros: the number of low bits that are zero in all values, 0…16.
+    shift: the number of low bits, above those, that are coded as equally frequent, 0…16.
+    least: the smallest value of v >> zeros >> shift.
+    roots: int64 [alphabet], for v >> zeros >> shift of `least`, `least` + 1, …; at least one entry,
+        each 0…2^19 − 1, not all 0.
     """
 
     shift: int
@@ -45,7 +50,7 @@ class Table(NamedTuple):
     zeros: int = 0
 
 
-# Of an array without values.
+# The table of an empty array.
 EMPTY = Table(0, 0, np.ones(1, dtype=np.int64))
 
 
@@ -55,8 +60,9 @@ def _roots(counts: np.ndarray) -> np.ndarray:
 
 
 def frequencies(roots: np.ndarray) -> np.ndarray:
-    """int64 [alphabet], each at least 1, summing to 2^24, proportional to the squares: one for each
-    symbol, its share of the rest rounded down, and what is left over for the first of the largest.
+    """The frequencies of the symbols, int64 [alphabet], which sum to 2^24: 1 for each symbol, plus
+    its share of the rest in proportion to the squared root, rounded down. The first of the largest
+    gets what is left over.
     """
     squares = roots.astype(np.int64) ** 2
     free = WHOLE - len(squares)
@@ -66,7 +72,9 @@ def frequencies(roots: np.ndarray) -> np.ndarray:
 
 
 def payload_bits(table: Table, values: np.ndarray) -> float:
-    """What `encode` takes for these values. A stream is the sum of its arrays, and 3 to 6 bytes."""
+    """The bits that `encode` needs for these values. A stream takes 3 to 6 bytes more than the sum
+    of its arrays.
+    """
     least, counts = entropy.histogram(values >> table.zeros >> table.shift)
     return values.size * table.shift + _modelled_bits(table, least, counts)
 
@@ -80,16 +88,16 @@ def _modelled_bits(table: Table, least: int, counts: np.ndarray) -> float:
 
 
 def _low_zeros(values: np.ndarray) -> int:
-    """How many low bits are zero in every value; 0 where all values are 0."""
+    """The number of low bits that are zero in every value; 0 if all values are 0."""
     joined = int(np.bitwise_or.reduce(values))
     return (joined & -joined).bit_length() - 1 if joined else 0
 
 
 def table_for(values: np.ndarray) -> Table:
-    """The table by which an integer array takes the fewest bits, the table's own counted. Few
-    values of many bits get short tables: low bits that show no pattern are split off.
+    """The table with which an integer array takes the fewest bits, including the table. Arrays of
+    few but wide values get short tables, because low bits without a pattern are split off.
 
-    Raises ValueError where values are 2^16 or more apart.
+    Raises ValueError if values differ by 2^16 or more.
     """
     if not values.size:
         return EMPTY
@@ -113,14 +121,14 @@ def table_for(values: np.ndarray) -> Table:
 
 
 def _model(frequency: np.ndarray) -> constriction.stream.model.Categorical:
-    # constriction scales what it is given so that 2^24 less the alphabet's size is shared out, and
-    # adds 1 each. Given whole numbers of just that sum, it scales by 1 and rounds nothing.
+    # constriction scales its input to a sum of 2^24 minus the size of the alphabet, and adds 1 to
+    # each. Integers with exactly that sum are scaled by 1 and not rounded.
     return constriction.stream.model.Categorical((frequency - 1).astype(np.float64), perfect=False)
 
 
 def _parts(table: Table) -> list[tuple[int, constriction.stream.model.Model]]:
-    """The parts of a value in the order in which they are decoded: how many low bits it is (0: what
-    stands above them), and its model. What has one possible value is not coded.
+    """The parts of a value in the order of decoding: how many low bits a part is (0: the bits above
+    them), and its model. A part with one possible value is not coded.
     """
     parts = []
     if len(table.roots) > 1:
@@ -138,10 +146,10 @@ def _symbols(values: np.ndarray, table: Table, low_bits: int) -> np.ndarray:
 
 
 def encode(arrays: Sequence[np.ndarray], tables: Sequence[Table]) -> bytes:
-    """One-dimensional arrays of integers of at most 16 bits, each by its table, as one stream of
-    bytes. An empty array, or one whose values are all the same, adds none.
+    """Codes one-dimensional arrays of integers of at most 16 bits as one stream of bytes. An empty
+    array, or one of equal values, adds no bytes.
 
-    A table must cover its array: `table_for` gives one that does.
+    tables: one for each array, which must cover its values, as those of `table_for` do.
     """
     coder = constriction.stream.stack.AnsCoder(np.array([START], dtype=np.uint32))
     # A stack: what is to come out first goes in last.
@@ -157,10 +165,10 @@ def encode(arrays: Sequence[np.ndarray], tables: Sequence[Table]) -> bytes:
 def decode(
     data: bytes, tables: Sequence[Table], lengths: Sequence[int], dtypes: Sequence[np.dtype]
 ) -> list[np.ndarray]:
-    """The arrays that `encode` was given, of these lengths and integer types.
+    """Decodes the arrays of a stream, of these lengths and integer types.
 
-    Takes a few MB of memory beyond the data and the result, whatever they are. ValueError where the
-    data are not a whole stream of these arrays, or a table reaches beyond its array's type.
+    Needs a few MB of memory besides the data and the result. ValueError if the data are not exactly
+    a stream of these arrays, or a table exceeds the range of its array's type.
     """
     if data.endswith(b"\0"):
         raise ValueError("the coded symbols end with a byte too many")

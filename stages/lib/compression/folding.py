@@ -1,4 +1,4 @@
-"""A quantized network in fewer bytes, before it is packed: the numbers beside its integers."""
+"""Reduces the bytes of a quantized network's scales, norms and biases before it is packed."""
 
 import copy
 from collections import Counter
@@ -14,12 +14,12 @@ from stages.lib.quantization import short_floats
 from stages.lib.quantization.linear import Quantized, with_weights
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-# Of the logits in float64; in float32, for networks that insist on it.
+# Allowed difference of the logits in float64, and in float32 for networks that need it.
 TOLERANCE = 1e-4
 
 
 class Compact(NamedTuple):
-    """A network that computes with its quantized weights, and these."""
+    """A network that computes with its quantized weights, and these weights."""
 
     model: nn.Module
     quantized: dict[str, Quantized]
@@ -27,10 +27,10 @@ class Compact(NamedTuple):
 
 @torch.inference_mode()
 def _followed(model: nn.Module, batch: torch.Tensor) -> dict[str, str]:
-    """The batch norm that reads what a layer puts out, by the layer's name, where each is called
-    once. Whether nobody else reads it is not known.
+    """The batch norm that reads a layer's output, by the layer's name, for layers and norms that
+    are called once. Others may read the output too.
     """
-    # Outputs by their identity: held, so that no other tensor gets the same.
+    # Outputs by their identity. They are kept, so that no other tensor gets the same identity.
     outputs: dict[int, tuple[str, torch.Tensor]] = {}
     pairs: list[tuple[str, str]] = []
 
@@ -56,10 +56,10 @@ def _followed(model: nn.Module, batch: torch.Tensor) -> dict[str, str]:
 def _without_scales(
     model: nn.Module, quantized: Mapping[str, Quantized], batch: torch.Tensor
 ) -> Compact:
-    """The scales of layers that a batch norm follows become part of its weight: they are 1 then.
+    """Moves the scales of layers that a batch norm follows into the norm's weight; the scales
+    become 1. The result is compared with the input; a layer for which they differ is not changed.
 
-    model: its batch norms are `batch_norm.affine`. What comes out is compared with what went in,
-    and where it differs nothing is changed.
+    model: its batch norms are `batch_norm.affine`.
     """
     small, parts = copy.deepcopy(model), dict(quantized)
     for layer, name in _followed(small, batch).items():
@@ -80,9 +80,10 @@ def _without_scales(
 
 @torch.no_grad()
 def compacted(model: nn.Module, quantized: Mapping[str, Quantized], batch: torch.Tensor) -> Compact:
-    """A network that computes the same as `model` with its weights quantized so, but for rounding,
-    in fewer bytes: batch norms as a · x + b; scales in these, where they follow; all else but the
-    integers as short floats where these can hold it.
+    """A network that computes the same as `model` with its quantized weights, except for rounding,
+    in
+    fewer bytes: batch norms become a · x + b, scales move into batch norms that follow, and all
+    other floats become short floats if these can represent them.
 
     batch: some normalized images on the network's device.
     """

@@ -1,8 +1,8 @@
-"""Packed networks: integer weights and all else of a network, entropy-coded, in one small file from
-which a fresh process rebuilds it. docs/packed-format.md has the format, byte by byte.
+"""Packed networks: a whole network with integer weights, entropy-coded in one small file, from
+which a new process rebuilds it. docs/packed-format.md describes the format byte by byte.
 
-What the network's code tells (names, shapes, types) is not in the file. No pickle; and nothing is
-allocated on a file's word alone.
+Names, shapes and types follow from the network's code and are not in the file. There is no pickle,
+and memory is never allocated only because a file asks for it.
 """
 
 from collections import defaultdict
@@ -25,14 +25,16 @@ from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, registry
 from stages.lib.quantization.linear import Quantized, dequantize
 
-# A network of up to so many numbers is rebuilt whatever the size of its file: 256 MiB in float32.
+# A network of up to this many numbers (256 MiB in float32) is rebuilt for any size of its file.
 FREE_ELEMENTS = 2**26
-# Beyond, so many for each byte of the file. 92 % sparsity at 4 bits needs 13.
+# Beyond that, this many numbers for each byte of the file. 92 % sparsity at 4 bits needs 13.
 ELEMENTS_PER_BYTE = 128
 
 
 def _is_half(tensor: torch.Tensor) -> bool:
-    """Whether float16 holds every value of a float32 tensor exactly, to the sign of a zero."""
+    """Whether float16 represents every value of a float32 tensor exactly, including signed
+    zeros.
+    """
     return torch.equal(tensor.half().float().view(torch.int32), tensor.view(torch.int32))
 
 
@@ -65,14 +67,14 @@ def _check(state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]
 
 
 def _ties(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, str]:
-    """The tensors that are another one of the network under a second name: that one, by name."""
+    """The tied tensors: for each second name of a tensor, the tensor's first name."""
     same: dict[tuple, list[str]] = defaultdict(list)
     for name, tensor in model.state_dict().items():
         if tensor.numel():
             same[tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()].append(name)
     ties = {}
     for names in same.values():
-        # Where one of them is quantized, all are.
+        # If one of them is quantized, all are.
         first = next((name for name in names if name in quantized), names[0])
         ties |= {name: first for name in names if name != first and name not in quantized}
     return ties
@@ -99,12 +101,13 @@ def _arrays(
 
 
 def pack(model: nn.Module, quantized: Mapping[str, Quantized]) -> bytes:
-    """The bytes of a packed file: these integers and scales in place of the model's weights of
-    those names, and the rest of the model as it is.
+    """The bytes of a packed file: the quantized weights in place of the model's weights of the same
+    names, and the rest of the model as it is. The same input gives the same bytes.
 
-    quantized: symmetric (Z = 0), of float32 parameters. Values that float16 holds exactly take two
-    bytes at most. The same input gives the same bytes. Raises ValueError where model and quantized
-    do not fit, UserError where the code of a custom network has changed.
+    quantized: symmetric (Z = 0), of float32 parameters.
+
+    Raises ValueError if model and quantized do not fit, UserError if the code of a custom network
+    has changed.
     """
     quantized = {
         name: Quantized(*(part.cpu() for part in parts)) for name, parts in quantized.items()
@@ -129,7 +132,7 @@ def pack(model: nn.Module, quantized: Mapping[str, Quantized]) -> bytes:
 
 
 def save(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:
-    """Writes a packed file, whole or not at all; returns its size in bytes."""
+    """Writes a packed file, completely or not at all. Returns its size in bytes."""
     data = pack(model, quantized)
     with outputs.whole_file(path) as partial:
         partial.write_bytes(data)
@@ -137,11 +140,12 @@ def save(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> in
 
 
 class Contents(NamedTuple):
-    """What is in a file, before the network is rebuilt.
+    """The contents of a file, before the network is rebuilt.
 
     where: names the file in errors.
     arrays: the coded arrays, in order; they take `payload_bytes` of the file's `file_bytes`.
-    quantized, tensors: Q, S and Z of each quantized tensor, and all others but the tied ones.
+    quantized: Q, S and Z of each quantized tensor.
+    tensors: all other tensors except tied ones.
     """
 
     where: str
@@ -155,7 +159,7 @@ class Contents(NamedTuple):
 
 @contextmanager
 def _errors_naming(where: str) -> Iterator[None]:
-    """What goes wrong with a file becomes a UserError that names it."""
+    """Turns an UnsoundError into a UserError that names the file."""
     try:
         yield
     except (UnsoundError, UserError) as error:
@@ -163,13 +167,13 @@ def _errors_naming(where: str) -> Iterator[None]:
 
 
 def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[str, torch.Tensor]:
-    """A group's tensors, by name, from the arrays that it was coded in."""
+    """A group's tensors, by name, from its coded arrays."""
     if group.half:
         joined = halves[0].view(np.float16).astype(np.float32)
     else:
         joined = (halves[0].astype(np.uint32) << 16 | halves[1]).view(np.float32)
     parts = torch.from_numpy(joined).split(group.lengths)
-    # Copies: a slice would keep the whole group alive, and be written with it.
+    # Copies: a slice would keep the whole group in memory and be saved with it.
     return {
         name: part.clone().reshape(shape)
         for (name, shape), part in zip(group.shapes.items(), parts, strict=True)
@@ -211,25 +215,24 @@ def decode(
     max_elements: int | None = None,
     network: str | None = None,
 ) -> Contents:
-    """What is in a packed file's bytes.
+    """The contents of a packed file's bytes.
 
     where: names the file in errors.
-    max_elements: how many numbers the unpruned network may have at most; None: 2^26, or 128 for
-        each byte of the file.
-    network: the custom network (`path/to/file.py:factory`) that the file may name, as building it
-        runs that code; None: only networks of the catalogue.
+    max_elements: the most numbers that the unpruned network may have; None: 2^26, or 128 for each
+        byte of the file if that is more.
+    network: the custom network (`path/to/file.py:factory`) that the file may name, because building
+        it runs that code; None: only registered networks.
 
-    Raises UserError where the file is torn, damaged, foreign, of another version, asks for more
-    numbers or names another custom network; or where that network's file is missing or has changed.
+    Raises UserError if the file is damaged, another kind of file, of an unknown version, asks for
+    more numbers or names another custom network; or if that network's Python file is missing or has
+    changed.
     """
     with _errors_naming(where):
         return _decoded(data, where, max_elements, network)
 
 
 def rebuilt(contents: Contents) -> nn.Module:
-    """The network, in evaluation mode with dequantized weights. Raises UserError where the file is
-    not sound.
-    """
+    """The network in evaluation mode with dequantized weights. UserError if the file is damaged."""
     weights = {name: dequantize(parts) for name, parts in contents.quantized.items()}
     tensors, entries = contents.tensors | weights, contents.metadata.entries
     state = {entry.name: tensors[entry.source or entry.name] for entry in entries}
@@ -241,16 +244,16 @@ def rebuilt(contents: Contents) -> nn.Module:
 
 
 def unpack(data: bytes, *options, **named) -> tuple[nn.Module, dict[str, Quantized]]:
-    """The network of a packed file's bytes, and Q, S and Z of its quantized weights by name: bit
-    for bit what `pack` was given. Options and errors as those of `decode`.
+    """The network of a packed file's bytes, and Q, S and Z of its quantized weights by name, bit
+    for bit as given to `pack`. Options and errors are those of `decode`.
     """
     contents = decode(data, *options, **named)
     return rebuilt(contents), contents.quantized
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a packed file. UserError where it is missing or foreign: of such a file, however
-    large, no more than the first bytes are read.
+    """The bytes of a packed file. UserError if it is missing or another kind of file, of which only
+    the first bytes are read.
     """
     try:
         with path.open("rb") as file:
@@ -265,5 +268,5 @@ def read(path: Path) -> bytes:
 def load(
     path: Path, max_elements: int | None = None, network: str | None = None
 ) -> tuple[nn.Module, dict[str, Quantized]]:
-    """As `unpack`, from a file."""
+    """As `unpack`, for a file."""
     return unpack(read(path), str(path), max_elements, network)

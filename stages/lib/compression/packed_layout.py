@@ -1,6 +1,6 @@
-"""How a packed file stores each tensor of a network; writer and reader share it.
+"""How a packed file stores each tensor of a network. Writer and reader share this.
 
-docs/packed-format.md has the format, byte by byte.
+docs/packed-format.md describes the format byte by byte.
 """
 
 import math
@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# How a tensor is stored: one byte each.
+# The kind of a tensor, one byte each: how it is stored.
 TIED, RAW, HALF, SINGLE = range(4)
-# A quantized one is this, plus those of the three that hold.
+# The kind of a quantized tensor is this plus those of the next three that apply.
 QUANTIZED, PER_CHANNEL, HALF_SCALES, WIDE = 16, 1, 2, 4
 FLOATS = {HALF, SINGLE, *range(QUANTIZED, QUANTIZED + 8)}
 KINDS = {TIED, RAW, *FLOATS}
-# The types that are stored as they are, the lowest byte first.
+# The types that are stored uncompressed, lowest byte first.
 RAW_TYPES = {
     torch.bool: "<u1", torch.uint8: "<u1", torch.int8: "<i1", torch.int16: "<i2",
     torch.int32: "<i4", torch.int64: "<i8", torch.float16: "<f2", torch.bfloat16: "<i2",
@@ -25,8 +25,8 @@ RAW_TYPES = {
 
 
 class Entry(NamedTuple):
-    """A tensor of the network: name, shape and type as in the state dict; its kind, as above; of a
-    TIED one the name of the tensor that it is.
+    """A tensor of the network: name, shape and type as in the state dict, and its kind as above.
+    For a TIED tensor, also the name of the tensor that it is tied to.
     """
 
     name: str
@@ -46,26 +46,32 @@ class Entry(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Floats that are coded as one array: half: as float16; shapes: of its tensors, by name."""
+    """Float tensors that are coded together.
+
+    half: whether they are float16.
+    shapes: of the tensors, by name.
+    """
 
     half: bool
     shapes: dict[str, tuple[int, ...]]
 
     @property
     def lengths(self) -> list[int]:
-        """How many numbers each of its tensors is."""
+        """The number of values of each tensor."""
         return [math.prod(shape) for shape in self.shapes.values()]
 
     @property
     def arrays(self) -> int:
-        """In how many arrays it is coded."""
+        """The number of arrays in which the group is coded."""
         return 1 if self.half else 2
 
 
 def groups(entries: Iterable[Entry]) -> list[Group]:
-    """All scales, and all float tensors of one last name (`bias`, `running_var`), apart by float16
-    and float32, vectors and others: alone, most are too short for a table. In the order in which
-    the first of each appears.
+    """The groups of float tensors. Most tensors alone are too short for a table.
+
+    One group has all scales, the others the tensors with the same last name (`bias`,
+    `running_var`). Each is divided into float16 and float32, and into vectors and others. Groups
+    are in the order of their first tensors.
     """
     gathered: dict[tuple, Group] = {}
     for entry in entries:
@@ -82,16 +88,16 @@ def groups(entries: Iterable[Entry]) -> list[Group]:
 
 
 class Coded(NamedTuple):
-    """A coded array: its numpy type and length."""
+    """The numpy type and length of a coded array."""
 
     dtype: np.dtype
     length: int
 
 
 def coded(entries: Sequence[Entry]) -> list[Coded]:
-    """The arrays that are entropy-coded, in order: the integers of each quantized tensor; then, of
-    each group of floats, its bits as whole numbers: one array for float16, for float32 one of the
-    upper and one of the lower 16 bits.
+    """The entropy-coded arrays, in order: the integers of each quantized tensor; then the bits of
+    each group of floats as integers, one array for float16, two for float32 (the upper and the
+    lower 16 bits).
     """
     integers = [
         Coded(np.dtype(np.int16 if entry.kind & WIDE else np.int8), math.prod(entry.shape))

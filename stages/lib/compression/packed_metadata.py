@@ -1,5 +1,5 @@
-"""The metadata of a packed file: the architecture, how each tensor is stored, and the tables by
-which the payload is decoded, to bytes and back.
+"""Writes and reads the metadata of a packed file: the architecture, how each tensor is stored, and
+the tables by which the payload is decoded.
 """
 
 import json
@@ -19,15 +19,18 @@ from stages.lib.compression.skeletons import Skeleton
 from stages.lib.core import custom_model
 from stages.lib.models import registry
 
-# Whole numbers in planes are smaller.
+# Integers in planes are smaller than this.
 PLANES_END = 2**24
 FOREIGN = "its description of a network is not one of ours"
 
 
 class Metadata(NamedTuple):
-    """architecture: with the sizes of what lost filters; entries: one for each tensor, in the state
-    dict's order; raw: tensors stored as they are, by name; tables: one for each of the
-    `layout.coded` arrays, of which those of empty ones are not stored.
+    """The metadata of a packed file.
+
+    architecture: with the sizes that removed filters changed.
+    entries: one for each tensor, in the order of the state dict.
+    raw: the tensors that are stored uncompressed, by name.
+    tables: one for each of the `layout.coded` arrays; those of empty arrays are not stored.
     """
 
     architecture: registry.Architecture
@@ -37,8 +40,8 @@ class Metadata(NamedTuple):
 
 
 def _planes(numbers: np.ndarray) -> bytes:
-    """Whole numbers, all lowest bytes first, then all middle, then all highest: the latter, mostly
-    zeros, deflate to next to nothing.
+    """Integers as planes: all lowest bytes, then all middle bytes, then all highest bytes. The
+    latter are mostly zeros and deflate to almost nothing.
     """
     return numbers.astype("<u4").view(np.uint8).reshape(-1, 4).T[:3].tobytes()
 
@@ -50,7 +53,9 @@ def _raw_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
-    """skeleton: the architecture's. ValueError where the two do not fit."""
+    """The bytes of the metadata. skeleton: of the architecture; ValueError if the two do not
+    fit.
+    """
     entries = metadata.entries
     resized = metadata.architecture.get(registry.RESIZED, {})
     now = skeleton.numbers(resized, [entry.shape for entry in entries])
@@ -81,7 +86,7 @@ def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
 
 
 class _Reader:
-    """Bytes, taken piece by piece: nothing longer than them is ever made."""
+    """Reads bytes piece by piece, and never allocates more than there are."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -129,7 +134,7 @@ def _skeleton(architecture: registry.Architecture, most: int) -> Skeleton:
 
 
 def _resized(reader: _Reader, skeleton: Skeleton) -> tuple[dict, list[tuple[int, ...]]]:
-    """The changed sizes of a network that may have lost filters, and the shapes of its tensors."""
+    """The sizes that removed filters changed, if any, and the shapes of the network's tensors."""
     lost = reader.take(1)
     if lost == b"\0":
         return {}, list(skeleton.shapes.values())
@@ -173,7 +178,7 @@ def _raw(reader: _Reader, entry: Entry) -> torch.Tensor:
 
 
 def _tables(reader: _Reader, arrays: Sequence[layout.Coded]) -> list[Table]:
-    """A table for each array."""
+    """Reads a table for each array."""
     count = sum(array.length > 0 for array in arrays)
     shifts = reader.numbers("<u1", count).tolist()
     zeros = reader.numbers("<u1", count).tolist()
@@ -191,14 +196,14 @@ def _tables(reader: _Reader, arrays: Sequence[layout.Coded]) -> list[Table]:
 
 
 def from_bytes(data: bytes, most: int, network: str | None) -> Metadata:
-    """The metadata of a file.
+    """Reads the metadata of a file.
 
-    most: how many numbers its unpruned network may have.
-    network: the custom network (`path/to/file.py:factory`) that it may name; None: only those of
-        the catalogue.
+    most: the most numbers that its unpruned network may have.
+    network: the custom network (`path/to/file.py:factory`) that it may name; None: only registered
+        networks.
 
-    Raises UnsoundError where they are not sound; UserError where they name another custom network,
-    or the custom network's file is missing or has changed.
+    Raises UnsoundError if the metadata are damaged; UserError if they name another custom network,
+    or the custom network's Python file is missing or has changed.
     """
     reader = _Reader(data)
     architecture = _unpruned(reader, network)

@@ -1,4 +1,4 @@
-"""What a packed file holds, and how close it comes to what its symbols need at least."""
+"""Summarizes a packed file: its contents, and how near its size is to the entropy bound."""
 
 import math
 from typing import NamedTuple
@@ -16,12 +16,12 @@ class TensorSummary(NamedTuple):
     """A tensor of a packed file.
 
     stored: `4 bit, 20 scales`, `float16`, `float32`, `int64`, `as NAME`.
-    bits: the least width that holds all integers of a quantized tensor, else None.
+    bits: of a quantized tensor, the smallest width that represents all its integers, else None.
     sparsity: the share of zeros, 0…1.
-    coded_bytes: what it takes of the payload, scales included (a tensor of whole numbers: none, it
-        is in the header).
-    bound_bytes: n · H of the integers' histogram, and all else raw: scales and floats in 2 or 4
-        bytes each as they are stored, whole numbers in the bytes of their type.
+    coded_bytes: its part of the payload, with its scales; 0 for a tensor of integers, which is in
+        the header.
+    bound_bytes: n · H of the integers' histogram; uncompressed for all else: scales and floats in
+        2 or 4 bytes each, as they are stored, and integers in the bytes of their type.
     """
 
     name: str
@@ -34,8 +34,10 @@ class TensorSummary(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A packed file. payload_bytes: the coded symbols; dense_bytes: all tensors in the types of the
-    network.
+    """A packed file.
+
+    payload_bytes: of the coded symbols.
+    dense_bytes: of all tensors in the network's types.
     """
 
     architecture: registry.Architecture
@@ -46,22 +48,24 @@ class Summary(NamedTuple):
 
     @property
     def header_bytes(self) -> int:
-        """All but the coded symbols: frame, architecture, tables and whole numbers."""
+        """The bytes of all but the coded symbols: container, architecture, tables and integers."""
         return self.file_bytes - self.payload_bytes
 
     @property
     def bound_bytes(self) -> float:
-        """The sum over the tensors."""
+        """The sum of the tensors' bounds."""
         return sum(tensor.bound_bytes for tensor in self.tensors)
 
     @property
     def overhead(self) -> float:
-        """The file's size over its bound, less 1. Below 0 where floats take less than raw."""
+        """The file's size divided by its bound, minus 1. It is below 0 if coding the floats saves
+        more than the headers cost.
+        """
         return self.file_bytes / self.bound_bytes - 1 if self.bound_bytes else 0.0
 
 
 def bits_of(integers: np.ndarray) -> int:
-    """The least width, 2 or more, at which symmetric quantization has all these integers."""
+    """The smallest width, 2 or more, at which symmetric quantization has all these integers."""
     largest = max(int(integers.max()), -int(integers.min())) if integers.size else 0
     return max(largest.bit_length() + 1, 2)
 
@@ -71,8 +75,8 @@ def _sparsity(tensor: torch.Tensor) -> float:
 
 
 def _bytes(contents: Contents) -> dict[str, tuple[float, float]]:
-    """What each tensor takes by name, scales included: of the payload (floats: their share of their
-    group's), and at least.
+    """For each tensor, by name and with its scales: its bytes of the payload (for floats, their
+    share of their group's) and its bound.
     """
     coded = iter(zip(contents.metadata.tables, contents.arrays, strict=True))
     taken = {}
@@ -111,7 +115,7 @@ def _tensors(contents: Contents) -> list[TensorSummary]:
 
 
 def summarize(contents: Contents) -> Summary:
-    """What is in a packed file that `packed.decode` has read."""
+    """Summarizes a packed file that `packed.decode` has read."""
     entries = contents.metadata.entries
     return Summary(
         contents.metadata.architecture,

@@ -1,10 +1,10 @@
-"""Quantization-aware training, for few bits and many zeros: the network computes with what the file
-will hold.
+"""Quantization-aware training with pruning: the network computes with the weights of its packed
+file.
 
-Every step computes with pruned and quantized weights, and the gradient goes to float32 ones behind
-them as if there were no rounding (the straight-through estimator: Bengio, Léonard and Courville,
-2013; Jacob et al., 2018). Each layer goes to its sparsity along a cubic (Zhu and Gupta, To prune,
-or not to prune, 2017); towards the end masks and scales are frozen.
+Every step computes with pruned and quantized weights. The gradient is applied to float32 weights as
+if there were no rounding (straight-through estimator: Bengio, Léonard and Courville, 2013; Jacob et
+al., 2018). The sparsity of each layer rises along a cubic curve (Zhu and Gupta, To prune, or not to
+prune, 2017). Towards the end, masks and scales are frozen.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ from stages.lib.quantization import linear, mse_scales
 from stages.lib.quantization.linear import Quantized
 from stages.lib.training import loop
 
-# So many times in a training do masks and scales follow the weights, and so many times the plan: as
-# weights move, so does the entropy of their codes, and a plan made once would not hold its size.
+# How often in a training masks and scales are chosen again, and how often the plan: as weights
+# change, so does the entropy of their codes, and a plan made once would miss its size.
 REFRESHES = 40
 PLANS = 2
-# Shares of the steps after which the sparsity is reached, and masks and scales are frozen.
+# After these shares of the steps, the sparsity is reached, and masks and scales are frozen.
 RAMP = 0.5
 FREEZE = 0.75
 
@@ -31,9 +31,9 @@ FREEZE = 0.75
 class QuantizationAware(loop.TrainingScheme):
     """A scheme for `loop.fit`.
 
-    planner: from weights by name to sparsity and bits of each.
+    planner: chooses sparsity and bits of each weight tensor; takes the weights by name.
     begin: the sparsity, below 1, from which each layer starts.
-    first: what the planner says of the weights to begin with, where that is known.
+    first: the planner's plan for the initial weights, if it is known.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class QuantizationAware(loop.TrainingScheme):
 
     @torch.no_grad()
     def refresh(self, model: nn.Module, progress: float) -> None:
-        """Chooses masks and scales anew from the float32 weights."""
+        """Chooses masks and scales again, from the float32 weights."""
         for name, choice in self.plan.items():
             weight = model.get_parameter(name)
             sparsity = self._sparsity(name, progress)
-            # What is gone stays gone, where the plan asks for no more zeros than there are.
+            # If the plan asks for no more zeros than there are, removed weights stay removed.
             mask = masks.keep_largest(weight.abs(), sparsity) & (weight != 0)
             self.masks[name] = mask.to(weight.dtype)
             self.scales[name] = mse_scales.scales(
@@ -92,7 +92,7 @@ class QuantizationAware(loop.TrainingScheme):
         return functional_call(model, compressed, (inputs,))
 
     def quantized(self, model: nn.Module) -> dict[str, Quantized]:
-        """Q, S and Z of every planned weight."""
+        """Q, S and Z of every weight in the plan."""
         return {
             name: mse_scales.quantize(
                 model.get_parameter(name).detach() * self.masks[name],

@@ -12,14 +12,14 @@ BATCH = 10
 def of_logits(
     model: nn.Module, samples: Samples, count: int, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """G of every prunable weight, float32, by name: Σ G · (change of the weight)² estimates the
-    squared change of the logits, summed over classes, of one image on average.
+    """The sensitivity G of every prunable weight, float32, by name: Σ G · (change of the weight)²
+    estimates the squared change of the logits, summed over classes, for an average image.
 
-    The diagonal of the Gauss-Newton matrix of the logits, from the gradients of their sums with
-    random signs (Hutchinson). Unlike the Fisher information of the predictions it does not vanish
-    where these are certain, as on images that the network was trained on.
+    G is the diagonal of the Gauss-Newton matrix of the logits, estimated by gradients of sums of
+    logits with random signs (Hutchinson). Unlike the Fisher information of the predictions, it does
+    not vanish for images that the network is sure of, such as training images.
 
-    count: how many images are drawn from `samples` (all, where there are fewer).
+    count: the number of images drawn from `samples`, or all if there are fewer.
     generator: a CPU stream.
     """
     weights = list(prunable.weights(model))

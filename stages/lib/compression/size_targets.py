@@ -1,5 +1,5 @@
-"""Networks for given sizes of the packed file: pruned, quantized and trained for it, under a budget
-of bytes.
+"""Makes networks for given sizes of the packed file: prunes, quantizes and trains them within a
+budget of bytes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,19 +26,23 @@ from stages.lib.quantization.mse_scales import quantize
 from stages.lib.training import loop
 from stages.lib.training.distillation import Distillation
 
-# Pruned alone, each weight that stays has 8 bits; quantized alone, up to as many as it needs.
+# With pruning alone, weights have 8 bits; with quantization alone, up to as many as they need.
 PRUNED_BITS = (8,)
 QUANTIZED_BITS = (2, 3, 4, 5, 6, 7, 8)
-# Batches of training images that batch norm's statistics are taken from at the end.
+# Batches of training images from which batch norm's statistics are estimated at the end.
 NORM_BATCHES = 10
-# Images that tell whether a compacted network computes the same.
+# Images on which a compacted network is compared with the network before.
 CHECK_IMAGES = 16
-# Codes change a little after the plan stands still, and so do their bytes.
+# A reserve: codes, and so their bytes, still change a little after the last plan.
 MARGIN = 0.98
 
 
 class Arm(NamedTuple):
-    """method: what its rows are called; the sparsities and bits that a layer may have."""
+    """A way to make a network smaller.
+
+    method: of its rows.
+    sparsities, bits: the choices for a layer.
+    """
 
     method: str
     sparsities: tuple[float, ...]
@@ -46,7 +50,7 @@ class Arm(NamedTuple):
 
 
 def arms(names: Sequence[str], bits: Sequence[int]) -> list[Arm]:
-    """The arms that params name, in the order of the params."""
+    """The arms in the params, in their order."""
     known = {
         "both": Arm("packed", allocation.SPARSITIES, tuple(bits)),
         "pruned": Arm("packed_pruned", allocation.SPARSITIES, PRUNED_BITS),
@@ -56,8 +60,11 @@ def arms(names: Sequence[str], bits: Sequence[int]) -> list[Arm]:
 
 
 class Size(NamedTuple):
-    """times_smaller: than the dense network's file, as asked for; epochs: of training until there,
-    those of larger sizes included; network: for the packed file.
+    """A network of one size.
+
+    times_smaller: the target, relative to the baseline's file.
+    epochs: of training so far, with those of larger sizes.
+    network: for the packed file.
     """
 
     times_smaller: float
@@ -66,7 +73,7 @@ class Size(NamedTuple):
 
 
 def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: torch.Tensor) -> int:
-    """What a packed file of this network takes besides its codes: scales, norms, biases, header.
+    """The bytes of a packed file of this network without its codes: scales, norms, biases, header.
 
     batch: some normalized images.
     """
@@ -84,7 +91,9 @@ def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: tor
 def _finished(
     model: nn.Module, quantized: Mapping[str, Quantized], train: Samples, stream: torch.Generator
 ) -> Compact:
-    """The trained network as it is packed: batch norms fitted to the quantized weights."""
+    """The trained network as it is packed, its batch norms recalibrated to the quantized
+    weights.
+    """
     chosen = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
     fitted = batch_norm.recalibrated(
         with_weights(model, quantized), (train.normalize(train.images[index]) for index in chosen)
@@ -95,8 +104,8 @@ def _finished(
 
 
 def sizes(context: Context, arm: Arm) -> Iterator[Size]:
-    """The network for each of compress.times_smaller that the arm can reach, in order; each goes on
-    from the one before. The baseline is the teacher.
+    """Yields the network for each of compress.times_smaller that the arm can reach, in order. Each
+    starts from the one before. The baseline is the teacher.
     """
     options, teacher, train = context.params.compress, context.baseline, context.data.train
     dense = checkpoints.serialized_bytes(teacher)

@@ -1,4 +1,4 @@
-"""What the networks of an architecture look like, found without the memory that they would take."""
+"""The shapes and types of an architecture's network, found without allocating its tensors."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,19 +11,19 @@ from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
 from stages.lib.models import registry, resizing
 
-# What a foreign description, or one that cannot be built, may raise on its way through torch.
+# The errors that torch may raise for a description that is unknown or cannot be built.
 MISFITS = (
     AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-# For a custom network that cannot be built without memory.
+# Limits for a custom network that cannot be built without allocating its tensors.
 LARGEST_CUSTOM = 2**16
-# What parameters and buffers are made of. Other tensors, of which some networks read the values
-# while they are built (a row of stochastic depths, an index table), are made as ever.
+# The functions that create parameters and buffers. Other tensors, whose values some networks read
+# while they are built (stochastic depth rates, an index table), are created as usual.
 MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Parameters and buffers have shapes and no values."""
+    """While it is entered, parameters and buffers are created with shapes but without values."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -35,8 +35,8 @@ class _WithoutMemory(TorchFunctionMode):
 
 
 class Skeleton(NamedTuple):
-    """An unpruned network: the shapes and types of its tensors, in the order of its state dict, and
-    the whole numbers on its modules.
+    """An unpruned network: the shapes and types of its tensors in the order of its state dict, and
+    the integer attributes of its modules.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -45,12 +45,14 @@ class Skeleton(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """How many numbers all tensors hold."""
+        """The number of values in all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def numbers(self, resized: resizing.Sizes, shapes: Iterable[Sequence[int]]) -> list[int]:
-        """All whole numbers of a network's modules and shapes, in order. resized: those sizes of
-        its modules that are not the unpruned network's; shapes: of all its tensors.
+        """All integers of a network's modules and shapes, in order.
+
+        resized: the sizes of its modules that differ from the unpruned network's.
+        shapes: of all its tensors.
         """
         sizes = [
             size
@@ -60,7 +62,7 @@ class Skeleton(NamedTuple):
         return [number for size in (*sizes, *shapes) for number in _listed(size)]
 
     def smaller(self, taken: Iterable[int]) -> tuple[resizing.Sizes, list[tuple[int, ...]]]:
-        """`resized` and `shapes` of the network whose numbers are less by `taken`."""
+        """`resized` and `shapes` of the network whose numbers are smaller by `taken`."""
         left = iter(taken)
         resized: resizing.Sizes = {}
         for module, sizes in self.sizes.items():
@@ -76,12 +78,14 @@ def _listed(size: int | Sequence[int]) -> list[int]:
 
 
 def of(description: registry.Architecture) -> Skeleton:
-    """The skeleton of the unpruned network behind a description.
+    """The skeleton of the unpruned network of a description.
 
-    Nothing is allocated, whatever sizes the description names. A custom network that needs its
-    tensors' values to be built is built for real, unless it is asked for more than 65,536 classes,
-    channels or pixels a side. Raises ValueError where the description is none of ours, UserError
-    where the custom network's file is missing or has changed.
+    No tensors are allocated, whatever sizes the description asks for. A custom network that needs
+    the values of its tensors while it is built is really built, unless the description asks for
+    more than 65,536 classes, channels or pixels a side.
+
+    Raises ValueError if the description is not an architecture, UserError if the custom network's
+    Python file is missing or has changed.
     """
     dense = registry.dense_architecture(description)
     name = dense.get("name")

@@ -1,4 +1,4 @@
-"""What a network takes in every form in which it can be stored, in bytes."""
+"""The bytes of a network in every form in which it can be stored."""
 
 import io
 import math
@@ -25,14 +25,15 @@ SCALE_BYTES = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a network. Biases, norms and scales are counted raw in all but `dense` and `zipped`.
+    """The bytes of a network. Except in `dense` and `zipped`, biases, norms and scales count
+    uncompressed.
 
-    dense: the plain float32 file, zeros and all.
-    nonzeros: the values that are not zero, as if their places were free.
-    index_value: the values that are not zero, with the place of each.
-    entropy: the Shannon bound: of quantized weights n · H of their integers; of others n · H of
-        which ones are zero, and the nonzero values as they are.
-    zipped: the plain float32 file in a zip archive (DEFLATE).
+    dense: the float32 file with its zeros.
+    nonzeros: the nonzero values, as if their positions took no space.
+    index_value: the nonzero values with the position of each.
+    entropy: the Shannon bound. Quantized weights: n · H of their integers. Other weights: n · H of
+        which are zero, and the nonzero values uncompressed.
+    zipped: the float32 file in a zip archive (DEFLATE).
     """
 
     dense: int
@@ -51,8 +52,8 @@ def zip_bytes(data: bytes, name: str) -> int:
 
 
 def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Sizes:
-    """The sizes of a network with these integer weights, of `bits` each; of a float32 network
-    where there are none.
+    """The sizes of a network with quantized weights of `bits` each, or of a float32 network if
+    `quantized` is empty.
     """
     state = checkpoints.tensors_of(model)
     weights = prunable.weights(model)
@@ -84,7 +85,7 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
 
 
 def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
-    """A kept network, and what its integer weights are, by name."""
+    """A kept network and its quantized weights, by name."""
     file, family = Path(row.model), methods.METHODS[row.method].family
     if family == methods.PACKED:
         return packed.load(file, network=network)
@@ -94,7 +95,7 @@ def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
 
 
 def line(row: Row, network: str) -> dict[str, Any]:
-    """A line of records.FILE_SIZE, of a network whose file is kept. network: `model.name`."""
+    """The line of records.FILE_SIZE for a network whose file is kept. network: `model.name`."""
     forms = sizes(*_load(row, network), row.weight_bits)
     return {
         "seed": row.seed,

@@ -33,8 +33,8 @@ class Quantized(NamedTuple):
 
 
 def limits(bits: int, scheme: str) -> tuple[int, int]:
-    """The smallest and largest code: −2^(bits−1) … 2^(bits−1) − 1 for "affine"; for "symmetric" one
-    fewer, so that the range has the same length on both sides of zero.
+    """The smallest and largest code: −2^(bits−1) and 2^(bits−1) − 1 for "affine". "symmetric"
+    leaves out the smallest, so that the range has the same length on both sides of zero.
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"{bits} bits is outside 2…16")
@@ -45,7 +45,7 @@ def limits(bits: int, scheme: str) -> tuple[int, int]:
 
 
 def integer_type(bits: int) -> torch.dtype:
-    """The type that codes of so many bits are stored in."""
+    """The type in which codes of this width are stored."""
     return torch.int8 if bits <= 8 else torch.int16
 
 
@@ -97,7 +97,7 @@ def quantize(tensor: torch.Tensor, bits: int, scheme: str, granularity: str) -> 
 
 
 def steps(quantized: Quantized) -> torch.Tensor:
-    """Q − Z as int32: 0 is the number zero, whatever the scheme."""
+    """Q − Z as int32. 0 stands for the number zero in both schemes."""
     return quantized.Q.to(torch.int32) - along(quantized.Z, quantized.Q)
 
 
@@ -113,9 +113,8 @@ def mean_squared_error(tensor: torch.Tensor, quantized: Quantized) -> float:
 
 
 def theoretical_error(quantized: Quantized) -> float:
-    """S²/12, the variance of a rounding error spread evenly over one step (Bennett, 1948); per
-    channel, its mean over the channels. A tensor or channel of zeros, whose S means nothing, has
-    none.
+    """S²/12, the variance of a rounding error that is uniform over one step (Bennett, 1948). Per
+    channel: the mean over the channels. 0 for a tensor or channel of zeros, whose S means nothing.
     """
     codes = steps(quantized)
     used = codes.flatten(1).any(1) if quantized.S.dim() else codes.any()
@@ -139,7 +138,7 @@ def layer_error(tensor: torch.Tensor, quantized: Quantized) -> LayerError:
 def quantize_weights(
     model: nn.Module, bits: int, scheme: str, granularity: str
 ) -> dict[str, Quantized]:
-    """Every prunable weight of the network, quantized, by parameter name."""
+    """Quantizes every prunable weight of the network, by parameter name."""
     return {
         name: quantize(weight, bits, scheme, granularity)
         for name, weight in prunable.weights(model).items()
@@ -156,8 +155,8 @@ def with_weights(model: nn.Module, quantized: Mapping[str, Quantized]) -> nn.Mod
 
 
 def tensors(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, torch.Tensor]:
-    """What a quantized file holds: NAME.Q, NAME.S and NAME.Z for each quantized weight, the rest of
-    the network as it is.
+    """The tensors of a quantized file: NAME.Q, NAME.S and NAME.Z for each quantized weight, and the
+    rest of the network as it is.
     """
     stored = checkpoints.tensors_of(model)
     for name, parts in quantized.items():
@@ -167,15 +166,15 @@ def tensors(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, t
 
 
 def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:
-    """Writes the network with integer weights; returns the file's size in bytes."""
+    """Writes the network with integer weights. Returns the file's size in bytes."""
     header = {"architecture": registry.architecture_of(model), "weights": sorted(quantized)}
     return checkpoints.save_tensors(path, tensors(model, quantized), {KEY: header})
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, Quantized]]:
-    """Reads what `save_model` wrote: the network with dequantized weights, and Q, S, Z by name.
+    """Reads a file of `save_model`: the network with dequantized weights, and Q, S and Z by name.
 
-    UserError, naming the file and the remedy, where the file is missing, torn or foreign.
+    UserError with file and remedy if the file is missing, damaged or another kind of file.
     """
     stored, header = checkpoints.load_tensors(path, KEY)
     try:

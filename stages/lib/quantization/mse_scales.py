@@ -7,18 +7,18 @@ import torch
 from stages.lib.quantization import short_floats
 from stages.lib.quantization.linear import Quantized, along, integer_type, limits, scale_shape
 
-# Clipping ratios: shares of the largest magnitude that the largest code may stand for. Clipping the
-# few largest weights pays where codes are few.
+# Clipping ratios: the largest code stands for this share of the largest magnitude. Clipping the few
+# largest weights reduces the error if there are few codes.
 CLIPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# Enough to compare choices by: the fit to the codes makes up for most of the rest.
+# Enough to compare choices: the fit to the codes makes up for most of the difference.
 COARSE_CLIPS = (0.4, 0.6, 0.8, 1.0)
-# The least that a scale may be: below, a float16 becomes coarse.
+# The smallest scale: below it, float16 becomes coarse.
 LEAST = torch.finfo(torch.float16).tiny
 
 
 def fraction_bits(bits: int) -> int:
-    """Of the scales for codes of so many bits: few enough to store, and enough that rounding moves
-    the largest code by an eighth of a step at most (up to 9 bits; a float16 has no more).
+    """The fraction bits of scales for codes of `bits`. They are enough that rounding a scale moves
+    the largest code by an eighth of a step at most (up to 9 bits; float16 has no more).
     """
     needed = max(short_floats.FRACTION_BITS, bits + 1)
     return min(needed, short_floats.MOST_FRACTION_BITS)
@@ -27,9 +27,11 @@ def fraction_bits(bits: int) -> int:
 def scales(
     weight: torch.Tensor, bits: int, granularity: str, clips: Sequence[float] = CLIPS
 ) -> torch.Tensor:
-    """S per tensor ([]) or output channel ([channels]) that makes Σ (x − S · Q)² small: the best of
-    S = clip · max |x| / qmax over all clips, and of the least squares fit S = Σ x · Q / Σ Q² to the
-    codes Q of that. Each is a short float; a tensor or channel of zeros has S = 1.
+    """Scales S, [] per tensor or [channels] per output channel, that make Σ (x − S · Q)² small.
+
+    For each clipping ratio, S = clip · max |x| / qmax and the least-squares fit S = Σ x · Q / Σ Q²
+    to its codes Q are tried; the best is taken. Scales are short floats. A tensor or channel of
+    zeros has S = 1.
 
     clips: the clipping ratios to try, in (0, 1].
     """
@@ -57,7 +59,7 @@ def scales(
 
 
 def codes(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
-    """Q = clamp(round(x / S), −qmax, qmax) as float32; what is zero stays zero."""
+    """Q = clamp(round(x / S), −qmax, qmax) as float32. Zeros stay zero."""
     _, top = limits(bits, "symmetric")
     return (weight / along(scale, weight)).round().clamp(-top, top)
 
@@ -65,7 +67,7 @@ def codes(weight: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
 def quantize(
     weight: torch.Tensor, bits: int, granularity: str, scale: torch.Tensor | None = None
 ) -> Quantized:
-    """Q, S and Z = 0 on the CPU. scale: S, where it is not to be the one of least error."""
+    """Q, S and Z = 0 on the CPU. scale: S; by default the one with the least error."""
     scale = scales(weight, bits, granularity) if scale is None else scale
     integers = codes(weight.detach(), scale, bits).to(integer_type(bits)).cpu()
     zero = torch.zeros(scale.shape, dtype=torch.int32)

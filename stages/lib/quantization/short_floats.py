@@ -1,19 +1,19 @@
-"""Floats of few bits, for the numbers beside weights: float16 with fewer fraction bits."""
+"""Short floats, for biases, norms and scales: float16 with fewer fraction bits."""
 
 import torch
 
-# Numbers beside weights of a few bits need no more: neighbours are 1.6 to 3.1 % apart, and rounding
+# Enough beside weights of a few bits: neighbouring floats are 1.6 to 3.1 % apart, and rounding
 # moves a number by half of that at most.
 FRACTION_BITS = 5
-# A float16's, and its exponents as `torch.frexp` gives them.
+# The fraction bits of a float16, and its exponents as `torch.frexp` returns them.
 MOST_FRACTION_BITS, LEAST_EXPONENT, MOST_EXPONENT = 10, -13, 16
 
 
 def rounded(values: torch.Tensor, fraction_bits: int = FRACTION_BITS) -> torch.Tensor:
-    """The nearest floats of so many fraction bits (1…10), as float32, ties to even.
+    """The nearest floats with `fraction_bits` (1…10), as float32; ties to even.
 
-    Larger ones become the largest, which is 64,512 for 5 bits. NaN stays NaN. As float16, the low
-    10 − fraction_bits bits are zeros.
+    Numbers beyond the largest become the largest, which is 64,512 for 5 bits. NaN stays NaN. As
+    float16, the low 10 − fraction_bits bits are zeros.
     """
     largest = 2.0**MOST_EXPONENT * (1 - 2.0 ** -(fraction_bits + 1))
     values = values.float().clamp(-largest, largest)

@@ -1,4 +1,6 @@
-"""What a network can lose: its coupled channels are traced, then removed on trial."""
+"""Finds out what can be removed from a network: traces its coupled channels, then removes some on
+trial.
+"""
 
 import copy
 import dataclasses
@@ -15,19 +17,21 @@ from stages.lib.models import prunable
 from stages.lib.structured import coupling, ranking, removal
 from stages.lib.structured.coupling import Plan
 
-# Of the trial, relative to the largest logit: rounding stays below, what is wrong far above.
+# Of the trial, relative to the largest logit. Rounding stays far below, errors lie far above.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
 def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
-    """Finds what the network can lose: traces it, then tries it out.
+    """Finds out what can be removed from the network: traces it, then tries.
 
-    The trial removes a third of the filters of all coupled groups at once from a copy with random
-    weights and compares it with the masked one. Where they differ, or the small one fails, the
-    groups to blame are found by halving and refused. The given network stays as it is, and its
-    weights do not matter. image_shape: (channels, height, width).
+    The trial removes a third of the filters of all coupled groups from a copy with random weights,
+    and compares it with the masked copy. If they differ, or the small network fails, the groups
+    that cause it are found by bisection and refused. The given network is not changed, and its
+    weights do not matter.
 
-    Raises UserError where the network cannot be traced, or nothing in it can be removed.
+    image_shape: (channels, height, width).
+
+    Raises UserError if the network cannot be traced, or nothing in it can be removed.
     """
     plan = coupling.couple(model, image_shape)
     plan = dataclasses.replace(plan, refusals=plan.refusals | _failing(model, plan, image_shape))
@@ -38,8 +42,8 @@ def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
 
 
 def table(model: nn.Module, plan: Plan) -> list[dict]:
-    """A line for each prunable layer: what it is coupled with, and why it keeps all its filters
-    (the columns of records.PRUNED_LAYER).
+    """A line of records.PRUNED_LAYER for each prunable layer: what it is coupled with and, if it
+    keeps all its filters, why.
     """
     layers = prunable.layers(model)
     lines = []
@@ -59,7 +63,7 @@ def table(model: nn.Module, plan: Plan) -> list[dict]:
 
 
 def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[int, str]:
-    """The groups without whose filters the network is not what it is with zeros, and why."""
+    """The groups whose removal gives another network than masking does, and why."""
     network, batch, tolerance = _trial_network(model, image_shape)
     third = _random_third(plan)
     passed: list[int] = []
@@ -79,7 +83,7 @@ def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[i
         return None if float((masked - small).abs().max() / scale) <= tolerance else ""
 
     def try_out(groups: list[int]) -> None:
-        # Always on top of what passed: two groups may each do no harm and fail together.
+        # Always together with what has passed: two groups may pass alone and fail together.
         error = problem(passed + groups)
         if error is None:
             passed.extend(groups)
@@ -96,8 +100,10 @@ def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[i
 
 
 def _explanation(operations: set[str], error: str) -> str:
-    """Why a group fails. operations: those that its channels pass; error: that of the small
-    network, "" where it computes something else.
+    """Why a group fails.
+
+    operations: those that its channels pass through.
+    error: of the small network; "" if it runs but computes something else.
     """
     because = f" ({error})" if error else ""
     passed = " ".join(operations)
@@ -111,7 +117,9 @@ def _explanation(operations: set[str], error: str) -> str:
 
 
 def _random_third(plan: Plan) -> np.ndarray:
-    """bool [units]: at random a third of each allowed group, at least one, and no layer emptied."""
+    """A random third of each allowed group, at least one unit, without emptying a layer:
+    bool [units].
+    """
     share = ranking.ranks(np.random.default_rng(0).random(len(plan.groups)), plan.groups)
     units = np.fromiter(ranking.removable(plan, share), dtype=np.int64)
     removed = np.zeros(len(plan.groups), dtype=bool)
@@ -122,10 +130,10 @@ def _random_third(plan: Plan) -> np.ndarray:
 
 @torch.no_grad()
 def _randomize_(network: nn.Module, generator: torch.Generator) -> None:
-    """Sets all parameters and statistics to random numbers of their usual size, in place.
+    """Sets all parameters and statistics to random numbers of usual size, in place.
 
-    Fresh or trained weights can hide a difference: batch norms of ones and zeros, residual
-    branches scaled by 1e-6, dead filters.
+    New or trained weights can hide a difference: batch norms of ones and zeros, residual branches
+    scaled by 1e-6, dead filters.
     """
     for name, tensor in network.state_dict().items():
         if not tensor.is_floating_point():
@@ -144,8 +152,8 @@ def _randomize_(network: nn.Module, generator: torch.Generator) -> None:
 def _trial_network(
     model: nn.Module, image_shape: Sequence[int]
 ) -> tuple[nn.Module, torch.Tensor, float]:
-    """A copy on the CPU with random weights, a batch for it, and how far rounding may go: float64
-    where the network can, its own weights where random ones overflow.
+    """A copy on the CPU with random weights, a batch for it, and the tolerance for rounding. The
+    copy is in float64 if the network allows it, and keeps its own weights if random ones overflow.
     """
     problem = "its outputs are not finite"
     for (dtype, tolerance), random in itertools.product(TOLERANCE.items(), (True, False)):

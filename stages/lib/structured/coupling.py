@@ -1,8 +1,9 @@
-"""Which channels of a network are coupled: what a filter takes with it when it goes.
+"""Which channels of a network are coupled: those that must be removed together with a filter.
 
 Torch-Pruning (Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023) traces the network
-and knows, operation by operation, how the channels of one layer depend on those of the next. Here
-its graph is walked once into a `Plan`: plain arrays that hold for every copy of the network.
+and knows, operation by operation, how the channels of one layer depend on those of the next. Its
+graph is walked once here. The result is a `Plan`: plain arrays that hold for every copy of the
+network.
 """
 
 import copy
@@ -27,15 +28,15 @@ from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
 
 OUT, IN = "out", "in"
-# The unit of a channel that nothing can remove (the image's): the last place of an array of units.
+# The unit of a channel that cannot be removed (of the image): the last index of an array of units.
 FIXED = -1
 
-# More root channels for one channel than any gate couples: the walk has gone astray.
+# No gate couples so many root channels to one channel: beyond, the walk has gone wrong.
 MOST_ROOTS = 16
 
 CLASSES = "its outputs are the classes"
 HEADS = "its channels are split into attention heads"
-# Mean and variance over channels change with their number: zeros are not the same as none.
+# Mean and variance over channels depend on their number: a zero channel still counts.
 ACROSS = {
     OPTYPE.LN: "a layer norm runs over its channels",
     OPTYPE.GN: "a group norm runs over its channels",
@@ -51,10 +52,10 @@ BETWEEN = (OPTYPE.ELEMENTWISE, OPTYPE.RESHAPE, OPTYPE.SPLIT, OPTYPE.SLICE)
 
 @dataclass(frozen=True)
 class Member:
-    """One side of a layer that loses channels.
+    """One side (input or output) of a layer that loses channels.
 
     units: int [channels of that side], the unit of each channel, or FIXED.
-    prune: Torch-Pruning's function that removes channels from this side, of (layer, indices).
+    prune: Torch-Pruning's function (layer, indices) that removes channels from this side.
     """
 
     layer: str
@@ -65,19 +66,19 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """What can be removed from a network, and what goes with it.
+    """What can be removed from a network, and what must be removed with it.
 
-    A unit is what can be removed on its own: coupled channels of all layers that need each other.
-    In a grouped convolution it has the same place in each of the groups, so that these stay equal.
-    Layers whose filters share units are a coupled group, as in DepGraph.
+    A unit is the least that can be removed: coupled channels of several layers. In a grouped
+    convolution, a unit has the same position in each group, so that the groups stay equally large.
+    Layers whose filters share units form a coupled group, as in DepGraph.
 
-    members: all sides of layers that lose channels.
+    members: all sides of layers that can lose channels.
     filters: the unit of each filter (or neuron) of the traced prunable layers, by layer name, in
         the network's order.
     groups: int [units], the coupled group of each unit.
-    refusals: why the units of a group stay, by group.
+    refusals: why the units of a group are not removed, by group.
     untraced: why a prunable layer has no units, by layer name.
-    operations: autograd's names of the operations that a group's channels pass, by group.
+    operations: autograd's names of the operations that a group's channels pass through, by group.
     """
 
     members: tuple[Member, ...]
@@ -89,7 +90,7 @@ class Plan:
 
     @property
     def allowed(self) -> np.ndarray:
-        """bool [units]: which may be removed."""
+        """Which units may be removed: bool [units]."""
         return ~np.isin(self.groups, list(self.refusals))
 
     def group_of(self, layer: str) -> int:
@@ -98,12 +99,12 @@ class Plan:
 
     @property
     def refused(self) -> dict[str, str]:
-        """Why, for each layer that keeps all its filters."""
+        """The reason for each layer that keeps all its filters."""
         reasons = {name: self.refusals.get(self.group_of(name)) for name in self.filters}
         return {name: reason for name, reason in reasons.items() if reason} | self.untraced
 
     def coupled_with(self, layer: str) -> list[str]:
-        """The other layers of this one's coupled group."""
+        """The other layers of this layer's coupled group."""
         if layer not in self.filters:
             return []
         group = self.group_of(layer)
@@ -111,8 +112,8 @@ class Plan:
 
 
 def _flattens(graph: torch_pruning.DependencyGraph, node) -> bool:
-    """Whether a reshape joins all of [channels, height, width] into features, or is 2-D (in which
-    case Torch-Pruning looks at what follows). Where autograd does not know the size: True.
+    """Whether a reshape flattens [channels, height, width] into features, or has a 2-D input (then
+    Torch-Pruning looks at what follows). True if autograd does not know the size.
     """
     size = getattr(node.grad_fn, "_saved_self_sym_sizes", None)
     if size is None or len(size) == 2:
@@ -126,8 +127,9 @@ def _flattens(graph: torch_pruning.DependencyGraph, node) -> bool:
 
 @contextmanager
 def _only_flattening() -> Iterator[None]:
-    """Torch-Pruning 1.6.1 takes every reshape for a flattening (with a torch that saves sizes under
-    their new name): a channel shuffle then divides by zero, windows of attention multiply channels.
+    """Limits what Torch-Pruning handles as a flattening. Version 1.6.1 takes every reshape for one
+    (with a torch that saves sizes under their new name): a channel shuffle then divides by zero,
+    and attention windows multiply channels.
     """
     update = index_mapping.update_reshape_index_mapping
 
@@ -143,8 +145,8 @@ def _only_flattening() -> Iterator[None]:
 
 
 def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
-    """Torch-Pruning's graph, and the network's outputs. A copy is traced, so that the given
-    network's mode and gradients stay.
+    """Torch-Pruning's graph, and the network's outputs. A copy is traced, so that the mode and the
+    gradients of the given network do not change.
     """
     outputs = []
 
@@ -152,7 +154,7 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
         outputs.extend(torch_pruning.utils.flatten_as_list(output))
         return output
 
-    # Tracing follows autograd's graph, and warns of what users cannot act on.
+    # Tracing follows autograd's graph, and its warnings are of no use to users.
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -164,7 +166,7 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
         first = next(model.parameters())
         example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
         try:
-            # Once on its own: Torch-Pruning answers an error of the network with another one.
+            # Run the network alone first: Torch-Pruning hides its errors behind others.
             logits = model(example)
             if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
                 raise TypeError("it does not return one tensor of logits [n, classes]")
@@ -180,23 +182,25 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a user's network says, in 200 characters; its type where it is mute."""
+    """The first line of an error of the user's network, up to 200 characters; its type if empty."""
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def _side(function: Callable) -> str:
-    """Layers that hand channels on (norms, depthwise) have one function for both sides: OUT."""
+    """The side that a function of Torch-Pruning changes. Layers that pass channels on (norms,
+    depthwise convolutions) have one function for both sides, which counts as OUT.
+    """
     return IN if function.__name__ == "prune_in_channels" else OUT
 
 
 def _operation(node) -> str:
-    """Autograd's name of what a node between layers does; "" for a layer."""
+    """Autograd's name of the operation of a node between layers; "" for a layer."""
     return node.grad_fn.name() if node.type in BETWEEN and hasattr(node.grad_fn, "name") else ""
 
 
-# A _HybridIndex is a channel, and the root's channel that leads to it.
+# A _HybridIndex is a channel and the root channel that leads to it.
 def _mapped(dependency, indices: list[_HybridIndex]) -> list[_HybridIndex]:
-    """The channels at the other end of a dependency; −1 where Torch-Pruning has no answer."""
+    """The channels at the other end of a dependency; −1 if Torch-Pruning does not know them."""
     try:
         for mapping in dependency.index_mapping:
             indices = mapping(indices) if mapping is not None else indices
@@ -206,14 +210,17 @@ def _mapped(dependency, indices: list[_HybridIndex]) -> list[_HybridIndex]:
 
 
 class _Walker:
-    """Follows channels through Torch-Pruning's graph to all that they are coupled with.
+    """Follows channels through Torch-Pruning's graph to all channels that they are coupled with.
 
-    Unlike in Torch-Pruning's own groups, a channel reached from two root channels couples these
+    Unlike in Torch-Pruning's own groups, two root channels that reach the same channel are coupled
     (the halves of a gated unit).
 
-    The channels of all sides are numbered. numbers, functions: by module and side; edges: pairs of
-    coupled channels; reached: those that a walk came to; obstacles, operations: what was met, with
-    the channel from which the walk started.
+    The channels of all sides are numbered.
+
+    numbers, functions: by module and side.
+    edges: pairs of coupled channels.
+    reached: the channels that a walk has reached.
+    obstacles, operations: what a walk met, with the channel from which it started.
     """
 
     def __init__(self, graph: torch_pruning.DependencyGraph, outputs: list[torch.Tensor]) -> None:
@@ -239,7 +246,7 @@ class _Walker:
         self.operations: list[tuple[int, str]] = []
 
     def numbered(self, module: nn.Module, side: str) -> range | None:
-        """The numbers of a side's channels; None for what has none of its own (an addition)."""
+        """The numbers of a side's channels; None for an operation without channels of its own."""
         if module in self.modules and (module, side) not in self.numbers:
             pruner = self.graph.get_pruner_of_module(module)
             size = (pruner.get_in_channels if side == IN else pruner.get_out_channels)(module)
@@ -250,7 +257,9 @@ class _Walker:
         return self.numbers.get((module, side))
 
     def _tie_groups(self, module: nn.Module, channels: range) -> None:
-        """Groups of a convolution, if not depthwise, stay equal where each loses the same place."""
+        """Couples the same position of each group of a convolution that is not depthwise, so that
+        the groups stay equally large.
+        """
         if isinstance(module, nn.modules.conv._ConvNd) and not (
             module.groups == module.in_channels == module.out_channels
         ):
@@ -258,7 +267,7 @@ class _Walker:
             self.edges += [(channel, channels[i % size]) for i, channel in enumerate(channels)]
 
     def obstacle(self, node, side: str) -> str | None:
-        """Why channels that reach this side of a node cannot be removed; None where they can."""
+        """Why channels that reach this side of a node cannot be removed; None if they can."""
         module = node.module
         if side == OUT and node.grad_fn in self.outputs:
             return CLASSES
@@ -277,10 +286,10 @@ class _Walker:
         return next((why for name, why in FUNCTIONS.items() if name in _operation(node)), None)
 
     def walk(self, layer: nn.Module) -> None:
-        """Follows those of a layer's output channels that no earlier walk has reached.
+        """Follows those output channels of a layer that no earlier walk has reached.
 
-        From an obstacle on no channel can go, so they are no longer told apart: all count as the
-        first one's.
+        Behind an obstacle no channel can be removed. From there on, the walk no longer
+        distinguishes channels and assigns all to the first.
         """
         root = self.numbered(layer, OUT)
         function = self.graph.get_pruner_of_module(layer).prune_out_channels
@@ -322,7 +331,7 @@ class _Walker:
 
 
 def _components(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int [count]: the connected component of each node, counted in the order of their first nodes.
+    """The connected component of each node, int [count], numbered by their first nodes.
 
     edges: pairs of nodes.
     """
@@ -332,10 +341,10 @@ def _components(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def couple(model: nn.Module, image_shape: Sequence[int]) -> Plan:
-    """Traces the network and finds its units and coupled groups; groups that are known not to be
-    removable are refused already.
+    """Traces the network and finds its units and coupled groups. Refuses the groups of which it is
+    known that they cannot be removed.
 
-    image_shape: (channels, height, width). Raises UserError where the network cannot be traced.
+    image_shape: (channels, height, width). Raises UserError if the network cannot be traced.
     """
     walker = _Walker(*_trace(model, image_shape))
     traced = walker.graph.model

@@ -1,5 +1,5 @@
-"""Which filters a network can best do without: those of the least L1 norm (Li et al., Pruning
-Filters for Efficient ConvNets, ICLR 2017).
+"""Ranks filters by their L1 norm and chooses the lowest for removal (Li et al., Pruning Filters for
+Efficient ConvNets, ICLR 2017).
 """
 
 import bisect
@@ -18,7 +18,7 @@ SCOPES = ("layer", "global")
 
 
 def positions(groups: np.ndarray) -> np.ndarray:
-    """How many earlier entries are equal: [3, 5, 3, 3] → [0, 0, 1, 2]."""
+    """The number of earlier equal entries: [3, 5, 3, 3] → [0, 0, 1, 2]."""
     order = np.argsort(groups, kind="stable")
     result = np.empty_like(order)
     result[order] = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
@@ -26,13 +26,12 @@ def positions(groups: np.ndarray) -> np.ndarray:
 
 
 def scores(model: nn.Module, plan: Plan, scope: str) -> np.ndarray:
-    """How much each unit matters: float64 [units], the lowest goes first.
+    """The score of each unit, float64 [units]. The lowest is removed first.
 
-    scope "global": the L1 norm of the unit's filters over their layer's mean, so that layers with
-    larger kernels do not win by size alone (after Molchanov et al., 2017); the mean over the
-    layers that the unit has filters in.
-    scope "layer": the rank of that within the coupled group, 0…1, so that all groups lose the same
-    share.
+    scope: "global": the L1 norm of the unit's filters divided by their layer's mean, so that layers
+        with larger kernels have no advantage (after Molchanov et al., 2017), averaged over the
+        layers in which the unit has filters. "layer": the rank of that score within the coupled
+        group, 0…1, so that all groups lose the same share.
     """
     if scope not in SCOPES:
         raise ValueError(f"no scope is called {scope}")
@@ -57,8 +56,8 @@ def ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def removable(plan: Plan, scores: np.ndarray) -> Iterator[int]:
-    """The allowed units, lowest score first (ties in the network's order), but for those that are
-    the last of a side of some layer when their turn comes: these are passed over.
+    """The allowed units, lowest score first, ties in the network's order. A unit is skipped if it
+    is the last of a layer's side when its turn comes.
     """
     left = [len(member.units) for member in plan.members]
     touched: list[list[tuple[int, int]]] = [[] for _ in plan.groups]
@@ -75,13 +74,13 @@ def removable(plan: Plan, scores: np.ndarray) -> Iterator[int]:
 
 
 def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: int = 1) -> Filters:
-    """The lowest-scored filters whose removal leaves a share of prunable weights nearest to
-    1 − sparsity (0 < sparsity < 1). The last filter of a layer stays.
+    """The filters with the lowest scores whose removal comes nearest to `sparsity`, the share of
+    prunable weights that are removed (0 < sparsity < 1). The last filter of a layer stays.
 
-    multiple: a layer that loses filters keeps a multiple of so many, as kernels compute channels
-    in blocks.
+    multiple: a layer that loses filters keeps a multiple of this number, because kernels compute
+        channels in blocks.
 
-    Raises UserError where that removes nothing at all, or where too much is refused to reach it.
+    Raises UserError if that removes nothing, or if too much is refused to reach the sparsity.
     """
     whole = sum(weight.numel() for weight in prunable.weights(model).values())
     order = np.array(list(removable(plan, scores(model, plan, scope))), dtype=np.int64)
@@ -92,7 +91,7 @@ def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: 
         setting += f" and widths that are multiples of {multiple}"
 
     def first(count: int) -> np.ndarray:
-        """bool [units]: the first `count` removable ones, less those that `multiple` keeps."""
+        """The first `count` removable units without those that `multiple` keeps: bool [units]."""
         left = sizes - np.bincount(groups[:count], minlength=len(sizes))
         lost = np.maximum(sizes - -(-left // multiple) * multiple, 0)
         removed = np.zeros(len(plan.groups), dtype=bool)
@@ -118,7 +117,7 @@ def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: 
 
 
 def _limits(plan: Plan) -> str:
-    """What keeps a network from becoming smaller, in half a sentence."""
+    """What keeps a network from becoming smaller, as part of a sentence."""
     refused = {name: reason for name, reason in plan.refused.items() if reason != coupling.CLASSES}
     stays = "as one filter stays in each layer"
     if not refused:

@@ -1,4 +1,4 @@
-"""Taking filters out of a network, with all that is coupled to them: masked, or removed."""
+"""Masks filters of a network, or removes them, with all channels that are coupled to them."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,9 @@ Filters = dict[str, list[int]]
 
 
 def units_of(plan: Plan, filters: Mapping[str, list[int]]) -> np.ndarray:
-    """bool [units]: those that the named filters take with them.
+    """The units of the named filters: bool [units].
 
-    Raises UserError where a layer is refused, or would be left without any filter.
+    Raises UserError if a layer is refused, or would be left without filters.
     """
     removed = np.zeros(len(plan.groups), dtype=bool)
     for name, indices in filters.items():
@@ -36,20 +36,20 @@ def units_of(plan: Plan, filters: Mapping[str, list[int]]) -> np.ndarray:
 
 
 def filters_of(plan: Plan, removed: np.ndarray) -> Filters:
-    """The filters of all layers that go with these units (bool [units])."""
+    """The filters of all layers that are removed with these units (bool [units])."""
     lost = {name: np.flatnonzero(removed[units]).tolist() for name, units in plan.filters.items()}
     return {name: indices for name, indices in lost.items() if indices}
 
 
 def _lost(removed: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """bool: which channels of a side, given their units, go with the removed ones."""
+    """Which channels of a side are removed, given the units of these channels: bool."""
     # One more, for FIXED.
     return np.append(removed, False)[units]
 
 
 def weights_left(model: nn.Module, plan: Plan, removed: np.ndarray) -> int:
-    """How many prunable weights the network has without these units (bool [units]), without
-    building it: outputs × inputs × kernel of each layer.
+    """The number of prunable weights without these units (bool [units]): outputs × inputs × kernel
+    of each layer. The network is not built.
     """
     weights = prunable.weights(model)
     left = {prunable.layer_of(name): weight.numel() for name, weight in weights.items()}
@@ -64,7 +64,7 @@ def weights_left(model: nn.Module, plan: Plan, removed: np.ndarray) -> int:
 def _losing(
     model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]
 ) -> Iterator[tuple[Member, nn.Module, list[int]]]:
-    """Every side that loses channels with these filters: itself, its layer, the channels."""
+    """Every side that loses channels with these filters, with its layer and these channels."""
     removed = units_of(plan, filters)
     for member in plan.members:
         indices = np.flatnonzero(_lost(removed, member.units)).tolist()
@@ -74,7 +74,7 @@ def _losing(
 
 @torch.no_grad()
 def _silence(layer: nn.Module, indices: list[int]) -> None:
-    """Sets what a layer puts out on these channels to zero, given that they come in as zeros."""
+    """Makes a layer output zeros on these channels, provided that their inputs are zeros."""
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
         layer.weight[:, indices] = 0
         if layer.bias is not None:
@@ -88,10 +88,10 @@ def _silence(layer: nn.Module, indices: list[int]) -> None:
 
 
 def mask(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn.Module:
-    """A copy of the same size in which the filters, and what they alone feed, put out zeros.
+    """A copy of the same size in which the filters, and what depends only on them, output zeros.
 
-    A filter's batch norm is zeroed with it, and so is a later one over a concatenation: its shift
-    would else go on feeding a constant.
+    A filter's batch norm is zeroed too, and so is a later one over a concatenation. Otherwise its
+    shift would still feed a constant to the next layer.
     """
     masked = copy.deepcopy(model)
     for member, layer, indices in _losing(masked, plan, filters):
@@ -101,13 +101,13 @@ def mask(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn.M
 
 
 def remove(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn.Module:
-    """A copy without the filters, in evaluation mode: smaller tensors, and the outputs of `mask`'s
-    network.
+    """A copy without the filters, in evaluation mode: smaller tensors, and the same outputs as the
+    network of `mask`.
     """
     small = copy.deepcopy(model)
     for member, layer, indices in _losing(small, plan, filters):
         member.prune(layer, indices)
-    # The smaller parameters are new ones: those that the user froze stay frozen.
+    # The smaller parameters are new: freeze those that the user had frozen.
     for name, parameter in model.named_parameters():
         small.get_parameter(name).requires_grad_(parameter.requires_grad)
     return small.eval()
