@@ -32,9 +32,9 @@ def network(context: Context) -> nn.Module:
         )
     if file == NO_WEIGHTS:
         return model
-    fitted = weights.fit(model, weights.read(Path(file)), len(data.classes), Path(file))
-    if fitted.fresh:
-        head = f"{', '.join(fitted.fresh)}: made for another number of classes"
+    fresh = weights.fit(model, weights.read(Path(file)), len(data.classes), Path(file))
+    if fresh:
+        head = f"{', '.join(fresh)}: made for another number of classes"
         if context.params.train_baseline.epochs == 0:
             raise UserError(
                 f"model.weights: {file}: {head} than the data's {len(data.classes)}, so the"
@@ -48,11 +48,8 @@ def train(context: Context, model: nn.Module) -> tuple[nn.Module, list[Epoch]]:
     """The trained network and its learning curve, a single point for 0 epochs."""
     options, data = context.params.train_baseline, context.data
     if options.epochs == 0:
-        found = {
-            f"{part}_accuracy": inference.accuracy(model, getattr(data, part))
-            for part in ("train", "validation")
-        }
-        return model.eval(), [Epoch(epoch=0, learning_rate=0.0, train_loss=None, **found)]
+        accuracies = (inference.accuracy(model, part) for part in (data.train, data.validation))
+        return model.eval(), [Epoch(0, 0.0, None, *accuracies)]
     return loop.fit(
         model,
         data,

@@ -153,7 +153,11 @@ def test_a_row_holds_what_was_measured(evaluator, tmp_path):
     total = sum(weight.numel() for weight in weights.values())
     pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.5))
     row, predicted = evaluator.row(
-        pruned, "global", target_sparsity=0.5, extra_epochs=3, kept_as=tmp_path / "a.safetensors"
+        pruned,
+        "global",
+        target_sparsity=0.5,
+        extra_epochs=3,
+        model=(tmp_path / "a.safetensors").as_posix(),
     )
     assert (row.seed, row.method, row.layer, row.weight_bits) == (5, "global", "all", 32)
     assert (row.target_sparsity, row.extra_epochs) == (0.5, 3)
@@ -200,7 +204,7 @@ def test_a_dense_network_has_sparsity_zero_and_is_kept_nowhere(evaluator):
 def test_sparsity_of_a_smaller_network_is_a_share_of_the_baseline(evaluator):
     small = toys.lived_in(toys.convnet(2))
     row, _ = evaluator.row(small, "structured_layer")
-    kept = counting.prunable_weights(small) / evaluator.dense_weights
+    kept = counting.prunable_weights(small) / evaluator.baseline_weights
     assert row.sparsity == round(1 - kept, 6)
     assert row.sparsity > 0.7
 

@@ -32,14 +32,14 @@ class Row:
 
     seed: int
     method: str
-    layer: str
-    weight_bits: int
-    target_sparsity: float
+    layer: str = ALL_LAYERS
+    weight_bits: int = 32
+    target_sparsity: float = 0.0
     sparsity: float
     parameters: int
     nonzero_parameters: int
     macs: int
-    extra_epochs: int
+    extra_epochs: int = 0
     validation_accuracy: float
     test_accuracy: float
     bytes_on_disk: int

@@ -35,10 +35,10 @@ class Context(Stage):
     def data(self) -> Data:
         """The prepared data on the device, with the normalization of the params."""
         dataset = prepared.load(paths.PREPARED)
-        name, where = self.params.model.normalize, self.device
-        fixed = name != "training"
-        normalize = images.fixed_normalize(name, dataset.image_shape[0], where) if fixed else None
-        return samples.on_device(dataset, where, normalize)
+        name, normalize = self.params.model.normalize, None
+        if name != "training":
+            normalize = images.fixed_normalize(name, dataset.image_shape[0], self.device)
+        return samples.on_device(dataset, self.device, normalize)
 
     @cached_property
     def architecture(self) -> registry.Architecture:

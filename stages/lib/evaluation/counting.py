@@ -43,11 +43,11 @@ class _Uses(TorchFunctionMode):
     def __init__(self, names: dict[int, str]) -> None:
         super().__init__()
         self.names = names  # by the parameter's id
-        self.used = dict.fromkeys(names.values(), 0)
+        self.positions = dict.fromkeys(names.values(), 0)
 
-    def _note(self, weight: object, times: int) -> None:
+    def _add(self, weight: object, positions: int) -> None:
         if id(weight) in self.names:
-            self.used[self.names[id(weight)]] += times
+            self.positions[self.names[id(weight)]] += positions
 
     def __torch_function__(self, function, types, arguments=(), keywords=None):
         keywords = keywords or {}
@@ -55,18 +55,18 @@ class _Uses(TorchFunctionMode):
         if function in (functional.linear, *CONVOLUTIONS):
             weight = arguments[1] if len(arguments) > 1 else keywords["weight"]
             channels = result.shape[-1 if function is functional.linear else 1]
-            self._note(weight, result.numel() // channels)
+            self._add(weight, result.numel() // channels)
         elif function is functional.multi_head_attention_forward:
             bound = signature(function).bind(*arguments, **keywords).arguments
-            times = bound["query"].numel() // bound["query"].shape[-1]
+            tokens = bound["query"].numel() // bound["query"].shape[-1]
             for name in ("out_proj_weight", *prunable.PROJECTIONS):
-                self._note(bound.get(name), times)
+                self._add(bound.get(name), tokens)
         return result
 
 
 def _black(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:
-    first = next(model.parameters())
-    return torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
+    """One image in the network's dtype and on its device."""
+    return next(model.parameters()).new_zeros(1, *image_shape)
 
 
 def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
@@ -79,7 +79,7 @@ def positions(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
     uses = _Uses({id(model.get_parameter(name)): name for name in prunable.weights(model)})
     with torch.inference_mode(), evaluating(model), uses:
         model(_black(model, image_shape))
-    return uses.used
+    return uses.positions
 
 
 def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
@@ -87,15 +87,14 @@ def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
 
     image_shape: (channels, height, width). Raises UserError if no gradient reaches any weight.
     """
-    names = list(prunable.weights(model))
-    weights = [model.get_parameter(name) for name in names]
-    frozen = [weight for weight in weights if not weight.requires_grad]
+    weights = {name: model.get_parameter(name) for name in prunable.weights(model)}
+    frozen = [weight for weight in weights.values() if not weight.requires_grad]
     try:
         for weight in frozen:
             weight.requires_grad_(True)
         with evaluating(model):
             logits = model(_black(model, image_shape))
-        gradients = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
+        gradients = torch.autograd.grad(logits.sum(), list(weights.values()), allow_unused=True)
     except RuntimeError:
         raise UserError(
             "model.name: the network's logits have no gradient, so it cannot be trained; take"
@@ -104,7 +103,7 @@ def unused(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
-    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    return [name for name, gradient in zip(weights, gradients, strict=True) if gradient is None]
 
 
 def macs(model: nn.Module, image_shape: Sequence[int]) -> int:
@@ -117,15 +116,12 @@ def macs(model: nn.Module, image_shape: Sequence[int]) -> int:
     width).
     """
     used = positions(model, image_shape)
-    return sum(
-        int(torch.count_nonzero(weight)) * used[name]
-        for name, weight in prunable.weights(model).items()
-    )
+    weights = prunable.weights(model)
+    return sum(int(torch.count_nonzero(weight)) * used[name] for name, weight in weights.items())
 
 
 def inventory(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str, object]]:
-    """A line of records.LAYER for each parameter, in order: the class of its module, its shape, its
-    count, its MACs for one image, and whether it may be pruned ("yes" or "no").
+    """Every parameter of the network, in order, as lines of records.LAYER.
 
     image_shape: (channels, height, width).
     """
@@ -136,7 +132,7 @@ def inventory(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str, ob
             "kind": type(model.get_submodule(name.rpartition(".")[0])).__name__,
             "shape": "×".join(map(str, parameter.shape)),
             "count": parameter.numel(),
-            "macs": parameter.numel() * used[name] if name in used else 0,
+            "macs": parameter.numel() * used.get(name, 0),
             "prunable": "yes" if name in used else "no",
         }
         for name, parameter in model.named_parameters()

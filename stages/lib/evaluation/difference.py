@@ -9,21 +9,22 @@ from torch import nn
 SMALLEST = torch.finfo(torch.float64).tiny
 
 
-def largest(one: nn.Module, other: nn.Module, batch: torch.Tensor) -> float:
+def largest(first: nn.Module, second: nn.Module, batch: torch.Tensor) -> float:
     """The largest difference of any logit, divided by the largest logit; 0 for equal networks.
 
     Both compute in float64 if they can, so that rounding in deep networks does not look like a
     difference. batch: float [n, channels, height, width].
     """
-    first, second = (_logits(network, batch) for network in (one, other))
-    if first.shape != second.shape:
+    logits, others = _logits(first, batch), _logits(second, batch)
+    if logits.shape != others.shape:
         return float("inf")
-    return float((first - second).abs().max() / first.abs().max().clamp_min(SMALLEST))
+    return float((logits - others).abs().max() / logits.abs().max().clamp_min(SMALLEST))
 
 
 @torch.inference_mode()
 def _logits(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    # Each reads a copy: a network may write into its images.
     try:
-        return copy.deepcopy(network).double().eval()(batch.double())
+        return copy.deepcopy(network).double().eval()(batch.double().clone())
     except RuntimeError:  # a network that works in its own type only
-        return copy.deepcopy(network).eval()(batch).double()
+        return copy.deepcopy(network).eval()(batch.clone()).double()

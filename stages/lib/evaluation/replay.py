@@ -7,7 +7,7 @@ only the rest is computed. This assumes nothing about the network's graph, and g
 whole passes bit for bit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +16,23 @@ from torch import nn
 from tqdm import tqdm
 
 from stages.lib.evaluation.samples import Samples
+from stages.lib.models.modes import evaluating
 
 
-def _parts(value: Any) -> list[torch.Tensor] | None:
-    """The tensors in what a module returned; None if it cannot be kept."""
-    if isinstance(value, torch.Tensor):
-        parts = [value]
-    elif type(value) is tuple and all(
-        one is None or isinstance(one, torch.Tensor) for one in value
-    ):
-        parts = [one for one in value if one is not None]
-    else:
+def _tensors(value: Any) -> list[torch.Tensor] | None:
+    """The tensors of what a module returned; None where it is nothing that can be kept."""
+    values = value if type(value) is tuple else (value,)
+    tensors = [part for part in values if part is not None]
+    if not all(isinstance(part, torch.Tensor) for part in tensors):
         return None
     # Inference tensors do not tell whether they were written to.
-    return None if any(one.is_inference() for one in parts) else parts
+    return None if any(tensor.is_inference() for tensor in tensors) else tensors
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone()
-    return tuple(one if one is None else one.clone() for one in value)
+    return value if value is None else tuple(map(_copied, value))
 
 
 def _masked(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -64,28 +61,30 @@ class Replay:
         self.model = model
         self.modules = {name: module for name, module in model.named_modules() if name}
         # A network may have set a module's forward itself.
-        self.before: dict[str, Any] = {}
+        self.own_forwards = {
+            name: module.forward
+            for name, module in self.modules.items()
+            if "forward" in vars(module)
+        }
+        # By a module's name and the number of its call.
         self.recorded: dict[tuple[str, int], _Call] = {}
-        self.log: list[str] = []
         # Outputs that a later operation changes in place (`out += shortcut`): copies are returned.
         self.overwritten: set[tuple[str, int]] = set()
+        self.log: list[str] = []
         self.counts: dict[str, int] = {}
-        self.limit: int | None = None
 
     def __enter__(self) -> "Replay":
         for name, module in self.modules.items():
-            if "forward" in vars(module):
-                self.before[name] = module.forward
             module.forward = self._wrapped(name, module.forward)
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, module in self.modules.items():
             del module.forward
-            if name in self.before:
-                module.forward = self.before[name]
+            if name in self.own_forwards:
+                module.forward = self.own_forwards[name]
 
-    def _wrapped(self, name: str, forward):
+    def _wrapped(self, name: str, forward: Callable) -> Callable:
         def call(*arguments: Any, **keywords: Any) -> Any:
             key = (name, self.counts.get(name, 0))
             self.counts[name] = key[1] + 1
@@ -100,10 +99,10 @@ class Replay:
             start = len(self.log)
             self.log.append(name)
             value = forward(*arguments, **keywords)
-            parts = _parts(value)
-            if parts is not None:
+            tensors = _tensors(value)
+            if tensors is not None:
                 kept = _copied(value) if key in self.overwritten else value
-                versions = [one._version for one in parts]
+                versions = [tensor._version for tensor in tensors]
                 self.recorded[key] = _Call(start, len(self.log), kept, versions)
             return value
 
@@ -121,12 +120,15 @@ class Replay:
             spoiled = {
                 key
                 for key, call in self.recorded.items()
-                if key not in self.overwritten
-                and [one._version for one in _parts(call.value)] != call.versions
-            }
+                if [tensor._version for tensor in _tensors(call.value)] != call.versions
+            } - self.overwritten
             if not spoiled:
                 return logits
             self.overwritten |= spoiled
+
+    def replay(self, batch: torch.Tensor, first_use: int) -> torch.Tensor:
+        """The logits of the recorded batch after a change of a weight first used at `first_use`."""
+        return self._run(batch, first_use)
 
     def first_use(self, weight: str) -> int:
         """The place in the log of calls where the parameter `weight` is first used: by the module
@@ -140,10 +142,6 @@ class Replay:
                     name = name.rpartition(".")[0]
                 places.append(self.log.index(name) if name else 0)
         return min(places, default=0)
-
-    def replay(self, batch: torch.Tensor, first_use: int) -> torch.Tensor:
-        """The logits of the recorded batch after a change of a weight first used at `first_use`."""
-        return self._run(batch, first_use)
 
 
 @torch.no_grad()
@@ -161,14 +159,12 @@ def predict_masked(
     Returns for each weight and mask the predicted class of each sample, int64 [n] on the CPU. The
     network is in evaluation mode meanwhile.
     """
-    training = model.training
-    model.eval()
-    found = {name: [[] for _ in variants] for name, variants in masks.items()}
+    classes = {name: [[] for _ in variants] for name, variants in masks.items()}
     whole: set[str] = set()
     batches = tqdm(
         samples.batches(), label, samples.batch_count, unit="batch", leave=False, disable=None
     )
-    with Replay(model) as replay:
+    with evaluating(model), Replay(model) as replay:
         for number, batch in enumerate(batches):
             replay.record(batch)
             for name, variants in masks.items():
@@ -184,11 +180,9 @@ def predict_masked(
                             # The network does more than its calls show, so run whole passes.
                             whole.add(name)
                             start = 0
-                    for index, mask in enumerate(variants):
+                    for mask, parts in zip(variants, classes[name], strict=True):
                         parameter.data = _masked(dense, mask)
-                        logits = replay.replay(batch, start)
-                        found[name][index].append(logits.argmax(1).cpu())
+                        parts.append(replay.replay(batch, start).argmax(1).cpu())
                 finally:
                     parameter.data = dense
-    model.train(training)
-    return {name: [torch.cat(parts) for parts in variants] for name, variants in found.items()}
+    return {name: [torch.cat(parts) for parts in lists] for name, lists in classes.items()}

@@ -18,41 +18,34 @@ class Results:
         self.rows: list[records.Row] = []
         self.predictions: dict[str, Predicted] = {}
 
-    def record(self, model: nn.Module, method: str, **about: Any) -> records.Row:
-        """Measures a network and stores its predictions, but keeps no file.
-
-        about: as in Evaluator.row.
-        """
-        row, predictions = self.evaluator.row(model, method, **about)
+    def record(self, network: nn.Module, method: str, **about: Any) -> records.Row:
+        """Measures a network and stores its row and predictions. about: as in Evaluator.row."""
+        row, predicted = self.evaluator.row(network, method, **about)
         self.rows.append(row)
         # Single pruned layers would add many predictions that nothing compares.
         if row.layer == records.ALL_LAYERS:
             name = paths.prediction_name(
                 method, row.target_sparsity, row.weight_bits, row.times_smaller
             )
-            self.predictions[name] = predictions
+            self.predictions[name] = predicted
         return row
 
-    def save(
-        self, model: nn.Module, method: str, file: str | None = None, **about: Any
-    ) -> records.Row:
-        """Saves and measures the network, and stores its predictions. The file is called
-        METHOD-SPARSITY unless `file` is given.
-        """
-        file = file or paths.model_name(method, about["target_sparsity"])
-        size = checkpoints.save_model(model, self.directory / file)
-        return self.record_file(model, method, file, bytes_on_disk=size, **about)
+    def record_file(self, network: nn.Module, method: str, name: str, **about: Any) -> records.Row:
+        """As `record`, for a network whose file `name` is in the directory already."""
+        return self.record(network, method, model=(self.final / name).as_posix(), **about)
 
-    def record_file(self, model: nn.Module, method: str, name: str, **about: Any) -> records.Row:
-        """As `save`, for a network whose file `name` is in the directory already."""
-        return self.record(model, method, kept_as=self.final / name, **about)
+    def save(
+        self, network: nn.Module, method: str, file: str | None = None, **about: Any
+    ) -> records.Row:
+        """As `record`, and saves the network as METHOD-SPARSITY unless `file` is given."""
+        file = file or paths.model_name(method, about["target_sparsity"])
+        size = checkpoints.save_model(network, self.directory / file)
+        return self.record_file(network, method, file, bytes_on_disk=size, **about)
 
     def write(self) -> None:
         """Writes the rows and the predictions."""
         records.write(self.directory / paths.ROWS, self.rows)
-        for part, file in (
-            ("test", paths.PREDICTIONS),
-            ("validation", paths.VALIDATION_PREDICTIONS),
-        ):
-            classes = {name: getattr(one, part) for name, one in self.predictions.items()}
+        files = {"test": paths.PREDICTIONS, "validation": paths.VALIDATION_PREDICTIONS}
+        for part, file in files.items() if self.predictions else ():
+            classes = {name: getattr(both, part) for name, both in self.predictions.items()}
             checkpoints.save_tensors(self.directory / file, classes)

@@ -23,14 +23,14 @@ REMEDY = "delete it and run `dvc repro`"
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The network's state dict as it is saved: on the CPU, contiguous, without shared memory."""
-    seen: set[int] = set()
+    storages: set[int] = set()
     tensors = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         storage = tensor.untyped_storage().data_ptr()
         # safetensors refuses shared memory: tied weights are stored under each of their names.
-        tensors[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
+        tensors[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     return tensors
 
 
@@ -83,10 +83,8 @@ def load_tensors(path: Path, key: str | None = None) -> tuple[dict[str, torch.Te
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         raise UserError(f"{path}: not a whole safetensors file (cut short?); {REMEDY}") from None
-    if key is None:
-        return tensors, None
     try:
-        return tensors, json.loads(metadata[key])
+        return tensors, None if key is None else json.loads(metadata[key])
     except (KeyError, ValueError):
         raise UserError(
             f"{path}: not written by this pipeline ({key} is missing); {REMEDY}"
@@ -102,17 +100,13 @@ def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.
     """
     tensors, description = load_tensors(path, KEY)
     if expected is not None and description != expected:
-        differing = sorted(
-            name
-            for name in {
-                *expected,
-                *(description if isinstance(description, dict) else ()),
-            }
-            if not isinstance(description, dict) or description.get(name) != expected.get(name)
+        known = description if isinstance(description, dict) else {}
+        names = sorted(
+            key for key in expected.keys() | known if expected.get(key) != known.get(key)
         )
         raise UserError(
             f"{path}: a network of another architecture than params.yaml's (it differs in"
-            f" {', '.join(differing)}); {REMEDY}"
+            f" {', '.join(names)}); {REMEDY}"
         )
     return restore(path, tensors, description)
 
@@ -120,7 +114,6 @@ def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.
 def restore(path: Path, tensors: dict[str, torch.Tensor], description: Any) -> nn.Module:
     """The network of an architecture with these weights. path: is named in errors."""
     try:
-        model = registry.rebuild(description, tensors)
+        return registry.rebuild(description, tensors).eval()
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"{path}: its tensors do not fit its architecture; {REMEDY}") from None
-    return model.eval()

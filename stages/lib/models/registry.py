@@ -21,7 +21,7 @@ Architecture = dict[str, Any]
 RESIZED = "resized"
 
 
-class Dense(NamedTuple):
+class Unpruned(NamedTuple):
     """The unpruned network's architecture and layer sizes. Each network that `build` made keeps it,
     also when it is copied or loses filters.
     """
@@ -64,7 +64,7 @@ def dense_architecture(description: Architecture) -> Architecture:
     return {key: value for key, value in dict(description).items() if key != RESIZED}
 
 
-def _build_own(name: str, code: str, in_channels: int, image_size: list[int], classes: int):
+def _build_custom(name: str, code: str, in_channels: int, image_size: list[int], classes: int):
     if custom_model.fingerprint(name) != code:
         raise UserError(
             f"{custom_model.split(name)[0]} has changed, or is gone, since the network was made"
@@ -78,9 +78,7 @@ def _build_own(name: str, code: str, in_channels: int, image_size: list[int], cl
     return model
 
 
-def _dense(description: Architecture) -> nn.Module:
-    sizes = dense_architecture(description)
-    name = sizes.pop("name", None)
+def _build(name: object = None, **sizes: Any) -> nn.Module:
     if name == "convnet":
         return convnet.ConvNet(**sizes)
     if name in network_names.OWN:
@@ -88,7 +86,7 @@ def _dense(description: Architecture) -> nn.Module:
     if name in network_names.TORCHVISION:
         return torchvision_models.build(name, **sizes)
     if isinstance(name, str) and custom_model.is_own(name):
-        return _build_own(name, **sizes)
+        return _build_custom(name, **sizes)
     raise ValueError(f"no network is called {name}")
 
 
@@ -98,8 +96,9 @@ def build(description: Architecture) -> nn.Module:
     Raises ValueError or TypeError if the description is not an architecture, UserError if it
     cannot be built.
     """
-    model = _dense(description)
-    model._unpruned = Dense(dense_architecture(description), resizing.sizes(model))
+    unpruned = dense_architecture(description)
+    model = _build(**unpruned)
+    model._unpruned = Unpruned(unpruned, resizing.sizes(model))
     return model
 
 
@@ -130,17 +129,15 @@ def architecture_of(model: nn.Module) -> Architecture:
     changed.
     """
     changed = resizing.changes(model._unpruned.sizes, resizing.sizes(model))
-    base = model._unpruned.architecture
-    return {**base, RESIZED: changed} if changed else dict(base)
+    return model._unpruned.architecture | ({RESIZED: changed} if changed else {})
 
 
 def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
-    """Runs the network on one image. UserError if it fails or does not return a logit per class.
+    """Runs the network on two images. UserError if it fails or does not return a logit per class.
 
     image_shape: (channels, height, width).
     """
     name = model._unpruned.architecture["name"]
-    shape = "×".join(map(str, image_shape))
     first = next(model.parameters(), None)
     if first is None:
         raise UserError(f"model.name: {name} has no parameters; keep its layers as attributes")
@@ -152,17 +149,20 @@ def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
         )
     try:
         with torch.inference_mode(), evaluating(model):
-            given = model(torch.zeros(2, *image_shape, device=first.device))
+            logits = model(torch.zeros(2, *image_shape, device=first.device))
     except Exception as error:  # noqa: BLE001 - any network may be named
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"model.name: {name} cannot take images of {shape} ({reason});"
-            " set data.image_size to what it needs"
+            f"model.name: {name} cannot take images of {'×'.join(map(str, image_shape))}"
+            f" ({reason}); set data.image_size to what it needs"
         ) from None
-    if not isinstance(given, torch.Tensor) or given.shape != (2, classes):
-        wanted = f"where a tensor [2, {classes}] is wanted, a logit per class"
-        if isinstance(given, torch.Tensor):
-            got, remedy = list(given.shape), "let the factory take num_classes"
-        else:
-            got, remedy = f"a {type(given).__name__}", "return the logits alone"
-        raise UserError(f"model.name: {name} answers two images with {got} {wanted}; {remedy}")
+    if not isinstance(logits, torch.Tensor):
+        answer, remedy = f"a {type(logits).__name__}", "return the logits alone"
+    elif logits.shape != (2, classes):
+        answer, remedy = list(logits.shape), "let the factory take num_classes"
+    else:
+        return
+    raise UserError(
+        f"model.name: {name} answers two images with {answer} where a tensor [2, {classes}] is"
+        f" wanted, a logit per class; {remedy}"
+    )

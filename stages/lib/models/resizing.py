@@ -14,8 +14,8 @@ Sizes = dict[str, dict[str, Any]]
 
 
 def _is_size(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole or (isinstance(value, tuple | list) and all(type(one) is int for one in value))
+    values = value if isinstance(value, tuple | list) else (value,)
+    return all(isinstance(part, int) and not isinstance(part, bool) for part in values)
 
 
 def sizes(model: nn.Module) -> Sizes:
@@ -45,15 +45,15 @@ def changes(dense: Sizes, small: Sizes) -> Sizes:
 
     Pruning never makes a size larger: a number that grew is something else, such as a counter.
     """
-    differing = {
+    smaller = {
         name: {
             key: value
-            for key, value in found.items()
+            for key, value in values.items()
             if key in dense[name] and _shrank(dense[name][key], value)
         }
-        for name, found in small.items()
+        for name, values in small.items()
     }
-    return {name: found for name, found in differing.items() if found}
+    return {name: values for name, values in smaller.items() if values}
 
 
 def _resized(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -71,21 +71,17 @@ def apply_(model: nn.Module, changed: Sizes, tensors: dict[str, torch.Tensor]) -
     """
     modules = dict(model.named_modules())
     known = sizes(model)
-    for name, found in changed.items():
-        for key, value in found.items():
-            old = known[name][key]
-            if not _is_size(value) or not _shrank(old, value):
+    for name, values in changed.items():
+        for key, value in values.items():
+            if not _is_size(value) or not _shrank(known[name][key], value):
                 raise ValueError(f"{name}.{key}: not a size that pruning leaves")
             kind = type(getattr(modules[name], key))
             setattr(modules[name], key, kind(value))
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
-        module = modules[owner]
-        for holder in (module._parameters, module._buffers):
+        for holder in (modules[owner]._parameters, modules[owner]._buffers):
             old = holder.get(leaf)
-            if old is None or old.shape == tensor.shape:
-                continue
-            new = _resized(old, tensor)
-            if holder is module._parameters:
-                new = nn.Parameter(new, old.requires_grad)
-            holder[leaf] = new
+            if old is not None and old.shape != tensor.shape:
+                new = _resized(old, tensor)
+                parameter = isinstance(old, nn.Parameter)
+                holder[leaf] = nn.Parameter(new, old.requires_grad) if parameter else new

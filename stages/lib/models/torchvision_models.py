@@ -1,6 +1,7 @@
 """torchvision's classification models, fitted to the data: head, channels and image size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -8,38 +9,35 @@ from stages.lib.core.errors import UserError
 
 # Auxiliary heads are for training only, and change what a forward pass returns.
 WITHOUT_AUXILIARY = {"aux_logits": False, "transform_input": False, "init_weights": True}
-SQUARE = ("vit_", "maxvit_")
 
 
-def _options(name: str, image_size: Sequence[int], classes: int) -> dict:
-    options: dict = {"weights": None, "num_classes": classes}
+def _options(name: str, image_size: Sequence[int]) -> dict[str, Any]:
+    """What a network's constructor wants to know besides the classes."""
     if name in ("googlenet", "inception_v3"):
-        options |= WITHOUT_AUXILIARY
-    if name.startswith(SQUARE):
-        if len(set(image_size)) > 1:
-            raise UserError(f"model.name: {name} takes square images only; set data.image_size")
-        if name.startswith("vit_"):
-            patch = int(name.rpartition("_")[2])
-            if image_size[0] % patch:
-                raise UserError(
-                    f"data.image_size: {image_size[0]} is not a multiple of {patch}, the patch of"
-                    f" {name}"
-                )
-            options["image_size"] = image_size[0]
-        else:
-            options["input_size"] = tuple(image_size)
-    return options
+        return WITHOUT_AUXILIARY
+    if not name.startswith(("vit_", "maxvit_")):
+        return {}
+    if len(set(image_size)) > 1:
+        raise UserError(f"model.name: {name} takes square images only; set data.image_size")
+    if name.startswith("maxvit_"):
+        return {"input_size": tuple(image_size)}
+    patch = int(name.rpartition("_")[2])
+    if image_size[0] % patch:
+        raise UserError(
+            f"data.image_size: {image_size[0]} is not a multiple of {patch}, the patch of {name}"
+        )
+    return {"image_size": image_size[0]}
 
 
-def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The name and module of the convolution that reads the image."""
-    return next(
-        (name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
-    )
+def first_convolution(model: nn.Module) -> str | None:
+    """The name of the convolution that reads the image."""
+    convolutions = (n for n, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    return next(convolutions, None)
 
 
 def _take_channels(model: nn.Module, in_channels: int) -> None:
-    name, old = first_convolution(model)
+    name = first_convolution(model)
+    old = model.get_submodule(name)
     new = nn.Conv2d(
         in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation,
         bias=old.bias is not None,
@@ -59,7 +57,8 @@ def build(name: str, in_channels: int, image_size: Sequence[int], classes: int) 
     from torchvision import models
 
     try:
-        model = models.get_model(name, **_options(name, image_size, classes))
+        options = _options(name, image_size)
+        model = models.get_model(name, weights=None, num_classes=classes, **options)
     except (ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(

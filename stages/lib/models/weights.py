@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -25,13 +24,6 @@ AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 OPTIONAL = "num_batches_tracked"
 # Names in torchvision's DenseNet files, written when module names could contain dots.
 OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)")
-
-
-class Fitted(NamedTuple):
-    """The network, and the names of its tensors that were not in the weights and start fresh."""
-
-    model: nn.Module
-    fresh: list[str]
 
 
 def _unwrapped(stored: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -62,49 +54,44 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise UserError(f"model.weights: {path}: not found; give a file's path, or none")
-    if path.suffix == paths.SAFETENSORS:
-        try:
-            return _unwrapped(load_file(path), path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"model.weights: {path}: not a whole safetensors file ({error})"
-            ) from None
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == paths.SAFETENSORS:
+            stored = load_file(path)
+        else:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise UserError(
             f"model.weights: {path} holds more than the tensors of a state dict; a pickle that"
             " wants to run code is never loaded; save model.state_dict() alone"
         ) from None
     except Exception:  # noqa: BLE001 - a damaged pickle may raise anything
-        raise UserError(f"model.weights: {path}: not a whole file of torch.save") from None
+        kind = "safetensors file" if path.suffix == paths.SAFETENSORS else "file of torch.save"
+        raise UserError(f"model.weights: {path}: not a whole {kind}") from None
     return _unwrapped(stored, path)
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _is_head(wanted: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
-    """Whether two tensors differ only in the number of classes."""
+def _is_head(target: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
+    """Whether two tensors differ in the number of classes alone."""
     return (
-        wanted.shape[:1] == (classes,)
-        and given.dim() == wanted.dim()
-        and given.shape[1:] == wanted.shape[1:]
+        target.shape[:1] == (classes,)
+        and given.dim() == target.dim()
+        and given.shape[1:] == target.shape[1:]
     )
 
 
-def _is_plain(given: torch.Tensor, wanted: torch.Tensor) -> bool:
+def _is_plain(given: torch.Tensor, target: torch.Tensor) -> bool:
     """Whether a tensor is dense, and has real numbers if the network's tensor has."""
-    real = given.is_floating_point() or not wanted.is_floating_point()
+    real = given.is_floating_point() or not target.is_floating_point()
     return real and given.layout is torch.strided and not given.is_meta
 
 
-def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path: Path) -> Fitted:
-    """Loads the weights into the network, in place.
+def fit(
+    model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path: Path
+) -> list[str]:
+    """Loads the weights into the network, in place. Returns the names of the tensors that start
+    fresh: those of a head for another number of classes.
 
-    A head for another number of classes is not loaded and starts fresh. A first convolution for
-    three channels is summed over them if the images have one channel.
+    A first convolution for three channels is summed over them if the images have one channel.
 
     stored: the weights, by name.
     classes: the number of classes of the data.
@@ -117,21 +104,15 @@ def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path
         name if name in wanted else OLD_DENSENET.sub(r"\1\2", name): value
         for name, value in stored.items()
     }
-    stem = (
-        f"{torchvision_models.first_convolution(model)[0]}.weight"
-        if _has_convolution(model)
-        else ""
-    )
-    left_over = [name for name in stored if name not in wanted and not name.startswith(AUXILIARY)]
-    missing = [name for name in wanted if name not in stored and not name.endswith(OPTIONAL)]
-    loaded, fresh, misfit = {}, [], []
+    stem = f"{torchvision_models.first_convolution(model)}.weight"
+    loaded, fresh, misfits = {}, [], []
     for name, target in wanted.items():
         if name not in stored:
             continue
         given = stored[name]
         if not _is_plain(given, target):
             kind = f"{given.dtype}, {given.device.type}, {given.layout}"
-            misfit.append(f"{name} of {kind} for {target.dtype}")
+            misfits.append(f"{name} of {kind} for {target.dtype}")
             continue
         if name == stem and given.dim() == 4 and given.shape[1] == 3 and target.shape[1] == 1:
             given = given.sum(1, keepdim=True)
@@ -140,20 +121,19 @@ def fit(model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path
         elif _is_head(target, given, classes):
             fresh.append(name)
         else:
-            misfit.append(f"{name} {list(given.shape)} for {list(target.shape)}")
-    for names, what in (
-        (missing, "lacks"), (left_over, "has, unknown to the network,"), (misfit, "has misfitting"),
-    ):  # fmt: skip
+            misfits.append(f"{name} {list(given.shape)} for {list(target.shape)}")
+    missing = [name for name in wanted if name not in stored and not name.endswith(OPTIONAL)]
+    left_over = [name for name in stored if name not in wanted and not name.startswith(AUXILIARY)]
+    for what, names in {
+        "lacks": missing, "has, unknown to the network,": left_over, "has misfitting": misfits,
+    }.items():  # fmt: skip
         if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise UserError(
-                f"model.weights: {path} {what} {_names(names)}; model.name (or model.width) is"
-                " another network than the one they belong to"
+                f"model.weights: {path} {what} {', '.join(names[:3])}{more}; model.name (or"
+                " model.width) is another network than the one they belong to"
             )
     if not all(bool(torch.isfinite(value).all()) for value in loaded.values()):
         raise UserError(f"model.weights: {path} holds values that are infinite or undefined")
     model.load_state_dict({**wanted, **loaded})
-    return Fitted(model, fresh)
-
-
-def _has_convolution(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return fresh
