@@ -121,9 +121,20 @@ class Repository:
 
     def copy(self, path: Path) -> "Repository":
         """Another repository with the same files, cache and history, to be changed by a test."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return self.at(path)
+
+    def clone(self, path: Path) -> "Repository":
+        """A clone of what is committed, with this one's cache, so that nothing is trained in it."""
+        self.run("git", "clone", "--quiet", ".", str(path))
+        other = self.at(path)
+        other.run(*other.dvc("cache", "dir", "--local", str(self.path / ".dvc/cache")))
+        return other
+
+    def at(self, path: Path) -> "Repository":
+        """The same params in another place."""
         other = copy.copy(self)
         other.path, other.params = path, copy.deepcopy(self.params)
-        shutil.copytree(self.path, path, symlinks=True)
         return other
 
     def set_params(self, params: dict) -> None:
