@@ -219,7 +219,7 @@ def test_a_half_unpacked_file_is_not_believed(tmp_path, monkeypatch, name, kept)
     assert np.array_equal(read("mnist", tmp_path / "sets").images[:], whole)
     torn.write_bytes(torn.read_bytes()[:-1])
     torn.with_name(f"{name}.gz").unlink()
-    with pytest.raises(UserError, match=r"data\.source mnist: what lies in .* is not that set"):
+    with pytest.raises(UserError, match=rf"not whole in .*; put {name}\.gz"):
         read("mnist", tmp_path / "sets")
 
 

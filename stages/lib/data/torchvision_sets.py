@@ -71,7 +71,8 @@ def _patience() -> Iterator[None]:
 def _load(source: str, dataset: type, root: Path, train: bool):
     part = {"split": "train" if train else "test"} if source == "svhn" else {"train": train}
     try:
-        _unpack_anew(dataset, root)
+        if train:  # which comes first
+            _unpack_anew(dataset, root)
         with _patience():
             return dataset(root, download=True, **part)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
@@ -81,8 +82,8 @@ def _load(source: str, dataset: type, root: Path, train: bool):
         if isinstance(error, PermissionError) or not remedy:
             raise UserError(f"data.source {source}: cannot be read in {root}: {reason}") from None
         raise UserError(
-            f"data.source {source}: not whole in {root}, and the download failed ({reason});"
-            f" {remedy}"
+            f"data.source {source}: not whole in {root}, and not to be downloaded or read"
+            f" ({reason}); {remedy}"
         ) from None
     except (ValueError, AssertionError, LookupError, TypeError, zlib.error) as error:
         raise UserError(
