@@ -2,11 +2,11 @@
 to the best trade-off of each.
 """
 
+from itertools import product
+
 from stages.lib.core import outputs, paths, records
 from stages.lib.core.stage import run_stage
-from stages.lib.evaluation import replay
 from stages.lib.evaluation.context import Context
-from stages.lib.evaluation.evaluator import Predicted
 from stages.lib.models import prunable
 from stages.lib.pruning import masks, tradeoff
 from stages.lib.pruning.criteria import magnitude
@@ -14,24 +14,15 @@ from stages.lib.pruning.criteria import magnitude
 
 def sweep(context: Context, scores: masks.Scores) -> None:
     """Measures the network with each layer pruned alone to each sparsity."""
-    sparsities, baseline, data = context.params.sparsities, context.baseline, context.data
-    variants = {
-        name: [masks.keep_largest(score, sparsity) for sparsity in sparsities]
-        for name, score in scores.items()
-    }
-    validation, test = (
-        replay.predict_masked(baseline, samples, variants, f"layerwise_sweep {part}")
-        for part, samples in (("validation", data.validation), ("test", data.test))
-    )
-    for name, masks_of_layer in variants.items():
-        for index, sparsity in enumerate(sparsities):
-            context.results.record(
-                masks.masked(baseline, {name: masks_of_layer[index]}),
-                "layer_alone",
-                layer=prunable.layer_of(name),
-                target_sparsity=sparsity,
-                predicted=Predicted(validation[name][index], test[name][index]),
-            )
+    settings = list(product(scores, context.params.sparsities))
+    for name, sparsity in context.progress(settings, "network"):
+        mask = masks.keep_largest(scores[name], sparsity)
+        context.results.record(
+            masks.masked(context.baseline, {name: mask}),
+            "layer_alone",
+            layer=prunable.layer_of(name),
+            target_sparsity=sparsity,
+        )
 
 
 def main(context: Context) -> None:
