@@ -4,12 +4,10 @@ Nothing is timed here, so that the same params give the same bytes.
 """
 
 from pathlib import Path
-from typing import get_args
-
-import torch
 
 from stages.lib.core import hardware, outputs, paths, records
-from stages.lib.core.params import ALL, Scope
+from stages.lib.core.methods import METHODS
+from stages.lib.core.params import ALL
 from stages.lib.core.stage import run_stage
 from stages.lib.engines import onnx_files, onnx_int8
 from stages.lib.engines.onnx_files import Source
@@ -18,38 +16,38 @@ from stages.lib.evaluation.context import Context
 from stages.lib.models import checkpoints
 
 
-def sources(seed: int, options) -> list[Source]:
+def sources(context: Context) -> list[Source]:
     """The baseline, the sparsest fine-tuned network, and the fine-tuned ones with fewer filters."""
+    options = context.params.export_onnx
+    scopes, sparsities = options.structured_scopes, options.structured_sparsities
     baseline, finetuned, structured = (
-        records.read(paths.stage_directory(stage, seed) / paths.ROWS)
+        context.rows(stage, context.seed)
         for stage in ("train_baseline", "finetune", "structured_prune")
     )
-    scopes, sparsities = options.structured_scopes, options.structured_sparsities
-    scopes = get_args(Scope) if scopes == ALL else scopes
-    chosen = [f"structured_{scope}_finetune" for scope in scopes]
-    small = [
+    chosen = [
         row
         for row in structured
-        if row.method in chosen and (sparsities == ALL or row.target_sparsity in sparsities)
+        if METHODS[row.method].trained
+        and (scopes == ALL or METHODS[row.method].scope in scopes)
+        and (sparsities == ALL or row.target_sparsity in sparsities)
     ]
-    cpu = torch.device("cpu")
-    return [
-        Source(row, device.place(checkpoints.load_model(Path(row.model)), cpu))
-        for row in (baseline[0], finetuned[-1], *small)
-    ]
+    rows = [*baseline, finetuned[-1], *chosen]
+    return [Source(row, checkpoints.load_model(Path(row.model))) for row in rows]
 
 
 def main(context: Context) -> None:
-    options = context.params.export_onnx
+    options, threads = context.params.export_onnx, context.params.compute.threads
     # What is deployed here runs on a CPU, whatever trained it.
-    context.device = device.configure("cpu", context.params.compute.threads)
-    int8 = onnx_files.Int8(
+    context.device = device.configure("cpu", threads)
+    count = options.calibration_images
+    files = onnx_files.Collection(
+        context.results,
+        onnx_files.calibration_samples(context.data, count, context.seed),
         onnx_int8.weight_bits(options.weight_bits, hardware.read(paths.HARDWARE)),
-        onnx_files.calibration_images(context.data, options.calibration_images, context.seed),
         options.percentile,
+        threads,
     )
-    files = onnx_files.Collection(context.results, int8, context.params.compute.threads)
-    files.add_all(sources(context.seed, options), options.calibration)
+    files.add_all(sources(context), options.calibration)
     outputs.write_csv(context.directory / paths.AGREEMENT, records.AGREEMENT, files.agreements)
 
 

@@ -14,34 +14,33 @@ def subjects(context: Context, seed: int) -> list[Subject]:
     """The networks of one seed in every engine, the baseline in eager torch on the CPU first."""
     options, normalize = context.params.latency_bench, context.data.test.normalize
     baseline, masked, finetuned, structured, exported = (
-        records.read(paths.stage_directory(stage, seed) / paths.ROWS)
+        context.rows(stage, seed)
         for stage in ("train_baseline", "global_prune", "finetune", "structured_prune",
                       "export_onnx")
     )  # fmt: skip
     networks = [
-        (benchmark.about(row), checkpoints.load_model(Path(row.model)))
+        (benchmark.about(row), checkpoints.load_model(Path(row.model)), normalize)
         for row in (*baseline, *masked[-1:], *finetuned[-1:], *structured)
     ]
     halves = [dtype for dtype in context.params.dtype_bench.dtypes if dtype != "float32"]
     timed: list[Subject] = []
     for device in dict.fromkeys((benchmark.CPU, context.device)):
-        timed += [benchmark.of_torch(*network, normalize, device) for network in networks]
-        timed += [benchmark.of_torch(*networks[0], normalize, device, dtype) for dtype in halves]
+        timed += [benchmark.of_torch(*network, device) for network in networks]
+        timed += [benchmark.of_torch(*networks[0], device, dtype) for dtype in halves]
     if options.compile and seed == context.params.seeds[0]:
-        timed.append(benchmark.of_compiled(*networks[0], normalize, options.compile_seconds))
+        timed.append(benchmark.of_compiled(*networks[0], options.compile_seconds))
     return timed + [benchmark.of_file(row, options.threads) for row in exported]
 
 
 def main(context: Context) -> None:
     options = context.params.latency_bench
     timed = [subject for seed in context.params.seeds for subject in subjects(context, seed)]
-    isa = hardware.kernel_isa(hardware.read(paths.HARDWARE)["isa"])
     lines = benchmark.measure(
         timed, context.data.test.images, options.batch_sizes,
-        threads=options.threads, seconds=options.seconds, isa=isa,
+        threads=options.threads, seconds=options.seconds,
+        isa=hardware.kernel_isa(hardware.read(paths.HARDWARE)["isa"]),
     )  # fmt: skip
-    total = len(timed) * len(options.batch_sizes)
-    lines = context.progress(lines, "latency", total)
+    lines = context.progress(lines, "latency", len(timed) * len(options.batch_sizes))
     outputs.write_csv(context.directory / paths.ROWS, records.LATENCY, lines)
 
 

@@ -34,7 +34,7 @@ def main(context: Context) -> None:
         pruned = masks.masked(baseline, masks.uniform(scores, sparsity))
         results.record(pruned, "uniform", target_sparsity=sparsity)
 
-    (dense,) = records.read(paths.stage_directory("train_baseline", context.seed) / paths.ROWS)
+    (dense,) = context.rows("train_baseline", context.seed)
     least = dense.validation_accuracy - params.layerwise_sweep.max_accuracy_drop
     best = tradeoff.best_per_layer(alone, least)
     chosen = {name: point.sparsity for name, point in zip(scores, best, strict=True)}

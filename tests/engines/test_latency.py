@@ -12,8 +12,6 @@ from stages.lib.core.records import MOST_IQR
 from stages.lib.engines import latency
 from tests.toys import few_examples
 
-CPU = torch.device("cpu")
-
 
 class Clock:
     """Seconds that pass in calls alone. log: the calls made."""
@@ -41,7 +39,7 @@ def clock():
 
 def measured(clock, *durations, seconds=1.0):
     calls = [clock.call(duration) for duration in durations]
-    found = latency.interleaved(calls, device=CPU, seconds=seconds, clock=clock)
+    found = latency.interleaved(calls, seconds, clock)
     return found, [clock.log.count(call) for call in calls]
 
 
@@ -102,20 +100,16 @@ def test_a_slow_call_does_not_take_the_rounds_of_the_others(clock):
     assert fast.repetitions > 900
 
 
-def steady(*calls, clock, seconds=1.0, threads=1):
-    return latency.steady(calls, device=CPU, threads=threads, seconds=seconds, clock=clock)
-
-
 def test_what_is_steady_is_measured_once(clock):
     calls = [clock.call(0.01), clock.call(9.0)]
-    assert all(one.is_steady for one in steady(*calls, clock=clock))
+    assert all(one.is_steady for one in latency.steady(calls, 1.0, clock))
     assert clock.log.count(calls[1]) == 1
 
 
 def test_what_is_unsteady_at_first_is_measured_again_with_all_others(clock):
     # At first the machine is busy every other tenth of a second.
     restless = clock.call(lambda now: 0.01 if now > 2 or int(10 * now) % 2 else 0.05)
-    found, other = steady(restless, clock.call(0.01), clock=clock)
+    found, other = latency.steady([restless, clock.call(0.01)], 1.0, clock)
     assert found.is_steady
     assert found.median == pytest.approx(0.01)
     # In twice the time.
@@ -124,33 +118,14 @@ def test_what_is_unsteady_at_first_is_measured_again_with_all_others(clock):
 
 def test_what_stays_unsteady_is_measured_three_times_and_says_so(clock):
     chance = random.Random(0)
-    (found,) = steady(clock.call(lambda _: chance.choice([0.01] * 9 + [0.2])), clock=clock)
+    (found,) = latency.steady([clock.call(lambda _: chance.choice([0.01] * 9 + [0.2]))], 1.0, clock)
     assert not found.is_steady
     assert found.iqr > MOST_IQR * found.median
     assert clock.now == pytest.approx(7, rel=0.3)
 
 
-@pytest.mark.parametrize("fails_at", [1, 2, 10, 10**9])
-def test_the_thread_count_holds_meanwhile_and_comes_back(clock, fails_at):
-    before, threads = torch.get_num_threads(), set()
-    tick = clock.call(0.01)
-
-    def call():
-        tick()
-        threads.add(torch.get_num_threads())
-        if len(clock.log) == fails_at:
-            raise RuntimeError("out of memory")
-
-    if fails_at < 1000:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            steady(call, clock=clock, threads=before + 1)
-    else:
-        steady(call, clock=clock, threads=before + 1)
-    assert threads == {before + 1}
-    assert torch.get_num_threads() == before
-
-
 def test_a_real_clock_measures_too():
-    (found,) = latency.steady([lambda: sum(range(1000))], device=CPU, threads=1, seconds=0.01)
-    assert found.median > 0
-    assert latency.steady([], device=CPU, threads=1, seconds=0.01) == []
+    clock = latency.clock_of(torch.device("cpu"))
+    (measured,) = latency.steady([lambda: sum(range(1000))], 0.01, clock)
+    assert measured.median > 0
+    assert latency.steady([], 0.01, clock) == []

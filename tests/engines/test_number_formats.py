@@ -9,6 +9,7 @@ from stages.lib.core import records
 from stages.lib.engines import number_formats
 from stages.lib.engines.number_formats import Subject
 from stages.lib.evaluation import counting, inference
+from stages.lib.models import checkpoints
 from tests import toys
 
 CPU = torch.device("cpu")
@@ -43,30 +44,16 @@ def subject():
 
 
 def benched(subject, devices=("cpu",), dtypes=ALL, seconds=9.0):
-    return list(number_formats.bench(subject, devices, dtypes, seconds=seconds, largest_batch=2))
+    return list(number_formats.bench(subject, devices, dtypes, seconds))
 
 
 def test_a_cast_network_is_a_copy_in_the_new_dtype():
     model = toys.convnet().train()
-    found = number_formats.cast(model, torch.bfloat16, CPU)
+    found = number_formats.cast(model, "bfloat16", CPU)
     assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
     assert not found.training
     assert model.training
     assert toys.same_state(model, toys.convnet())
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "share", "count"),
-    [
-        ([1, 2, 3, 4], [1, 2, 3, 4], 1.0, 4),
-        ([1, 2, 3, 4], [1, 0, 3, 0], 0.5, 4),
-        ([1, 2, 3, 4], [1, 2, 0], 2 / 3, 3),
-        ([1], [0, 1], 0.0, 1),
-    ],
-)
-def test_agreement_of_known_classes(one, other, share, count):
-    found = number_formats.agreement(torch.tensor(one), torch.tensor(other))
-    assert found == (pytest.approx(share), count)
 
 
 @torch.no_grad()
@@ -76,7 +63,7 @@ def test_calibrated_batch_norms_keep_float16_finite():
     number_formats.calibrate_batch_norm(calibrated, inputs)
 
     def in_float16(network):
-        return number_formats.cast(network, torch.float16, CPU)(inputs.half())
+        return number_formats.cast(network, "float16", CPU)(inputs.half())
 
     assert not torch.isfinite(in_float16(model)).all()
     assert torch.isfinite(in_float16(calibrated)).all()
@@ -113,7 +100,8 @@ def test_a_trained_network_has_bytes_and_accuracy_in_every_format(subject):
 @pytest.mark.parametrize(
     ("dtype", "share"), [("float32", 1.0), ("float16", 1.0), ("bfloat16", 0.5)]
 )
-def test_agreement_is_with_float32_whether_or_not_that_is_asked_for(dtype, share):
+def test_agreement_is_with_float32_whether_or_not_that_is_asked_for(monkeypatch, dtype, share):
+    monkeypatch.setattr(checkpoints, "serialized_bytes", lambda model: 1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     # bfloat16 cannot tell 256 from 257, and the first of equals wins.
     model[1].weight.data = torch.eye(2) * torch.tensor([256.0, 257.0])
@@ -123,6 +111,21 @@ def test_agreement_is_with_float32_whether_or_not_that_is_asked_for(dtype, share
     assert (line["dtype"], line["agreement"], line["agreement_images"]) == (dtype, share, 8)
     assert "accuracy" not in line
     assert line["note"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("classes", "float32", "share", "count"),
+    [
+        ([1, 2, 3, 4], [1, 2, 3, 4], 1.0, 4),
+        ([1, 0, 3, 0], [1, 2, 3, 4], 0.5, 4),
+        ([1, 2, 0], [1, 2, 3, 4], 2 / 3, 3),
+        ([0, 1], [1], 0.0, 1),
+    ],
+)
+def test_agreement_of_known_classes(subject, classes, float32, share, count):
+    untrained = replace(subject, is_trained=False)
+    columns = number_formats.quality(untrained, None, torch.tensor(classes), torch.tensor(float32))
+    assert columns == {"agreement": pytest.approx(share), "agreement_images": count}
 
 
 def test_where_time_runs_out_the_accuracy_is_of_a_sample_of_all_classes(subject):

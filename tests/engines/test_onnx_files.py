@@ -1,54 +1,107 @@
-"""The ONNX files of one seed: which there are, and by which calibration."""
+"""The ONNX files of one seed: which there are, by which calibration, and why one is not there."""
 
 import pytest
 
-from stages.lib.core import records
-from stages.lib.engines import onnx_export, onnx_files
+from stages.lib.core import outputs, paths, records
+from stages.lib.core.errors import UserError
+from stages.lib.engines import onnx_export, onnx_files, onnx_int8
 from stages.lib.evaluation import counting, results
 from stages.lib.evaluation.evaluator import Evaluator
 from tests import toys
 
-
-def kept_for(folder, calibrations):
-    """The rows of the dense network and of a pruned one, and the whole table."""
-    data = toys.data()
-    model, other = toys.lived_in(toys.convnet()), toys.lived_in(toys.convnet(), seed=1)
-    evaluator = Evaluator(0, data, counting.prunable_weights(model))
-    sources = [
-        onnx_files.Source(evaluator.row(model, "baseline")[0], model),
-        onnx_files.Source(evaluator.row(other, "finetune", target_sparsity=0.5)[0], other),
-    ]
-    int8 = onnx_files.Int8(8, onnx_files.calibration_images(data, 10, 0), 99.0)
-    (folder / "out").mkdir()
-    kept = results.Results(folder / "out", folder / "out", evaluator)
-    files = onnx_files.Collection(kept, int8, 1)
-    rows = files.add_all(sources, calibrations)
-    kept.write()
-    return rows, records.read(folder / "out" / "rows.csv"), files.agreements
+ALL = ["minmax", "entropy", "percentile"]
 
 
-def calibration(path):
-    return onnx_export.metadata(path.read_bytes())["about"].get("calibration")
+@pytest.fixture
+def collect(tmp_path):
+    """Exports a baseline and a fine-tuned network: rows and agreements by method."""
+
+    def run(calibrations=ALL):
+        data = toys.data()
+        model, other = toys.lived_in(toys.convnet()), toys.lived_in(toys.convnet(), seed=1)
+        evaluator = Evaluator(0, data, counting.prunable_weights(model))
+        sources = [
+            onnx_files.Source(evaluator.row(model, "baseline")[0], model),
+            onnx_files.Source(evaluator.row(other, "finetune", target_sparsity=0.5)[0], other),
+        ]
+        kept = results.Results(tmp_path, tmp_path, evaluator)
+        images = onnx_files.calibration_samples(data, 10, 0)
+        files = onnx_files.Collection(kept, images, 8, 99.0, 1)
+        files.add_all(sources, calibrations)
+        kept.write()
+        outputs.write_csv(tmp_path / paths.AGREEMENT, records.AGREEMENT, files.agreements)
+        rows = {row.method: row for row in records.read(tmp_path / paths.ROWS)}
+        assert {row.model.rpartition("/")[2] for row in rows.values()} == {
+            path.name for path in tmp_path.glob("*.onnx")
+        }
+        return rows, {line["method"]: line for line in files.agreements}
+
+    return run
 
 
-@pytest.mark.parametrize("calibrations", [["minmax"], ["minmax", "entropy", "percentile"]])
-def test_the_best_calibration_of_the_dense_network_is_that_of_all(tmp_path, calibrations):
-    rows, table, agreements = kept_for(tmp_path, calibrations)
-    assert [[row.method for row in pair] for pair in rows] == [
-        ["onnx_baseline_float32", "onnx_baseline_int8"],
-        ["onnx_finetune_float32", "onnx_finetune_int8"],
-    ]
-    by_method = {row.method: row for row in table}
-    assert len(by_method) == len(table) == len(agreements)
-    each = [by_method[name] for name in by_method if name.startswith("onnx_baseline_int8_")]
-    assert len(each) == (0 if len(calibrations) == 1 else 3)
-    out = tmp_path / "out"
-    files = {row.method: out / row.model.rpartition("/")[2] for row in table}
-    chosen = calibration(files["onnx_int8"])
-    assert calibration(files["onnx_finetune_int8"]) == chosen
-    assert calibration(files["onnx_float32"]) is None
+FOUR = [
+    "onnx_baseline_float32",
+    "onnx_baseline_int8",
+    "onnx_finetune_float32",
+    "onnx_finetune_int8",
+]
+
+
+@pytest.mark.parametrize("calibrations", [["entropy"], ALL])
+def test_the_best_calibration_of_the_baseline_is_that_of_all(collect, tmp_path, calibrations):
+    rows, agreements = collect(calibrations)
+    each = [f"onnx_baseline_int8_{name}" for name in calibrations if len(calibrations) > 1]
+    assert sorted(rows) == sorted([*FOUR, *each])
+    assert set(rows) == set(agreements)
+    assert not any(line["note"] for line in agreements.values())
+    files = {
+        method: (tmp_path / row.model.rpartition("/")[2]).read_bytes()
+        for method, row in rows.items()
+    }
+    chosen = {
+        method: onnx_export.metadata(file)["about"].get("calibration")
+        for method, file in files.items()
+    }
+    assert chosen["onnx_finetune_int8"] == chosen["onnx_baseline_int8"]
+    assert chosen["onnx_baseline_float32"] is None
     if each:
-        best = max(each, key=lambda row: row.validation_accuracy)
-        assert chosen == best.method.removeprefix("onnx_int8_")
-        assert files["onnx_int8"].read_bytes() == files[best.method].read_bytes()
-        assert by_method["onnx_int8"].test_accuracy == best.test_accuracy
+        best = max(each, key=lambda method: rows[method].validation_accuracy)
+        assert chosen["onnx_baseline_int8"] == chosen[best]
+        assert files["onnx_baseline_int8"] == files[best]
+        assert rows["onnx_baseline_int8"].test_accuracy == rows[best].test_accuracy
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "refused", "left", "noted"),
+    [
+        (onnx_export, "export", 1, FOUR[2:], FOUR[:1]),
+        (onnx_int8, "quantize", 4, FOUR[::2], FOUR[1::2]),
+    ],
+    ids=["no float32", "no int8"],
+)
+def test_a_file_that_cannot_be_made_has_a_line_that_says_why(
+    collect, monkeypatch, module, function, refused, left, noted
+):
+    real, calls = getattr(module, function), []
+
+    def refuses(*arguments):
+        calls.append(arguments)
+        if len(calls) <= refused:
+            raise UserError("a reason")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, function, refuses)
+    rows, agreements = collect()
+    assert sorted(rows) == left
+    assert sorted(agreements) == sorted(left + noted)
+    for method, line in agreements.items():
+        assert line["note"] == ("a reason" if method in noted else "")
+        assert ("agreement" in line) == (method in left)
+
+
+def test_a_file_whose_logits_are_not_torchs_says_so(collect, monkeypatch):
+    # Found by no image that the exporter checks.
+    same = property(lambda agreement: agreement.images == onnx_export.CHECKED)
+    monkeypatch.setattr(onnx_export.Agreement, "is_same", same)
+    _, agreements = collect(["minmax"])
+    assert [agreements[method]["note"] for method in FOUR] == ["its logits are not torch's", ""] * 2

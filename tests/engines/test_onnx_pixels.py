@@ -1,13 +1,12 @@
-"""Normalisation as part of the first convolution: the same answers from raw pixels."""
+"""Normalization as part of the first convolution: the same answers from raw pixels."""
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 
-from stages.lib.engines import onnx_export, onnx_int8, onnx_pixels, onnx_session
+from stages.lib.engines import calibration, onnx_export, onnx_int8, onnx_pixels, onnx_session
 from stages.lib.evaluation import images
 from stages.lib.evaluation.samples import Samples
 from tests import toys
@@ -43,7 +42,7 @@ def samples(channels, count=20):
 
 
 def exported(model, given):
-    return onnx_export.export(model, given.normalize, tuple(given.images.shape[1:]), ["a"], {})
+    return onnx_export.export(model, given, ["a"], {})
 
 
 def folded(file):
@@ -55,7 +54,19 @@ def operators(proto):
 
 
 def answers(file, given):
-    return onnx_session.logits(onnx_session.session(file, 1), given)
+    return onnx_session.logits(onnx_session.session(file, 1), given.images, 100)
+
+
+def int8(file, images):
+    """The int8 network, and what was observed."""
+    observed = onnx_int8.observe(file, images, 1)
+    minmax = calibration.method("minmax", 100)
+    ranges = {name: minmax(values) for name, values in observed.items()}
+    return onnx_int8.quantize(file, ranges, 8, {}), observed
+
+
+def difference(one, other):
+    return float((one - other).abs().max() / one.abs().max())
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -75,9 +86,7 @@ def test_the_network_answers_as_before(channels, options):
     found = folded(file)
     assert operators(found)[:3] == ["Pad", "Cast", "Conv"]
     assert not {"Mul", "Add"} & set(operators(found))
-    wanted = answers(file, given)
-    again = answers(found.SerializeToString(), given)
-    assert float((wanted - again).abs().max() / wanted.abs().max()) < 1e-5
+    assert difference(answers(file, given), answers(found.SerializeToString(), given)) < 1e-5
     weight = onnx_pixels.constants(found.graph)[onnx_pixels.WEIGHT]
     assert weight.shape[1] % 4 == 0
     assert channels < weight.shape[1] <= channels + 4
@@ -100,37 +109,30 @@ def test_a_network_that_begins_otherwise_is_left_as_it_is(model):
     before = onnx.shape_inference.infer_shapes(onnx.load_from_string(file))
     assert folded(file).SerializeToString() == before.SerializeToString()
     # And it is quantized all the same.
-    small = int8(file, given)
-    wanted = answers(file, given)
-    assert float((answers(small, given) - wanted).abs().max() / wanted.abs().max()) < 0.1
-
-
-def int8(file, given):
-    seen = onnx_int8.observe(file, given.images.numpy(), 1)
-    return onnx_int8.quantize(file, onnx_int8.ranges(seen, "minmax", 99.9), 8, {})
+    small, _ = int8(file, given.images)
+    assert difference(answers(file, given), answers(small, given)) < 0.1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_int8_reads_the_pixels_as_they_are(channels):
     given = samples(channels)
     file = exported(toys.lived_in(First(channels, padding=1)), given)
-    small = onnx.load_from_string(int8(file, given))
-    assert "Cast" not in operators(small)
-    readers = [node.op_type for node in small.graph.node if onnx_pixels.PADDED in node.input]
+    small, _ = int8(file, given.images)
+    proto = onnx.load_from_string(small)
+    assert "Cast" not in operators(proto)
+    readers = [node.op_type for node in proto.graph.node if onnx_pixels.PADDED in node.input]
     assert readers == ["DequantizeLinear"]
-    wanted = answers(file, given)
-    found = answers(small.SerializeToString(), given)
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 0.05
+    assert difference(answers(file, given), answers(small, given)) < 0.05
 
 
 def test_dark_images_do_not_narrow_the_range_of_pixels():
     """Calibrated on nearly black images, bright ones are still told apart."""
     given = samples(3)
     file = exported(toys.lived_in(First(3, padding=1)), given)
-    seen = onnx_int8.observe(file, given.images.numpy() // 50, 1)
-    low, high = onnx_int8.ranges(seen, "minmax", 99.9)[onnx_pixels.PIXELS]
-    assert high - low > 200  # the new channel is 255
-    graph = onnx.load_from_string(int8(file, given)).graph
+    small, observed = int8(file, given.images // 50)
+    pixels = observed[onnx_pixels.PIXELS]
+    assert pixels.high - pixels.low > 200  # the new channel is 255
+    graph = onnx.load_from_string(small).graph
     known = onnx_pixels.constants(graph)
     step = next(node for node in graph.node if onnx_pixels.PADDED in node.input)
     assert known[step.input[1]] == 1
@@ -142,12 +144,9 @@ def test_zeros_of_the_weights_stay_zeros():
     model = toys.lived_in(First(3, padding=1))
     pruned = torch.rand(model.conv.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.7
     model.conv.weight.data[pruned] = 0
-    small = onnx.load_from_string(int8(exported(model, given), given))
-    (levels,) = [
-        numpy_helper.to_array(one)
-        for one in small.graph.initializer
-        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4
-    ]
+    small, _ = int8(exported(model, given), given.images)
+    tensors = onnx_pixels.constants(onnx.load_from_string(small).graph).values()
+    (levels,) = [value for value in tensors if value.dtype == np.int8 and value.ndim == 4]
     assert not levels[:, :3][pruned.numpy()].any()
     # The offset is where its filter has weights, and the unused channels are nothing.
     assert np.array_equal(levels[:, 3].any((1, 2)), ~pruned.numpy().all((1, 2, 3)))

@@ -16,6 +16,12 @@ class UserError(Exception):
     """
 
 
+def reason(error: BaseException) -> str:
+    """The first line of any error's text, shortened; its type where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
 @contextmanager
 def told(interrupted: str = "interrupted") -> Iterator[None]:
     """Turns errors into lines on stderr: a UserError, or a file that cannot be read or written,

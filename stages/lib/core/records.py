@@ -106,15 +106,16 @@ PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 # What a network costs in a number format. tensor_bytes: of weights and buffers, without a file's
 # header; accuracy: on the test images, where the network was trained; agreement: share of
 # agreement_images images whose class is that of float32 on the same device (beside an accuracy,
-# this is of so many images alone); peak_memory_bytes: of one call with the largest batch, on a GPU.
+# this is of so many images alone); peak_memory_bytes: of a GPU meanwhile.
 FORMAT = (
     "network", "image_shape", "device", "dtype", "parameters", "bytes_on_disk", "tensor_bytes",
     "accuracy", "agreement", "agreement_images", "peak_memory_bytes", "note",
 )  # fmt: skip
-# An ONNX file's logits beside those of the same network in torch, on the test images.
+# An ONNX file's logits beside those of the same network in torch, on the test images; note: why
+# there is no file, or that its float32 logits are not torch's.
 AGREEMENT = (
     "seed", "method", "target_sparsity", "weight_bits", "images", "largest_difference",
-    "largest_logit", "agreement", "model",
+    "largest_logit", "agreement", "model", "note",
 )  # fmt: skip
 # engine: what executes the network; isa: the instructions that decide how fast int8 is; latencies:
 # median and IQR, for the whole batch; repetitions: calls timed; note: why there is no latency, or

@@ -13,7 +13,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from stages import STARTED
-from stages.lib.core import errors, outputs, paths, pipeline
+from stages.lib.core import errors, outputs, paths, pipeline, records
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 
@@ -53,6 +53,10 @@ class Stage:
         directory = self.places[self.output]
         directory.mkdir(exist_ok=True)
         return directory
+
+    def rows(self, stage: str, seed: int) -> list[records.Row]:
+        """The rows that another stage left for a seed."""
+        return records.read(paths.stage_directory(stage, seed) / paths.ROWS)
 
     def progress(
         self, items: Iterable[Item], unit: str, total: int | None = None

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stages.lib.core import records
+from stages.lib.core import errors, records
 from stages.lib.core.records import Row
 from stages.lib.engines import latency, number_formats, onnx_session, torch_compile
+from stages.lib.engines.latency import Call, Latency
 from stages.lib.evaluation.images import Normalize
 
 CPU = torch.device("cpu")
@@ -19,26 +20,19 @@ CPU = torch.device("cpu")
 BATCHING_GAIN = 0.5
 
 
-class Prepared(NamedTuple):
-    """A call to time; or None, and note says why there is none."""
-
-    call: Callable[[], object] | None
-    note: str = ""
-
-
 class Subject(NamedTuple):
     """A network in an engine.
 
     engine: what executes it, with the number format where that is not float32.
     about: the columns of records.LATENCY that say which network it is.
     device: where it runs.
-    prepare: from images, uint8 [n, c, h, w], to the call.
+    prepare: from images, uint8 [n, c, h, w], to the call; any exception is told in a note.
     """
 
     engine: str
     about: dict[str, Any]
     device: torch.device
-    prepare: Callable[[torch.Tensor], Prepared]
+    prepare: Callable[[torch.Tensor], Call]
 
 
 def about(row: Row) -> dict[str, Any]:
@@ -58,12 +52,12 @@ def of_torch(
 
     dtype: of weights and activations, a name of number_formats.DTYPES.
     """
-    network = number_formats.cast(network, number_formats.DTYPES[dtype], device)
+    network = number_formats.cast(network, dtype, device)
     first = next(network.parameters())
 
-    def prepare(images: torch.Tensor) -> Prepared:
-        batch = normalize(images).to(first).contiguous(memory_format=torch.channels_last)
-        return Prepared(partial(network, batch))
+    def prepare(images: torch.Tensor) -> Call:
+        batch = normalize(images).to(first)
+        return partial(network, batch.contiguous(memory_format=torch.channels_last))
 
     return Subject(records.torch_engine(dtype), about, device, prepare)
 
@@ -73,12 +67,9 @@ def of_compiled(
 ) -> Subject:
     """torch.compile on the CPU, on normalized images; it is given up after `seconds`."""
 
-    def prepare(images: torch.Tensor) -> Prepared:
+    def prepare(images: torch.Tensor) -> Call:
         batch = normalize(images).cpu()
-        compiled = torch_compile.compile_for(network.cpu(), batch, seconds)
-        if compiled.network is None:
-            return Prepared(None, compiled.note)
-        return Prepared(partial(compiled.network, batch))
+        return partial(torch_compile.compile_for(network.cpu(), batch, seconds), batch)
 
     return Subject("torch.compile", about, CPU, prepare)
 
@@ -92,28 +83,41 @@ def of_file(row: Row, threads: int) -> Subject:
     file = Path(row.model).read_bytes()
     session = onnx_session.session(file, threads, name=row.model, spinning=False)
 
-    def prepare(images: torch.Tensor) -> Prepared:
-        return Prepared(onnx_session.call(session, images.numpy()))
+    def prepare(images: torch.Tensor) -> Call:
+        return partial(session.run, None, {onnx_session.IMAGES: images.contiguous().numpy()})
 
     return Subject("onnxruntime", about(row), CPU, prepare)
 
 
-def _prepared(subject: Subject, batch: torch.Tensor, per_image: float, seconds: float) -> Prepared:
-    expected = per_image * len(batch) * BATCHING_GAIN
-    if expected <= latency.MOST_BOXES * seconds:
-        return subject.prepare(batch)
-    note = f"not run: a call would take about {expected:.2g} s, the time box is {seconds:g} s"
-    return Prepared(None, note)
+def _prepared(
+    subject: Subject, images: torch.Tensor, per_image: float, seconds: float
+) -> tuple[Call | None, str]:
+    """The call, which was made once; or None, where it fails or would take too long, and why."""
+    expected = per_image * len(images) * BATCHING_GAIN
+    if expected > latency.MOST_BOXES * seconds:
+        box = f"the time box is {seconds:g} s"
+        return None, f"not run: a call would take about {expected:.2g} s, {box}"
+    try:
+        call = subject.prepare(images)
+        call()
+        return call, ""
+    except Exception as error:  # noqa: BLE001 - any network, any engine
+        return None, f"not run: {errors.reason(error)}"
 
 
-def _note(time: latency.Latency) -> str:
+def _measured(time: Latency) -> dict[str, Any]:
+    """The columns of a latency, and what there is to be said of it."""
+    note = ""
     if time.repetitions == 1:
-        return "one call takes longer than the time box: no IQR"
-    if not time.is_steady:
-        return f"unsteady: the IQR is {time.iqr / time.median:.0%} of the median; not ranked"
-    return ""
+        note = "one call takes longer than the time box: no IQR"
+    elif not time.is_steady:
+        note = f"unsteady: the IQR is {time.iqr / time.median:.0%} of the median; not ranked"
+    iqr = None if time.iqr is None else time.iqr * 1e3
+    latencies = {"latency_ms": time.median * 1e3, "latency_iqr_ms": iqr}
+    return {**latencies, "repetitions": time.repetitions, "note": note}
 
 
+@torch.inference_mode()
 def measure(
     subjects: Sequence[Subject],
     images: torch.Tensor,
@@ -129,36 +133,32 @@ def measure(
     images: uint8 [n, c, h, w], repeated where a batch is larger.
     batch_sizes: ascending. A call that the smaller batch says takes longer than MOST_BOXES time
         boxes is not made.
-    threads: of torch. seconds: the time box of a subject and batch size.
+    threads: of torch, from now on. seconds: the time box of a subject and batch size.
     isa: the instruction sets that kernels choose by.
     """
-    per_image = dict.fromkeys(range(len(subjects)), 0.0)
-    for size in batch_sizes:
+    torch.set_num_threads(threads)
+    per_image = [0.0] * len(subjects)
+    devices = dict.fromkeys(subject.device for subject in subjects)
+    for size, device in ((size, device) for size in batch_sizes for device in devices):
         batch = images[torch.arange(size) % len(images)].cpu()
-        for device in dict.fromkeys(subject.device for subject in subjects):
-            prepared = {
-                index: _prepared(subject, batch, per_image[index], seconds)
-                for index, subject in enumerate(subjects)
-                if subject.device == device
+        prepared = {
+            index: _prepared(subject, batch, per_image[index], seconds)
+            for index, subject in enumerate(subjects)
+            if subject.device == device
+        }
+        calls = [call for call, _ in prepared.values() if call]
+        times = iter(latency.steady(calls, seconds, latency.clock_of(device)))
+        for index, (call, note) in prepared.items():
+            measured = {"repetitions": 0, "note": note}
+            if call:
+                time = next(times)
+                measured, per_image[index] = _measured(time), time.median / size
+            yield {
+                **subjects[index].about,
+                "engine": subjects[index].engine,
+                "device": device.type,
+                "batch_size": size,
+                "threads": threads,
+                "isa": isa,
+                **measured,
             }
-            calls = {index: one.call for index, one in prepared.items() if one.call}
-            with torch.inference_mode():
-                timed = latency.steady(
-                    list(calls.values()), device=device, threads=threads, seconds=seconds
-                )
-            times = dict(zip(calls, timed, strict=True))
-            per_image |= {index: time.median / size for index, time in times.items()}
-            for index, (_, note) in prepared.items():
-                time = times.get(index)
-                yield {
-                    **subjects[index].about,
-                    "engine": subjects[index].engine,
-                    "device": device.type,
-                    "batch_size": size,
-                    "threads": threads,
-                    "isa": isa,
-                    "latency_ms": time and time.median * 1e3,
-                    "latency_iqr_ms": time and time.iqr and time.iqr * 1e3,
-                    "repetitions": time.repetitions if time else 0,
-                    "note": _note(time) if time else note,
-                }

@@ -44,90 +44,72 @@ def summary(blocks: Sequence[float], repetitions: int) -> Latency:
     return Latency(middle, high - low if len(blocks) > 1 else None, repetitions)
 
 
-def _finished(device: torch.device, clock: Clock) -> Clock:
-    """The clock, read when the device has done what it was given."""
-    if device.type != "cuda":
-        return clock
-
-    def read() -> float:
-        torch.cuda.synchronize(device)
-        return clock()
-
-    return read
-
-
 class _Series:
     """The timings of one call. It warms up when it is made."""
 
     def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
-        self.timer, self.clock, self.left = timeit.Timer(call, timer=clock), clock, 0.0
+        self.timer, self.clock = timeit.Timer(call, timer=clock), clock
         # The first call also chooses kernels: it counts only where there is no other.
-        self.blocks = [self.timer.timeit(1)]
-        if self.blocks[0] < MOST_BOXES * seconds:
-            self.blocks = [self.timer.timeit(1) for _ in range(2)]
-        self.expected, self.repetitions = min(self.blocks), len(self.blocks)
-        self.warm = False
+        self.warm_up = [self.timer.timeit(1)]
+        if self.warm_up[0] < MOST_BOXES * seconds:
+            self.warm_up = [self.timer.timeit(1) for _ in range(2)]
+        self.expected, self.left = min(self.warm_up), 0.0
+        self.blocks: list[float] = []
+        self.repetitions = 0
 
     def take(self, seconds: float) -> None:
         """Times calls for `seconds` and what was left of earlier turns, as far as they fit."""
         self.left += seconds
         fitting = int(self.left / max(self.expected, 1e-7))
-        # What ran meanwhile took the caches.
+        # The other calls took the caches meanwhile.
         warm_up = max(1, fitting // 100)
         blocks = min(BLOCKS, fitting - warm_up)
         if blocks < 1:
             return
-        start = self.clock()
+        start, number = self.clock(), (fitting - warm_up) // blocks
         self.timer.timeit(warm_up)
-        number = (fitting - warm_up) // blocks
         means = [self.timer.timeit(number) / number for _ in range(blocks)]
         self.left -= self.clock() - start
-        if not self.warm:
-            self.blocks, self.repetitions, self.warm = [], 0, True
         self.expected = median(means)
         self.blocks += means
         self.repetitions += number * blocks
 
+    def latency(self) -> Latency:
+        if self.blocks:
+            return summary(self.blocks, self.repetitions)
+        return summary(self.warm_up, len(self.warm_up))
 
-def interleaved(
-    calls: Sequence[Call], *, device: torch.device, seconds: float, clock: Clock = perf_counter
-) -> list[Latency]:
+
+def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Latency]:
     """Latency of each call, about `seconds` for each, taken in turns over several rounds: a machine
     that slows down for a while slows all of them, so that their ratios stay right.
 
     Three calls warm up; of a call of which no more fit into its box, the last two of them are the
     measurement; a call that takes longer than MOST_BOXES boxes is made once.
     """
-    clock = _finished(device, clock)
     series = [_Series(call, clock, seconds) for call in calls]
     for _ in range(ROUNDS):
         for one in series:
             one.take(seconds / ROUNDS)
-    return [summary(one.blocks, one.repetitions) for one in series]
+    return [one.latency() for one in series]
 
 
-def steady(
-    calls: Sequence[Call],
-    *,
-    device: torch.device,
-    threads: int,
-    seconds: float,
-    clock: Clock = perf_counter,
-) -> list[Latency]:
+def steady(calls: Sequence[Call], seconds: float, clock: Clock = perf_counter) -> list[Latency]:
     """As `interleaved`; where one is not steady, all are measured again with twice the time, at
     most MOST_REPEATS times: some may stay unsteady.
-
-    threads: of torch, meanwhile.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        latencies = interleaved(calls, device=device, seconds=seconds, clock=clock)
-        for repeat in range(1, MOST_REPEATS + 1):
-            if all(latency.is_steady for latency in latencies):
-                break
-            box = seconds * 2**repeat
-            latencies = interleaved(calls, device=device, seconds=box, clock=clock)
-    finally:
-        torch.set_num_threads(before)
+    for repeat in range(MOST_REPEATS + 1):
+        latencies = interleaved(calls, seconds * 2**repeat, clock)
+        if all(latency.is_steady for latency in latencies):
+            break
     return latencies
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds, read when the device has done what it was given."""
+
+    def read() -> float:
+        torch.cuda.synchronize(device)
+        return perf_counter()
+
+    return read if device.type == "cuda" else perf_counter

@@ -7,11 +7,15 @@ import torch
 from torch import nn
 
 from stages.lib.core import methods, paths
+from stages.lib.core.errors import UserError
 from stages.lib.core.records import Row
-from stages.lib.engines import onnx_export, onnx_int8, onnx_session
+from stages.lib.engines import calibration, onnx_export, onnx_int8, onnx_session
 from stages.lib.evaluation import device
 from stages.lib.evaluation.results import Results
-from stages.lib.evaluation.samples import Data
+from stages.lib.evaluation.samples import Data, Samples
+
+FLOAT32, INT8 = methods.FORMS
+FLOAT_BITS = 32
 
 
 class Source(NamedTuple):
@@ -21,41 +25,45 @@ class Source(NamedTuple):
     model: nn.Module
 
 
-class Int8(NamedTuple):
-    """bits of the weights; images, uint8 [n, c, h, w], on which the ranges of activations are seen;
-    percentile: of the values that this method keeps.
-    """
-
-    bits: int
-    images: torch.Tensor
-    percentile: float
-
-
-def calibration_images(data: Data, count: int, seed: int) -> torch.Tensor:
-    """`count` training images drawn by the seed, all where there are fewer: uint8 [n, c, h, w]."""
-    images = data.train.images
-    order = torch.randperm(len(images), generator=device.generator(seed, "onnx calibration"))
-    return images[order[:count]].cpu()
+def calibration_samples(data: Data, count: int, seed: int) -> Samples:
+    """`count` training images drawn by the seed, all where there are fewer."""
+    train = data.train
+    stream = device.generator(seed, "onnx calibration")
+    order = torch.randperm(len(train.images), generator=stream)[:count]
+    return Samples(train.images[order], train.labels[order], train.normalize)
 
 
 class Collection:
-    """Collects into `kept`, whose rows are then of what ONNX Runtime executed."""
+    """Collects into `results` files and rows of what ONNX Runtime executed, and into `agreements`
+    lines of records.AGREEMENT.
 
-    def __init__(self, kept: Results, int8: Int8, threads: int) -> None:
-        self.kept, self.int8, self.threads = kept, int8, threads
-        self.data = kept.evaluator.data
-        # Lines of records.AGREEMENT.
+    samples: on which the ranges of activations are seen. bits: of int8's weights. percent: of the
+        values that the calibration `percentile` keeps. threads: of ONNX Runtime.
+    """
+
+    def __init__(
+        self, results: Results, samples: Samples, bits: int, percent: float, threads: int
+    ) -> None:
+        self.results, self.samples, self.bits = results, samples, bits
+        self.percent, self.threads = percent, threads
+        self.data = results.evaluator.data
         self.agreements: list[dict[str, Any]] = []
 
-    def _keep(
-        self, source: Source, method: str, file: bytes, bits: int, wanted: torch.Tensor
-    ) -> Row:
+    def _note(self, row: Row, method: str, bits: int, **columns: Any) -> None:
+        """A line of records.AGREEMENT about a file of the network of `row`."""
+        about = {"seed": row.seed, "method": method, "target_sparsity": row.target_sparsity}
+        self.agreements.append({**about, "weight_bits": bits, **columns})
+
+    def _record(self, source: Source, method: str, file: bytes, bits: int) -> Row:
+        """Keeps a file, and the row of what it answers when it is executed."""
         name = paths.onnx_name(method, source.row.target_sparsity)
-        (self.kept.directory / name).write_bytes(file)
         network = onnx_session.session(file, self.threads, name=name)
-        test = onnx_session.logits(network, self.data.test)
-        validation = onnx_session.logits(network, self.data.validation)
-        row = self.kept.record_file(
+        validation, test = (
+            onnx_session.logits(network, part.images, part.batch_size)
+            for part in (self.data.validation, self.data.test)
+        )
+        (self.results.directory / name).write_bytes(file)
+        row = self.results.record_file(
             source.model,
             method,
             name,
@@ -65,66 +73,55 @@ class Collection:
             bytes_on_disk=len(file),
             predicted=onnx_session.predictions(validation, test, self.data),
         )
-        found = onnx_export.compare(wanted, test)
-        self.agreements.append(
-            {
-                "seed": row.seed,
-                "method": method,
-                "target_sparsity": row.target_sparsity,
-                "weight_bits": bits,
-                "images": found.images,
-                "largest_difference": found.difference,
-                "largest_logit": found.largest,
-                "agreement": found.agreement,
-                "model": row.model,
-            }
-        )
+        reference = onnx_export.torch_logits(source.model, self.data.test)
+        agreement = onnx_export.compare(reference, test)
+        differs = bits == FLOAT_BITS and not agreement.is_same
+        self._note(
+            row, method, bits, images=agreement.images, largest_difference=agreement.difference,
+            largest_logit=agreement.largest, agreement=agreement.agreement, model=row.model,
+            note="its logits are not torch's" if differs else "",
+        )  # fmt: skip
         return row
 
-    def add(self, source: Source, calibrations: Sequence[str]) -> tuple[list[Row], str]:
-        """Keeps the float32 file of a network, and its int8 file by the calibration that is best on
-        validation images (the first of equals): their rows, and that calibration. Where there are
-        several, the int8 file by each is kept too.
+    def _add_int8(self, source: Source, float32: bytes, calibrations: Sequence[str]) -> str:
+        """Keeps the int8 file by the calibration that is best on validation images (the first of
+        equals), and returns that. Where there are several, the file by each is kept too.
         """
-        row, bits = source.row, self.int8.bits
-        about = {"method": row.method, "seed": row.seed, "target_sparsity": row.target_sparsity}
-        file = onnx_export.export(
-            source.model,
-            self.data.test.normalize,
-            self.data.image_shape,
-            self.data.classes,
-            about,
-        )
-        wanted = onnx_export.torch_logits(source.model, self.data.test)
-        float32 = self._keep(source, methods.exported_name(row.method, "float32"), file, 32, wanted)
-        seen = onnx_int8.observe(file, self.int8.images.numpy(), self.threads)
-        files: dict[str, bytes] = {}
-        accuracies: dict[str, float] = {}
-        for calibration in calibrations:
-            ranges = onnx_int8.ranges(seen, calibration, self.int8.percentile)
-            how = {"weight_bits": bits, "calibration": calibration}
-            files[calibration] = onnx_int8.quantize(file, ranges, bits, how)
+        method, bits = source.row.method, self.bits
+        observed = onnx_int8.observe(float32, self.samples.images, self.threads)
+        files, accuracies = {}, {}
+        for name in calibrations:
+            choose = calibration.method(name, self.percent)
+            ranges = {tensor: choose(values) for tensor, values in observed.items()}
+            about = {"weight_bits": bits, "calibration": name}
+            files[name] = onnx_int8.quantize(float32, ranges, bits, about)
             if len(calibrations) > 1:
-                kept = self._keep(
-                    source,
-                    methods.exported_name(row.method, "int8", calibration),
-                    files[calibration],
-                    bits,
-                    wanted,
-                )
-                accuracies[calibration] = kept.validation_accuracy
+                own = methods.exported_name(method, INT8, name)
+                accuracies[name] = self._record(source, own, files[name], bits).validation_accuracy
         best = max(calibrations, key=lambda name: accuracies.get(name, 0.0))
-        return [
-            float32,
-            self._keep(
-                source, methods.exported_name(row.method, "int8"), files[best], bits, wanted
-            ),
-        ], best
+        self._record(source, methods.exported_name(method, INT8), files[best], bits)
+        return best
 
-    def add_all(self, networks: list[Source], calibrations: list[str]) -> list[list[Row]]:
-        """For each network its float32 row and its int8 row; the first is the baseline, which tries
-        every calibration and chooses the one for all.
+    def add(self, source: Source, calibrations: Sequence[str]) -> str:
+        """Keeps the float32 file and the int8 file of a network; a line of `agreements` says why
+        where one cannot be made. Returns the calibration of the int8 file, else the first.
         """
-        baseline, *others = networks
-        rows, calibration = self.add(baseline, calibrations)
-        return [rows, *(self.add(one, [calibration])[0] for one in others)]
+        row, form, bits = source.row, FLOAT32, FLOAT_BITS
+        about = {"method": row.method, "seed": row.seed, "target_sparsity": row.target_sparsity}
+        try:
+            file = onnx_export.export(source.model, self.samples, self.data.classes, about)
+            self._record(source, methods.exported_name(row.method, form), file, bits)
+            form, bits = INT8, self.bits
+            return self._add_int8(source, file, calibrations)
+        except UserError as error:
+            self._note(row, methods.exported_name(row.method, form), bits, note=str(error))
+            return calibrations[0]
+
+    def add_all(self, sources: Sequence[Source], calibrations: Sequence[str]) -> None:
+        """Adds all networks. The first is the baseline, which tries every calibration and chooses
+        the one for all.
+        """
+        baseline, *others = sources
+        chosen = self.add(baseline, calibrations)
+        for source in others:
+            self.add(source, [chosen])

@@ -6,18 +6,20 @@ zeros; activations are uint8 with ranges seen on calibration images.
 
 import contextlib
 import io
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto
 
-from stages.lib.core import hardware
-from stages.lib.engines import calibration, onnx_export, onnx_pixels
-from stages.lib.engines.calibration import Observed
-from stages.lib.engines.onnx_runtime import onnxruntime
+from stages.lib.core import errors, hardware
+from stages.lib.core.errors import UserError
+from stages.lib.engines import calibration, onnx_export, onnx_pixels, onnx_session
+from stages.lib.engines.calibration import Observed, Range
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
 
 # The values of a whole batch's activations are held at once.
@@ -30,7 +32,6 @@ INTEGER_OPERATORS = (
     "AveragePool", "GlobalAveragePool", "Concat", "Flatten", "Reshape", "Transpose", "Squeeze",
     "Unsqueeze", "Slice", "Split", "Pad",
 )  # fmt: skip
-_INFERRED = ("onnx.infer", "onnxruntime.quant")
 
 
 def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
@@ -48,90 +49,51 @@ def _inferred(model: bytes) -> onnx.ModelProto:
     return onnx_pixels.folded(onnx.shape_inference.infer_shapes(onnx.load_from_string(model)))
 
 
-def _activations(proto: onnx.ModelProto) -> list[str]:
-    """Names of the float32 tensors that are computed from images, in the order of the graph."""
-    graph = proto.graph
-    types = {value.name: value.type.tensor_type.elem_type for value in
-             (*graph.value_info, *graph.output)}  # fmt: skip
-    made = [name for node in graph.node if node.op_type != "Constant" for name in node.output]
-    return [name for name in made if types.get(name) == TensorProto.FLOAT]
-
-
-def _running(proto: onnx.ModelProto, names: Sequence[str], threads: int) -> Callable:
-    """A function from images to the tensors `names`."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(proto)
-    outputs = {value.name for value in watched.graph.output}
-    for value in proto.graph.value_info:
-        if value.name in names and value.name not in outputs:
-            watched.graph.output.add().CopyFrom(value)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Every tensor as the graph has it: none folded into another.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda images: session.run(list(names), {IMAGES: images})
-
-
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    height, width = images.shape[2:]
-    size = max(1, min(BATCH, BATCH * PIXELS // (height * width)))
-    for start in range(0, len(images), size):
-        yield np.ascontiguousarray(images[start : start + size])
-
-
-def observe(model: bytes, images: np.ndarray, threads: int) -> dict[str, Observed]:
+def observe(model: bytes, images: torch.Tensor, threads: int) -> dict[str, Observed]:
     """What every activation of the network does on calibration images: uint8 [n, c, h, w].
 
     Two passes, a batch at a time: the ranges, then how often which value occurs within them.
     """
     proto = _inferred(model)
-    names = _activations(proto)
-    run = _running(proto, names, threads)
-    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    for batch in _batches(images):
-        found = run(batch)
-        low = np.minimum(low, [values.min() for values in found])
-        high = np.maximum(high, [values.max() for values in found])
-    bounds = np.maximum(abs(low), abs(high))
+    graph = proto.graph
+    infos = {info.name: info for info in (*graph.value_info, *graph.output)
+             if info.type.tensor_type.elem_type == TensorProto.FLOAT}  # fmt: skip
+    names = [name for node in graph.node for name in node.output if name in infos]
+    graph.output.extend(infos[name] for name in names if name != LOGITS)
+    session = onnx_session.session(proto.SerializeToString(), threads, optimized=False)
+    height, width = images.shape[2:]
+    size = max(1, min(BATCH, BATCH * PIXELS // (height * width)))
+
+    def activations() -> Iterator[list[np.ndarray]]:
+        for batch in images.split(size):
+            yield session.run(names, {IMAGES: batch.contiguous().numpy()})
+
+    ranges = [[(values.min(), values.max()) for values in batch] for batch in activations()]
+    low, high = np.min(ranges, 0)[:, 0], np.max(ranges, 0)[:, 1]
     counts = [np.zeros(2 * calibration.BINS, np.int64) for _ in names]
-    for batch in _batches(images):
-        for total, values, bound in zip(counts, run(batch), bounds, strict=True):
+    for batch in activations():
+        for total, values, bound in zip(counts, batch, np.maximum(-low, high), strict=True):
             total += calibration.histogram(values, bound)
     return {
-        name: Observed(float(least), float(most), count)
-        for name, least, most, count in zip(names, low, high, counts, strict=True)
+        name: Observed(*seen)
+        for name, *seen in zip(names, low.tolist(), high.tolist(), counts, strict=True)
     }
 
 
-def ranges(
-    seen: Mapping[str, Observed], method: str, percentile: float
-) -> dict[str, tuple[float, float]]:
-    """The range of every activation by one method: minmax, entropy or percentile (which keeps that
-    many percent of the values).
-    """
-    choose = {
-        "minmax": calibration.minmax,
-        "entropy": calibration.entropy,
-        "percentile": lambda one: calibration.percentile(one, percentile / 100),
-    }[method]
-    return {name: choose(one) for name, one in seen.items()}
-
-
-def _normalising(graph: onnx.GraphProto) -> list[str]:
+def _normalizing(graph: onnx.GraphProto) -> list[str]:
     """Names of the nodes between the raw images and the network: their precision is kept."""
-    constants = {value.name for value in graph.initializer}
-    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    reached, found = {IMAGES}, []
+    reached, names = {IMAGES, *(value.name for value in graph.initializer)}, []
+    images = {IMAGES}
     for node in graph.node:
-        inputs = set(node.input) - constants
-        if node.op_type in ("Cast", "Mul", "Add", "Pad") and inputs and inputs <= reached:
-            found.append(node.name)
+        if (
+            node.op_type in ("Cast", "Mul", "Add", "Pad")
+            and images.intersection(node.input)
+            and reached.issuperset(node.input)
+        ):
+            names.append(node.name)
             reached.update(node.output)
-    return found
+            images.update(node.output)
+    return names
 
 
 def _with_float_logits(graph: onnx.GraphProto) -> None:
@@ -163,27 +125,13 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def quantize(
-    model: bytes, chosen: Mapping[str, tuple[float, float]], bits: int, about: Mapping[str, Any]
-) -> bytes:
-    """The network in int8: an ONNX file with the same input and output.
-
-    chosen: the range of every activation, of `ranges`; bits: 8, or 7 for CPUs on which the sum of
-    two products of eight bits saturates (`hardware.int8_saturates`); about: joins what the
-    file says of itself.
-    """
-    import json
-
+def _quantized(proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
 
-    notes = onnx_export.metadata(model)
-    proto = _inferred(model)
-    proto.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
-    exact = {onnx_pixels.PIXELS: onnx_pixels.RANGE} if onnx_pixels.PIXELS in chosen else {}
-    limits = {
-        name: (np.float32(low), np.float32(high)) for name, (low, high) in (chosen | exact).items()
-    }
+    # Says that shapes are inferred already.
+    proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     with _quiet():
         quantizer = QDQQuantizer(
             proto,
@@ -193,16 +141,36 @@ def quantize(
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
             nodes_to_quantize=[],
-            nodes_to_exclude=_normalising(proto.graph),
+            nodes_to_exclude=_normalizing(proto.graph),
             op_types_to_quantize=list(INTEGER_OPERATORS),
             extra_options={"WeightSymmetric": True},
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    _with_float_logits(quantizer.model.model.graph)
-    onnx_pixels.read_directly(quantizer.model.model.graph)
+    graph = quantizer.model.model.graph
+    _with_float_logits(graph)
+    onnx_pixels.read_directly(graph)
     quantizer.model.clean_initializers()
+    return quantizer.model.model
+
+
+def quantize(
+    model: bytes, ranges: Mapping[str, Range], bits: int, about: Mapping[str, Any]
+) -> bytes:
+    """The network in int8: an ONNX file with the same input and output.
+
+    ranges: of every activation that `observe` saw.
+    bits: 8, or 7 for CPUs on which the sum of two products of eight bits saturates
+        (`hardware.int8_saturates`).
+    about: joins what the file says of itself.
+    Raises UserError where ONNX Runtime's tools cannot quantize it.
+    """
+    notes = onnx_export.metadata(model)
     notes[onnx_export.ABOUT] |= about
-    return onnx_export.sealed(
-        quantizer.model.model, {key: json.dumps(value) for key, value in notes.items()}
-    )
+    if onnx_pixels.PIXELS in ranges:
+        ranges = {**ranges, onnx_pixels.PIXELS: onnx_pixels.RANGE}
+    try:
+        proto = _quantized(_inferred(model), ranges, bits)
+    except Exception as error:  # noqa: BLE001 - their errors have no common base
+        raise UserError(f"the network cannot be quantized ({errors.reason(error)})") from None
+    return onnx_export.sealed(proto, {key: json.dumps(value) for key, value in notes.items()})

@@ -1,61 +1,64 @@
 """ONNX networks executed by ONNX Runtime on the CPU: what the deployed file itself answers."""
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 
+from stages.lib.core import errors
 from stages.lib.core.errors import UserError
 from stages.lib.engines.onnx_runtime import onnxruntime
 from stages.lib.evaluation import inference
 from stages.lib.evaluation.evaluator import Predicted
-from stages.lib.evaluation.samples import Data, Samples
+from stages.lib.evaluation.samples import Data
 
 # The names of an exported network's one input and one output.
 IMAGES, LOGITS = "images", "logits"
 
 
 def session(
-    model: bytes, threads: int, *, name: str = "the ONNX network", spinning: bool = True
+    model: bytes,
+    threads: int,
+    *,
+    name: str = "the ONNX network",
+    spinning: bool = True,
+    optimized: bool = True,
 ) -> onnxruntime.InferenceSession:
-    """A session on the CPU: one operator after the other with `threads` threads each, all graph
-    optimisations.
+    """A session on the CPU: one operator after the other.
 
-    spinning: threads wait for work in a loop, which answers sooner and keeps a core busy for a
-    moment longer. Raises UserError, with `name`, where ONNX Runtime cannot load the network.
+    threads: of each operator. spinning: threads wait for work in a loop, which answers sooner and
+        keeps a core busy for a moment longer.
+    optimized: with all graph optimizations, or none: every tensor as the graph has it.
+    Raises UserError, with `name`, where ONNX Runtime cannot load the network.
     """
+    levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    )
     options.log_severity_level = 3  # errors alone: they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "01"[spinning])
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base
-        reason = str(error).splitlines()[0]
+        reason = errors.reason(error)
         raise UserError(f"{name}: ONNX Runtime cannot load it ({reason})") from None
 
 
-def call(network: onnxruntime.InferenceSession, images: np.ndarray) -> Callable[[], object]:
-    """A call without arguments that answers `images`, uint8 [n, c, h, w]: for timing."""
-    inputs = {IMAGES: np.ascontiguousarray(images)}
-    return lambda: network.run(None, inputs)
-
-
-def logits(network: onnxruntime.InferenceSession, samples: Samples) -> torch.Tensor:
-    """Of every image, in batches: float32 [n, classes]. The network normalises by itself."""
+def logits(
+    network: onnxruntime.InferenceSession, images: torch.Tensor, batch_size: int
+) -> torch.Tensor:
+    """Of `images`, uint8 [n, c, h, w], in batches: float32 [n, classes]."""
     return torch.cat(
         [
             torch.from_numpy(network.run(None, {IMAGES: batch.cpu().contiguous().numpy()})[0])
-            for batch in samples.images.split(samples.batch_size)
+            for batch in images.split(batch_size)
         ]
     )
 
 
 def predictions(validation: torch.Tensor, test: torch.Tensor, data: Data) -> Predicted:
-    """As `measuring.predictions`, from the logits of both parts, float32 [n, classes]."""
+    """As `evaluator.predictions`, from the logits of both parts, float32 [n, classes]."""
     top5 = None
     if len(data.classes) >= inference.LEAST_CLASSES_FOR_TOP5:
         top5 = inference.top5_accuracy(test, data.test.labels)

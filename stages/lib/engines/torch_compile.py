@@ -7,17 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
-
-class Compiled(NamedTuple):
-    """network: compiled, or None, and note says why not."""
-
-    network: nn.Module | None
-    note: str = ""
+from stages.lib.core.errors import UserError
 
 
 class _TooLongError(BaseException):
@@ -44,19 +38,16 @@ def _within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def compile_for(model: nn.Module, batch: torch.Tensor, seconds: float) -> Compiled:
-    """The network compiled for `batch`, float32 [n, c, h, w], and called once with it; given up
-    after `seconds`. Main thread only.
+def compile_for(model: nn.Module, batch: torch.Tensor, seconds: float) -> nn.Module:
+    """The network compiled for `batch`, float32 [n, c, h, w], and called once with it. Main thread
+    only. UserError where there is no compiler, or it takes more than `seconds`.
     """
     if compiler() is None:
-        return Compiled(None, "no C++ compiler for torch.compile")
+        raise UserError("no C++ compiler for torch.compile")
     network = torch.compile(model, dynamic=False)
     try:
         with _within(seconds), torch.inference_mode():
             network(batch)
     except _TooLongError:
-        return Compiled(None, f"torch.compile took more than {seconds:g} s")
-    except Exception as error:  # noqa: BLE001 - any network, any compiler
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Compiled(None, f"torch.compile failed ({reason[:100]})")
-    return Compiled(network)
+        raise UserError(f"torch.compile took more than {seconds:g} s") from None
+    return network
