@@ -1,5 +1,5 @@
-"""The sizes of every kept network, the selection, and the folder to hand over: the smallest file
-and the fastest network that meet the budgets, with a card that says what they are.
+"""Measures the size of every kept network in every form, selects the smallest file and the fastest
+network within the budgets, and copies them with a model card into the folder to deploy.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def main(stage: Stage) -> None:
             continue
         source = Path(choice.candidate.shipped.model)
         copied = deploy / paths.deployed_name(role, source)
-        # Not its permissions: what DVC has put into its cache is read-only.
+        # Without its permissions: files in DVC's cache are read-only.
         shutil.copyfile(source, copied)
         hashes[role] = hashlib.sha256(copied.read_bytes()).hexdigest()
     run = model_card.Run(

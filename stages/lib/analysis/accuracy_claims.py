@@ -1,4 +1,4 @@
-"""The claims on accuracy, the course's and ours, stated before anything is measured."""
+"""The claims about accuracy, the course's and ours, stated before anything is measured."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from stages.lib.analysis.verdicts import (
     weigh,
 )
 
-# What was pruned, and the same after training.
+# A pruned network, and the same after training.
 RECOVERIES = (
     ("global", "finetune"),
     ("uniform", "uniform_finetune"),
@@ -34,7 +34,7 @@ RECOVERY = Hypothesis(
 
 
 def recovery(evidence: Evidence, arms: Arms) -> Finding:
-    """The claim of RECOVERY. Networks at chance count: nothing is what recovery starts from."""
+    """Judges RECOVERY. Networks at chance level count, because recovery may start from nothing."""
     unlearned = fair.unlearned(evidence, arms)
     if unlearned:
         return RECOVERY.found(NOT_MEASURED, unlearned)
@@ -97,7 +97,7 @@ def recovery(evidence: Evidence, arms: Arms) -> Finding:
 
 
 def _costs(_: Arms, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What iterative pruning and its rival cost at the last sparsity."""
+    """The epochs of iterative pruning and of its rival at the last sparsity."""
     last = max(comparisons, key=lambda one: one.sparsity)
     equal = last.one_epochs == last.other_epochs
     return (
@@ -108,7 +108,7 @@ def _costs(_: Arms, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
 
 def _budgets(arms: Arms, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What the equal budgets were, and what they do for the dense network."""
+    """The equal numbers of epochs, and what they do for the baseline."""
     spent = ", ".join(f"{one.one_epochs} at {tables.percent(one.sparsity)}" for one in comparisons)
     notes = [f"equal budgets: both have trained as many epochs after the baseline ({spent})"]
     dense, longer = arms.get(("baseline", 0.0)), arms.get(("baseline_long", 0.0))
@@ -177,7 +177,7 @@ UNSTRUCTURED_OVER_STRUCTURED_FINETUNED = Claim(
     ),
 )
 
-# Ours: what the course's claims lean on without saying so.
+# Ours: what the course's claims assume without saying so.
 MAGNITUDE_OVER_RANDOM = Claim(
     Hypothesis(
         "magnitude_over_random",

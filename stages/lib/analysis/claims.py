@@ -1,10 +1,10 @@
-"""How a claim that one way of pruning keeps more accuracy than another is judged.
+"""Judges the claim that one way of pruning keeps more accuracy than another.
 
-By one interval (stages/lib/statistics.py): of the paired difference, averaged over every sparsity
-above 0 that the methods share. A claim must hold at each of them as well: beside it stand the
-intervals of the single sparsities, each at a confidence corrected for their number (Bonferroni), so
-that all hold at once. And no single sparsity may carry it: where there are three or more, the mean
-of the others is looked at too. What cannot be compared fairly is left out, and said to be.
+One interval decides (analysis/statistics.py): that of the paired difference, averaged over every
+sparsity above 0 that the methods share. No single sparsity may contradict it: the intervals of the
+single sparsities are at a confidence corrected for their number (Bonferroni), so that all hold at
+once. And no single sparsity may carry it: if there are three or more, the mean without each is
+computed too. Pairs that cannot be compared fairly are left out, with the reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,11 +33,12 @@ def _no_notes(_: Arms, __: Sequence[Comparison]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A method is better than others, at equal sparsity.
+    """The claim that a method is better than others at equal sparsity.
 
-    contrasts: a method and its rivals, of which the one with the best validation accuracy at a
-    sparsity is the one to beat there; equal_epochs: only where both trained as long; notes: more
-    sentences, from the arms and the comparisons.
+    contrasts: a method and its rivals. At each sparsity, it is compared with the rival that has the
+        best validation accuracy.
+    equal_epochs: whether only pairs with equally many epochs are compared.
+    notes: makes more sentences from the arms and the comparisons.
     """
 
     hypothesis: Hypothesis
@@ -48,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A pair that is not compared, and why."""
+    """A pair that is not compared, and the reason."""
 
     one: str
     other: str
@@ -57,7 +58,7 @@ class LeftOut:
 
 
 def _pairs(claim: Claim, arms: Arms) -> list[tuple[Arm, Arm]]:
-    """Each method with its strongest rival, or with one that cannot be compared, if any."""
+    """Each method with its strongest rival or, if a rival cannot be compared, with that one."""
     found = []
     for method, rivals in claim.contrasts:
         sparse = [rival for rival in rivals if rival not in DENSE]
@@ -84,7 +85,7 @@ def sifted(
 
 
 def sentence(comparison: Comparison) -> str:
-    """For people: both accuracies in percent, and the difference in points with its interval."""
+    """A sentence with both accuracies in percent and the difference in points with its interval."""
     found = comparison.difference
     return (
         f"at {tables.percent(comparison.sparsity)}: {fair.name(comparison.one)}"
@@ -95,7 +96,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def basis(comparisons: Sequence[Comparison], confidence: float) -> str:
-    """What the intervals rest on, and how they were corrected."""
+    """A sentence about the seeds, images and corrected confidence of the intervals."""
     found, many = comparisons[0].difference, len(comparisons)
     over = f"{tables.times(found.seeds, 'seed')} × {tables.count(found.images)} test images, paired"
     if found.seeds == 1:
@@ -108,7 +109,7 @@ def basis(comparisons: Sequence[Comparison], confidence: float) -> str:
 
 
 def places(comparisons: Sequence[Comparison]) -> str:
-    """At which sparsities, and against which of several rivals."""
+    """The sparsities of these comparisons, and the rivals."""
     grouped: dict[str, list[float]] = {}
     for one in comparisons:
         grouped.setdefault(one.other, []).append(one.sparsity)
@@ -130,7 +131,7 @@ def omissions(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
 
 
 def shown(comparisons: Sequence[Comparison], sparsity: float) -> tuple[str, ...]:
-    """Of each contrast the comparison nearest to the report's sparsity, in a sentence."""
+    """A sentence for each contrast: the comparison nearest to the report's sparsity."""
     nearest: dict[tuple[str, str], Comparison] = {}
     for one in comparisons:
         best = nearest.setdefault((one.one, one.other), one)
@@ -140,7 +141,7 @@ def shown(comparisons: Sequence[Comparison], sparsity: float) -> tuple[str, ...]
 
 
 def averaged(found: Interval, many: int, what: str = "comparisons") -> str:
-    """The mean difference for people; what: the plural of what it is the mean of."""
+    """The mean difference as text. what: the plural noun of what it is averaged over."""
     over = f" on average over {many}\N{NO-BREAK SPACE}{what}" if many > 1 else ""
     return (
         f"{tables.points(found.estimate)} points ({tables.points(found.low)} to"
@@ -149,7 +150,7 @@ def averaged(found: Interval, many: int, what: str = "comparisons") -> str:
 
 
 def _sign(found: Interval) -> int:
-    """1 where the whole interval lies above zero, -1 where below, else 0."""
+    """1 if the whole interval lies above zero, -1 if below, else 0."""
     return (found.low > 0) - (found.high < 0)
 
 
@@ -164,8 +165,8 @@ class Without:
 def _carrying(
     pairs: Sequence[tuple[Arm, Arm]], average: Interval, confidence: float
 ) -> Without | None:
-    """The sparsity without which the mean is less than half as large and no longer decided, or
-    None; the one whose loss leaves the least, where there are several.
+    """The sparsity that carries the mean: without it, the mean is less than half as large and no
+    longer decided. Of several, the one that leaves the smallest mean; None if there is none.
     """
     targets = sorted({one.target for one, _ in pairs})
     if len(targets) < LEAST_TO_LEAVE_OUT or not _sign(average):
@@ -208,20 +209,20 @@ def numbers(
 def nothing(
     hypothesis: Hypothesis, left_out: Sequence[LeftOut], absent: tuple[str, ...]
 ) -> Finding:
-    """Not measured, and why."""
+    """The finding that nothing was measured, with the reason."""
     why = "; ".join((*omissions(left_out), *absent)) or "the methods share no sparsity above 0"
     return hypothesis.found(NOT_MEASURED, why, (), numbers((), left_out))
 
 
 def not_run(methods: Sequence[str], arms: Arms) -> tuple[str, ...]:
-    """A sentence on the methods that have no rows at all."""
+    """A sentence about the methods that have no rows."""
     present = {method for method, _ in arms}
     absent = [fair.name(method) for method in dict.fromkeys(methods) if method not in present]
     return (f"not run: {'; '.join(absent)}",) if absent else ()
 
 
 def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
-    """The claim, by JUDGED."""
+    """Judges a claim by the rule JUDGED."""
     hypothesis = claim.hypothesis
     unlearned = fair.unlearned(evidence, arms)
     if unlearned:

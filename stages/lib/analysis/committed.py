@@ -1,4 +1,4 @@
-"""A run as reports/ keeps it in Git, from its texts: what it was made with, and its tables."""
+"""Reads a run from the files of reports/ in Git: what it was made with, and its tables."""
 
 import io
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from stages.lib.analysis import tables
 from stages.lib.core import hardware
 
-# The columns that are read, of tables that may have others: an older or a newer run's.
+# The columns that are read. Tables of older or newer runs may have others too.
 ROWS = ("seed", "method", "layer", "weight_bits", "target_sparsity", *tables.MEASURED)
 LATENCIES = (
     "seed", "method", "engine", "target_sparsity", "device", "batch_size", "latency_ms",
     "latency_iqr_ms",
 )  # fmt: skip
 TEXT = {"method", "layer", "engine", "device"}
-# What may be empty: a latency on a device that is not there.
+# The columns that may be empty: latencies on a device that is missing.
 GAPS = {"latency_ms", "latency_iqr_ms"}
 
 
 class Images(BaseModel):
-    """How many there are."""
+    """The number of images of each part."""
 
     train: PositiveInt
     validation: PositiveInt
@@ -31,7 +31,7 @@ class Images(BaseModel):
 
 
 class Data(BaseModel):
-    """Fields as in the description of the prepared data."""
+    """The data of a run; the fields are those of prepared.Meta."""
 
     source: str
     checksum: str
@@ -41,9 +41,10 @@ class Data(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a run was made with: the little that decides whether two runs can be compared.
+    """What decides whether two runs can be compared.
 
-    model: the params of that name; hardware: as `hardware.describe` gives it.
+    model: the params section.
+    hardware: of `hardware.describe`.
     """
 
     seeds: list[int] = Field(min_length=1)
@@ -52,24 +53,26 @@ class Manifest(BaseModel):
     hardware: dict[str, Any] = Field(min_length=len(hardware.KEYS))
 
     def same_data(self, other: "Manifest") -> bool:
-        """Whether both saw the same images in the same parts, under the same names."""
+        """Whether both have the same images in the same parts, with the same class names."""
         apart = {"source", "image_shape"}
         return self.data.model_dump(exclude=apart) == other.data.model_dump(exclude=apart)
 
     def same_shape(self, other: "Manifest") -> bool:
-        """Whether a network fits the data of both: sizes and latencies can be compared."""
+        """Whether the same network fits the data of both, so that sizes and latencies compare."""
         mine, its = ((run.data.image_shape, len(run.data.classes)) for run in (self, other))
         return mine == its
 
     def same_machine(self, other: "Manifest") -> bool:
-        """Whether both ran on machines of one description; their software may differ."""
+        """Whether both ran on the same kind of machine; their software may differ."""
         return all(self.hardware[key] == other.hardware[key] for key in hardware.MACHINE)
 
 
 @dataclass(frozen=True)
 class Run:
-    """rows: of all stages and seeds (ROWS); latencies: of all that was timed (LATENCIES), empty
-    where nothing was.
+    """A run.
+
+    rows: of all stages and seeds (ROWS).
+    latencies: all of them (LATENCIES); empty if nothing was timed.
     """
 
     manifest: Manifest
@@ -78,7 +81,7 @@ class Run:
 
 
 def manifest(text: str) -> Manifest:
-    """From its JSON. ValueError, saying so, where it is torn or of another kind."""
+    """Reads a manifest from JSON. ValueError with the reason if it is damaged or another file."""
     try:
         found = Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -90,14 +93,16 @@ def manifest(text: str) -> Manifest:
 
 
 def table(text: str, columns: Sequence[str]) -> pd.DataFrame:
-    """`columns` of a CSV's text. ValueError, saying why, where it is torn or lacks one."""
+    """Reads `columns` from a CSV's text. ValueError with the reason if it is damaged or lacks
+    one.
+    """
     if not text.endswith("\n"):
         raise ValueError("cut short")
     try:
         found = pd.read_csv(io.StringIO(text))
     except ValueError:
         found = None
-    # pandas takes cells that no column is for as names of the lines.
+    # pandas takes surplus cells for names of the lines.
     if found is None or not isinstance(found.index, pd.RangeIndex):
         raise ValueError("not a table")
     missing = [name for name in columns if name not in found]

@@ -1,8 +1,8 @@
-"""Two runs, metric by metric: better, worse, or no more than noise.
+"""Compares two runs, metric by metric: better, worse, or within noise.
 
 Accuracies are judged by the interval of their difference (`statistics.unpaired`), file sizes
-exactly, latencies only on one machine. A difference is better or worse where its interval leaves
-zero out; it is a real loss where the whole interval lies beyond the tolerance.
+exactly, latencies only on the same machine. A difference is better or worse if its interval
+excludes zero. It is a real loss if the whole interval lies beyond the tolerance.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +24,12 @@ OTHER_MACHINE, OTHER_DATA = "other machine", "other data"
 
 @dataclass(frozen=True)
 class Rules:
-    """sparsity: where the methods are compared; max_drop of validation accuracy, for the sparsest
-    points; confidence of the intervals; tolerance: how large a loss is forgiven, in shares of
-    accuracy and of a file's size.
+    """How runs are compared.
+
+    sparsity: at which pruned networks are compared.
+    max_drop: of validation accuracy, for the sparsest points.
+    confidence: of the intervals.
+    tolerance: the accepted loss, as a share of accuracy and of a file's size.
     """
 
     sparsity: float
@@ -37,10 +40,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Line:
-    """metric: its name; unit: "accuracy" or "sparsity" (shares), "bytes" or "ms"; before and after:
-    None where it is not there; change with its bounds low and high, None where nothing was judged:
-    of accuracies and, for a sparsity, of the accuracy that is kept there (at `point`) a
-    difference in shares, of bytes (no bounds) and ms the ratio after / before.
+    """A metric of both runs.
+
+    metric: its name.
+    unit: "accuracy" or "sparsity" (shares), "bytes" or "ms".
+    before, after: None if a run does not have it.
+    change, low, high: the change with its bounds, None if it was not judged. For accuracies a
+        difference in shares; for a sparsity the difference of the accuracy that is kept at `point`;
+        for bytes (without bounds) and ms the ratio after / before.
     """
 
     metric: str
@@ -63,12 +70,12 @@ def _lines(
     judge: Callable[[str], dict[str, Any]],
     value: Callable[[Any], float] = lambda one: one,
 ) -> Iterator[Line]:
-    """A line for each name that is in either run.
+    """A line for each name in either run.
 
-    found: what there is of the metric by name, before and after; value: the number of that which
-    is shown.
-    obstacle: why the two are not to be judged, or None; judge: of a name whose two are not equal,
-    the rest of the line.
+    found: the metric by name, before and after.
+    obstacle: why the two cannot be judged, or None.
+    judge: for a name whose values differ, returns the rest of the line.
+    value: the number that is shown.
     """
     before, after = found
     for name in dict.fromkeys([*after, *before]):
@@ -84,18 +91,18 @@ def _lines(
 
 
 class Kept(NamedTuple):
-    """An accuracy by seed, and what it is compared with in the same run: empty where nothing."""
+    """An accuracy by seed, and the accuracy of the same run that it is compared with, if any."""
 
     accuracy: Mapping[int, float]
     reference: Mapping[int, float] = {}
 
     @property
     def differences(self) -> dict[int, float]:
-        """By seed."""
+        """The differences by seed."""
         return {seed: value - self.reference.get(seed, 0) for seed, value in self.accuracy.items()}
 
     def shares(self, images: int) -> tuple[list[Share], list[Share]]:
-        """The accuracy and the reference, as measured on so many images."""
+        """The accuracy and the reference, with the number of images."""
         return tuple(
             [Share(fmean(values.values()), images)] if values else []
             for values in (self.accuracy, self.reference)
@@ -144,9 +151,9 @@ def _accuracies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
 
 
 def _sparsest(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    """A sparsest point is a step on a grid, looked for at the sparsities that both runs measured.
-    Whether a step is noise is told by what the sparser of the two points keeps of the baseline's
-    validation accuracy in either run.
+    """A sparsest point is a step on a grid: only sparsities that both runs measured are considered.
+    Whether a step is noise is judged by how much of the baseline's validation accuracy each run
+    keeps at the sparser of the two points.
     """
     images = after.manifest.data.images.validation
     runs = (before.rows, after.rows)
@@ -190,8 +197,10 @@ def _sizes(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
 
 
 class Latency(NamedTuple):
-    """median: milliseconds, over seeds; spread: the factor by which a seed's median and IQR
-    together leave it, at least 1.
+    """The latency of a network in one run.
+
+    median: over seeds, in milliseconds.
+    spread: the factor by which seeds' medians, with their IQRs, differ from it; at least 1.
     """
 
     median: float
@@ -206,8 +215,8 @@ def _latency(lines: pd.DataFrame) -> Latency:
 
 
 def latencies(run: Run, sparsity: float) -> dict[str, Latency]:
-    """Those of the smallest batch, by method, engine and device: of what was not pruned, and of
-    what was at `sparsity`.
+    """The latencies of the smallest batch, by method, engine and device: of networks that are not
+    pruned, and of those pruned to `sparsity`.
     """
     table = run.latencies.dropna(subset=["latency_ms", "latency_iqr_ms"])
     asked = (table.target_sparsity == 0) | ((table.target_sparsity - sparsity).abs() < 1e-9)
@@ -218,7 +227,9 @@ def latencies(run: Run, sparsity: float) -> dict[str, Latency]:
 
 
 def _latencies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    """Never a real loss: a busy machine slows a whole run, which no spread within the run shows."""
+    """Latencies are never a real loss: a busy machine slows a whole run, which the spread within
+    the run does not show.
+    """
     found = [latencies(run, rules.sparsity) for run in (before, after)]
 
     def judge(name: str) -> dict[str, Any]:
@@ -235,7 +246,7 @@ def _latencies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
 
 
 def compare(before: Run, after: Run, rules: Rules) -> list[Line]:
-    """One line per named metric: accuracies, sparsest points, sizes, latencies."""
+    """A line for each metric: accuracies, sparsest points, sizes, latencies."""
     return [
         line
         for group in (_accuracies, _sparsest, _sizes, _latencies)

@@ -1,4 +1,4 @@
-"""A comparison of two runs in words: lines for a terminal, Markdown, JSON."""
+"""Writes a comparison of two runs: lines for a terminal, Markdown, JSON."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ VALUES: dict[str, Callable[[float], str]] = {
 
 
 def _difference(line: Line) -> str:
-    """A difference with its interval: "-2.20 [-3.10, -1.30] points", "× 1.27 [1.02, 1.60]"."""
+    """The text of a difference: "-2.20 [-3.10, -1.30] points", "× 1.27 [1.02, 1.60]"."""
     if line.change is None:
         return ""
     if line.unit == "bytes":
@@ -55,7 +55,7 @@ def _seeds(before: Manifest, after: Manifest, rules: Rules) -> str:
 
 
 def facts(before: Manifest, after: Manifest, rules: Rules) -> list[str]:
-    """What the intervals rest on, and what else differs: sentences."""
+    """Sentences about what the intervals are over, and what else differs between the runs."""
     told, images = [_seeds(before, after, rules)], after.data.images
     if before.same_data(after):
         told.append(
@@ -84,7 +84,7 @@ def facts(before: Manifest, after: Manifest, rules: Rules) -> list[str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """title: what is compared; facts: as `facts` gives them."""
+    """A comparison. title: what is compared; facts: of `facts`."""
 
     title: str
     facts: Sequence[str]
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def real_losses(self) -> list[str]:
-        """The metrics that lost more than is forgiven."""
+        """The metrics that lost more than the tolerance."""
         return [line.metric for line in self.lines if line.real_loss]
 
     @property

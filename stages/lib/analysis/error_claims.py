@@ -1,4 +1,4 @@
-"""The claims on the error of linear quantization, stated before anything is measured."""
+"""The claims about the error of linear quantization, stated before anything is measured."""
 
 import pandas as pd
 
@@ -13,10 +13,10 @@ from stages.lib.analysis.verdicts import (
 )
 
 PUBLISHED = {8: 1.02e-5, 16: 1.57e-10}
-# The error goes with the square of the range of the weights: ten times the error is a layer whose
-# weights span three times as much, which another network may well have.
+# The error grows with the square of the weights' range: a layer with three times the range has ten
+# times the error, and another network may well have such a layer.
 MOST_OFF = 10
-# The course's two errors differ by 64,968; by S²/12 and its 255 and 65,535 steps it is 66,049.
+# The ratio of the course's two errors is 64,968; S²/12 with 255 and 65,535 steps gives 66,049.
 RATIO_TOLERANCE = 0.1
 
 
@@ -47,7 +47,7 @@ LAW = Hypothesis(
 
 
 def _layers(evidence: Evidence, bits: int) -> pd.DataFrame:
-    """The layers that were quantized as the course did, with one scale each."""
+    """The layers quantized as in the course, with one scale each."""
     table = evidence.layers
     return table[(table.granularity == "tensor") & (table.bits == bits)].dropna(
         subset=["mse", "theory", "ratio"]
@@ -55,7 +55,7 @@ def _layers(evidence: Evidence, bits: int) -> pd.DataFrame:
 
 
 def published_error(evidence: Evidence, bits: int) -> Finding:
-    """The claim that a layer's error is the published one."""
+    """Judges the claim that a layer's error is the published one."""
     hypothesis, published = _published(bits), PUBLISHED[bits]
     layers = _layers(evidence, bits)
     errors = layers.mse
@@ -82,7 +82,7 @@ def published_error(evidence: Evidence, bits: int) -> Finding:
 
 
 def law(evidence: Evidence) -> Finding:
-    """The claim of LAW."""
+    """Judges LAW."""
     here, numbers, inside, outside = [], [], [], []
     for bits in PUBLISHED:
         ratios = _layers(evidence, bits).ratio

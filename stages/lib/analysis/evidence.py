@@ -1,4 +1,4 @@
-"""What findings are judged by: a run's tables, and which of its networks can be compared fairly."""
+"""The evidence for findings: a run's tables, and which networks can be compared fairly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,18 +13,23 @@ from stages.lib.analysis.predictions import Correct, Key
 from stages.lib.analysis.statistics import Interval
 from stages.lib.core.records import ALL_LAYERS
 
-# Networks of which more than this share of the weights is gone in one and not in the other are not
-# of equal sparsity: whole filters, and layers that keep theirs, cannot always meet a target.
+# Networks whose sparsities differ by more than this are not compared. Removing filters cannot
+# always meet a target.
 MOST_APART = 0.05
 FLOAT32 = 32
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """rows (records.Row), quantized layers and formats of all seeds; correct: bool [seeds, images]
-    by network; sparsity: where methods are compared in one number;
-    confidence: of a finding as a whole; tolerance: a loss of accuracy that does not matter; isa:
-    the CPU's instruction sets; chance: the accuracy of always naming the commonest class.
+    """The evidence of a run.
+
+    rows, layers, formats: records.Row, quantized layers and number formats of all seeds.
+    correct: whether each network is right, bool [seeds, images].
+    sparsity: at which methods are compared by one number.
+    confidence: of a finding as a whole.
+    tolerance: a loss of accuracy that does not matter.
+    isa: the CPU's instruction sets.
+    chance: the accuracy of always predicting the commonest class.
     """
 
     rows: pd.DataFrame
@@ -40,9 +45,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Arm:
-    """A method at a target sparsity, over all seeds: means of test and validation accuracy, epochs
-    trained after the baseline, share of the weights that is gone; correct: bool [seeds, images];
-    problem: why it cannot be compared, or empty.
+    """A method at a target sparsity, over all seeds.
+
+    accuracy, validation: means of test and validation accuracy.
+    epochs: of training after the baseline.
+    sparsity: the mean share of removed weights.
+    correct: bool [seeds, images].
+    problem: why it cannot be compared; empty if it can.
     """
 
     method: str
@@ -60,7 +69,7 @@ Arms = Mapping[tuple[str, float], Arm]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods at a target sparsity (that of `one`, where `other` is a dense network)."""
+    """Two methods at a target sparsity (that of `one` if `other` is not pruned)."""
 
     one: str
     other: str
@@ -73,25 +82,25 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """What the interval says of `one`: better, worse, or undecided where it spans zero."""
+        """Whether `one` is better or worse; undecided if the interval contains zero."""
         if self.difference.low > 0:
             return "better"
         return "worse" if self.difference.high < 0 else "undecided"
 
     def numbers(self) -> dict[str, Any]:
-        """As JSON holds it, the interval's fields among the others; shares, not percent."""
+        """The comparison for JSON, with the interval's fields among the others; in shares."""
         interval = asdict(self.difference)
         flat = asdict(self) | {"difference": interval.pop("estimate"), **interval}
         return flat | {"outcome": self.outcome}
 
 
 def name(method: str) -> str:
-    """A method as people read it."""
+    """A method's name for people."""
     return tables.METHODS.get(method, method)
 
 
 def images(evidence: Evidence) -> int:
-    """How many test images the predictions are of; 0 where there are none."""
+    """The number of test images that the predictions are of; 0 without predictions."""
     return next((right.shape[1] for right in evidence.correct.values()), 0)
 
 
@@ -126,20 +135,18 @@ def arms_of(evidence: Evidence) -> dict[tuple[str, float], Arm]:
 
 
 def shared(arms: Arms, *methods: str) -> list[float]:
-    """The target sparsities above 0 at which all of the methods have rows, ascending."""
+    """The target sparsities above 0 at which all these methods have rows, ascending."""
     sets = [{target for method, target in arms if method == one} for one in methods]
     return sorted(target for target in set.intersection(*sets) if target > 0)
 
 
 def at_chance(evidence: Evidence, arm: Arm) -> bool:
-    """Whether the network has learned, or has left, nothing."""
+    """Whether the network is at chance level."""
     return statistics.at_chance(arm.accuracy, evidence.chance, arm.correct.shape[1])
 
 
 def unlearned(evidence: Evidence, arms: Arms) -> str:
-    """Why no claim about accuracies can be judged; empty where the baseline is a network that has
-    learned something.
-    """
+    """Why no claim about accuracies can be judged; empty if the baseline has learned something."""
     baseline = arms.get(("baseline", 0.0))
     if baseline is None:
         return "the baseline was not measured"
@@ -154,7 +161,7 @@ def unlearned(evidence: Evidence, arms: Arms) -> str:
 
 
 def unfair(one: Arm, other: Arm) -> str:
-    """Why two networks cannot be compared; empty where they can."""
+    """Why two networks cannot be compared; empty if they can."""
     for arm in (one, other):
         if arm.problem:
             return f"{name(arm.method)}: {arm.problem}"
@@ -167,13 +174,13 @@ def unfair(one: Arm, other: Arm) -> str:
 
 
 def on_average(pairs: Sequence[tuple[Arm, Arm]], confidence: float) -> Interval:
-    """The mean over the pairs of the paired differences, by one interval."""
+    """The interval of the paired difference, averaged over the pairs."""
     means = (np.mean([arm.correct for arm in arms], axis=0) for arms in zip(*pairs, strict=True))
     return statistics.difference(*means, confidence)
 
 
 def compare(pairs: Sequence[tuple[Arm, Arm]], confidence: float) -> list[Comparison]:
-    """The pairs at a confidence at which all their intervals hold at once (Bonferroni)."""
+    """Compares the pairs at a confidence at which all intervals hold together (Bonferroni)."""
     each = 1 - (1 - confidence) / max(1, len(pairs))
     return [
         Comparison(

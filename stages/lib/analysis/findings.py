@@ -1,7 +1,7 @@
-"""Every finding of the course, and a few of ours, judged by what a run has measured.
+"""Judges the course's findings, and some of ours, by the measurements of a run.
 
-Each is a hypothesis that stands in code before the run: a statement, what the course published, and
-the rule by which it is judged (accuracy_claims, format_claims, error_claims).
+Each is a hypothesis that is in code before the run: a statement, what the course published, and the
+rule by which it is judged (accuracy_claims, format_claims, error_claims).
 """
 
 import math
@@ -48,13 +48,13 @@ JUDGES: tuple[Judge, ...] = (
 
 
 def judge(evidence: Evidence) -> list[Finding]:
-    """Every finding, in the order of JUDGES, whatever was measured."""
+    """All findings, in the order of JUDGES; what was not measured says so."""
     arms = fair.arms_of(evidence)
     return [one(evidence, arms) for one in JUDGES]
 
 
 def _plain(value: Any) -> Any:
-    """As JSON holds it: numbers to six significant digits, what is no number null."""
+    """A value for JSON: numbers with six significant digits, null for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -67,7 +67,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_json(findings: Sequence[Finding], context: Mapping[str, Any]) -> dict[str, Any]:
-    """What reports/findings.json holds. context: what all findings have in common (seeds, images,
-    confidence, …).
+    """The content of reports/findings.json. context: what all findings have in common (seeds,
+    images, confidence, …).
     """
     return _plain({"context": context, "findings": [asdict(one) for one in findings]})

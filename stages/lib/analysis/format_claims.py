@@ -1,5 +1,5 @@
-"""The claims on number formats, stated before anything is measured: what 16-bit floats cost in
-bytes, accuracy and time.
+"""The claims about number formats, stated before anything is measured: bytes, accuracy and time of
+half precision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,9 @@ from stages.lib.analysis.verdicts import (
 from stages.lib.core import hardware
 
 FLOAT32 = "float32"
-# Batch norms count their steps in 64-bit integers, which do not shrink.
+# The step counters of batch norms are 64-bit integers in every format.
 SIZE_TOLERANCE = 0.05
-# Tables hold six digits: a loss of exactly the tolerance is not beyond it.
+# Tables have six digits: a loss of exactly the tolerance must not count as larger.
 ROUNDING = 1e-6
 
 HALF_SIZE = Hypothesis(
@@ -40,7 +40,7 @@ HALF_SIZE = Hypothesis(
 
 
 def half_size(evidence: Evidence) -> Finding:
-    """The claim of HALF_SIZE."""
+    """Judges HALF_SIZE."""
     here, numbers = [], []
     for network, table in evidence.formats.groupby("network", sort=False):
         lines = table.drop_duplicates("dtype").set_index("dtype")
@@ -81,12 +81,12 @@ HALF_ACCURACY = Hypothesis(
 def _loss(
     reference: Any, line: Any, all_images: int, confidence: float
 ) -> tuple[float, float, float]:
-    """float32's accuracy minus a half format's: estimate, low, high.
+    """The accuracy of float32 minus that of a half-precision format: estimate, low, high.
 
-    Of which image each was wrong on, nothing is stored. On all test images the loss is exact. On a
-    sample there are two bounds: what the accuracies would say if they were of different images,
-    and that a loss cannot exceed the share of images on which the two formats disagree. Each holds
-    at half the doubt.
+    Predictions per image are not stored. On all test images the loss is exact. On a sample, two
+    bounds are combined, each at half the error probability: the interval of two accuracies as if of
+    different images, and the fact that a loss cannot exceed the share of images on which the two
+    formats disagree.
     """
     estimate = reference.accuracy - line.accuracy
     if pd.isna(line.agreement) and pd.isna(reference.agreement):
@@ -107,7 +107,7 @@ def _loss(
 
 
 def _losses(evidence: Evidence) -> list[dict[str, Any]]:
-    """A line for each half format and device that has an accuracy, and float32 one beside it."""
+    """A line for each half-precision format and device that has an accuracy, as has float32."""
     known = evidence.formats[evidence.formats.accuracy.notna()]
     found = []
     for (network, device), table in known.groupby(["network", "device"], sort=False):
@@ -138,7 +138,7 @@ def _certainty(loss: Mapping[str, Any]) -> str:
 
 
 def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
-    """The claim of HALF_ACCURACY, for the networks whose accuracy was measured."""
+    """Judges HALF_ACCURACY for the networks whose accuracy was measured."""
     unlearned = fair.unlearned(evidence, arms)
     if unlearned:
         return HALF_ACCURACY.found(NOT_MEASURED, unlearned)
@@ -195,7 +195,7 @@ def _spread(line: Any) -> float:
 
 
 def _faster(one: Any, other: Any) -> bool:
-    """Whether a format is faster than another, as SPREAD says."""
+    """Whether a format is faster than another by the rule SPREAD."""
     return other.latency_ms - one.latency_ms > (_spread(one) + _spread(other)) / 2
 
 
@@ -218,8 +218,10 @@ def _timed(
     verdict: Callable[[int, int, int], str],
     notes: Sequence[str] = (),
 ) -> Finding:
-    """A claim on latencies. verdict: from how many half formats float32 is faster than, how many
-    are faster than float32, and how many there are.
+    """Judges a claim about latencies.
+
+    verdict: takes the number of half-precision formats that are slower than float32, the number
+        that are faster, and the number of all.
     """
     lines = list(table.itertuples())
     known = {line.dtype: line for line in lines if pd.notna(line.latency_ms)}
@@ -261,7 +263,7 @@ def _all_or_none(right: int, wrong: int, count: int) -> str:
 
 
 def _native(isa: Sequence[str]) -> str:
-    """What the CPU has of its own for half formats, on which the claim hangs."""
+    """A sentence about the CPU's instructions for half precision, which decide the claim."""
     parts = []
     for dtype, wanted in hardware.HALF_INSTRUCTIONS.items():
         present = ", ".join(sorted(wanted.intersection(isa)))
@@ -273,19 +275,19 @@ def _native(isa: Sequence[str]) -> str:
 
 
 def float32_on_cpu(evidence: Evidence) -> Finding:
-    """The claim of FLOAT32_ON_CPU."""
+    """Judges FLOAT32_ON_CPU."""
     table = _smallest_batch(evidence, "baseline", "cpu")
     return _timed(FLOAT32_ON_CPU, table, _all_or_none, [_native(evidence.isa)])
 
 
 def small_network_on_gpu(evidence: Evidence) -> Finding:
-    """The claim of SMALL_NETWORK_ON_GPU."""
+    """Judges SMALL_NETWORK_ON_GPU."""
     table = _smallest_batch(evidence, "baseline", "cuda")
     return _timed(SMALL_NETWORK_ON_GPU, table, lambda slower, faster, _: weigh(slower, faster))
 
 
 def large_network_on_gpu(evidence: Evidence) -> Finding:
-    """The claim of LARGE_NETWORK_ON_GPU."""
+    """Judges LARGE_NETWORK_ON_GPU."""
     table = _smallest_batch(evidence, "resnet152", "cuda")
     return _timed(
         LARGE_NETWORK_ON_GPU,

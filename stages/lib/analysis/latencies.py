@@ -1,4 +1,4 @@
-"""One latency of each network: that of the engine which executes its file, on the CPU."""
+"""The latency of each network: on the CPU, in the engine that executes its file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,20 @@ import pandas as pd
 
 from stages.lib.core import paths, records
 
-# What executes a file; packed files and files of integers are unpacked first, and not timed.
+# The engine of each kind of file. Packed files and files of integers are unpacked first and have no
+# latency of their own.
 ENGINES = {paths.SAFETENSORS: "torch", paths.ONNX: "onnxruntime"}
 CPU = "cpu"
-# Method, target sparsity and bits per weight.
+# A network: method, target sparsity and bits per weight.
 Timed = tuple[str, float, int]
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one call: milliseconds (the median over seeds of their medians), iqr_ms (likewise of their
-    interquartile ranges, None where one was not measured), and how it was measured.
+    """The latency of one call.
+
+    milliseconds: the median over seeds of their medians.
+    iqr_ms: the median over seeds of their IQRs; None if one was not measured.
     """
 
     milliseconds: float
@@ -29,11 +32,11 @@ class Latency:
 
     @property
     def ranked(self) -> bool:
-        """Whether it is known well enough to be compared."""
+        """Whether its spread is small enough for a ranking."""
         return self.iqr_ms is not None and self.iqr_ms <= records.MOST_IQR * self.milliseconds
 
     def is_faster(self, other: "Latency") -> bool:
-        """Whether it is lower by more than half of both interquartile ranges together."""
+        """Whether it is lower by more than half of both IQRs together."""
         apart = other.milliseconds - self.milliseconds
         return self.ranked and other.ranked and apart > (self.iqr_ms + other.iqr_ms) / 2
 
@@ -53,7 +56,8 @@ def _latency(lines: pd.DataFrame) -> Latency:
 def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> dict[Timed, Latency]:
     """The latencies of the networks that were timed for every seed.
 
-    table: records.LATENCY of all seeds; batch_size: images of a call.
+    table: records.LATENCY of all seeds.
+    batch_size: images per call.
     """
     engine = table.model.map(lambda file: ENGINES.get(Path(file).suffix))
     here = table[

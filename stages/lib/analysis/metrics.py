@@ -1,5 +1,5 @@
-"""The few numbers that stand for a run: accuracies and sizes for `dvc metrics diff` and for the
-comparison of two runs.
+"""The main numbers of a run: accuracies and sizes for `dvc metrics diff` and for the comparison of
+two runs.
 """
 
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ from stages.lib.core.records import ALL_LAYERS
 
 
 def pruned() -> list[str]:
-    """The methods that prune and train: what a person would use."""
+    """The methods that prune and train, which are those for use."""
     families = methods.of_family(methods.UNSTRUCTURED, methods.STRUCTURED)
     return [method.name for method in families if method.trained]
 
 
 def stages() -> list[str]:
-    """The stages whose rows the numbers are taken from, the baseline's first."""
+    """The stages whose rows give the numbers, train_baseline first."""
     integers = [method.name for method in methods.of_family(methods.INTEGER)]
     names = ["baseline", *pruned(), *integers]
     return list(dict.fromkeys(methods.METHODS[name].stage for name in names))
 
 
 def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.DataFrame:
-    """The rows, one per seed, of a whole network at a target sparsity; may be none."""
+    """The rows, one per seed, of a method at a target sparsity; may be empty."""
     return rows[
         (rows.method == method)
         & (rows.layer == ALL_LAYERS)
@@ -35,13 +35,13 @@ def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.DataFrame:
 
 
 def baseline(rows: pd.DataFrame) -> pd.DataFrame:
-    """Its rows, one per seed."""
+    """The rows of the baseline, one per seed."""
     return rows[rows.method == "baseline"]
 
 
 def _int8(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, one per seed, of the 8-bit weights with the smallest file, then the best validation
-    accuracy; may be none.
+    """The rows, one per seed, of the 8-bit weights with the smallest file and, of equals, the best
+    validation accuracy; may be empty.
     """
     integers = [method.name for method in methods.of_family(methods.INTEGER)]
     eight = rows[rows.method.isin(integers) & (rows.weight_bits == 8)]
@@ -51,8 +51,8 @@ def _int8(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracies(rows: pd.DataFrame, sparsity: float) -> dict[str, pd.DataFrame]:
-    """By name the rows of the baseline, of each pruned network at a sparsity and of 8-bit weights;
-    what was not run is left out.
+    """The rows of the baseline, of each pruned network at a sparsity, and of 8-bit weights, by
+    name. What was not run is left out.
     """
     chosen = {
         "baseline": baseline(rows),
@@ -63,24 +63,24 @@ def accuracies(rows: pd.DataFrame, sparsity: float) -> dict[str, pd.DataFrame]:
 
 
 def sparsest(rows: pd.DataFrame, names: Iterable[str], max_drop: float) -> dict[str, float]:
-    """By method the sparsest point that keeps validation accuracy within `max_drop` of the
-    baseline's (0: none does); what was not run is left out.
+    """The highest sparsity of each method that keeps validation accuracy within `max_drop` of the
+    baseline's (0 if none does). What was not run is left out.
     """
     reached = {name: tables.sparsest(rows, name, max_drop) for name in names}
     return {name: point for name, point in reached.items() if point is not None}
 
 
 def sizes(rows: pd.DataFrame) -> dict[str, int]:
-    """By name the bytes of a file, mean over seeds; what was not run is left out."""
+    """The bytes of files by name, means over seeds. What was not run is left out."""
     chosen = {"baseline": baseline(rows), "int8": _int8(rows)}
     return {name: int(part.bytes_on_disk.mean()) for name, part in chosen.items() if len(part)}
 
 
 def named(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any]:
-    """The numbers for `dvc metrics diff`, means over seeds, no latency among them.
+    """The numbers for `dvc metrics diff`: means over seeds, without latencies.
 
-    sparsity: where pruned networks are compared; max_drop: of validation accuracy, for the sparsest
-    points.
+    sparsity: at which pruned networks are compared.
+    max_drop: of validation accuracy, for the sparsest points.
     """
     return {
         "test_accuracy": {

@@ -1,4 +1,4 @@
-"""What is said of the deployed files: what they are, what they are worth, how they were made."""
+"""The model card of the recommended files: what they are, how good they are, how they were made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ LOADERS = {
     paths.SAFETENSORS: "stages.lib.models.checkpoints.load_model(path)",
 }
 INTEGER_LOADER = "stages.lib.quantization.linear.load_model(path)[0]"
-# Of a row, what the card repeats.
+# The columns of a row that the card repeats.
 REPEATED = (
     "seed", "target_sparsity", "sparsity", "weight_bits", "parameters", "nonzero_parameters",
     "macs", "extra_epochs", "validation_accuracy", "test_accuracy",
@@ -27,12 +27,12 @@ REPEATED = (
 
 @dataclass(frozen=True)
 class Run:
-    """What the choices were made from.
+    """The run that the files come from.
 
-    seeds.
-    settings: all sections of params that networks are made with, as plain values.
-    sections: by stage the names of those that it reads.
-    meta: as `prepared.read_meta` gives it; machine: as `hardware.read` does.
+    settings: the sections of the params, as plain values.
+    sections: the names of the sections that each stage reads.
+    meta: of `prepared.read_meta`.
+    machine: of `hardware.read`.
     confidence: of each interval.
     """
 
@@ -62,8 +62,8 @@ def _input(suffix: str, run: Run) -> dict[str, Any]:
 
 
 def _loader(family: str, suffix: str, network: str) -> str:
-    """A call that reads the file. A packed file does not choose which code runs: what builds a
-    custom network is named.
+    """The call that reads the file. It names a custom network, because a packed file must not
+    choose which code runs.
     """
     if family == methods.INTEGER:
         return INTEGER_LOADER
@@ -76,7 +76,7 @@ def _loader(family: str, suffix: str, network: str) -> str:
 def _deployed(
     candidate: Candidate, told: Mapping[str, Any], role: str, sha256: str, run: Run
 ) -> dict[str, Any]:
-    """told: of the candidate, as the selection does."""
+    """The card's entry for a file. told: what the selection says about the candidate."""
     row = candidate.shipped
     source = Path(row.model)
     family, stages = methods.METHODS[row.method].family, methods.made_by(row.method)
@@ -107,10 +107,11 @@ def describe(
     budgets: Budgets,
     run: Run,
 ) -> dict[str, Any]:
-    """The card of the recommended files, as JSON holds it; accuracies and losses are shares.
+    """The card of the recommended files, for JSON. Accuracies and losses are shares.
 
-    selected: what the selection says of them; choices: the networks, by role; sha256: of the file
-    of each role that has one.
+    selected: the selection, as stored.
+    choices: the networks, by role.
+    sha256: of the file of each role that has one.
     """
     recommended = selected["recommended"]
     roles = {
@@ -136,7 +137,7 @@ def describe(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A card back. UserError, naming file and remedy, where it is missing, torn or foreign."""
+    """Reads a card. UserError with file and remedy if it is missing, damaged or another file."""
     card = outputs.read_json(path, REMEDY)
     if not isinstance(card, dict) or card.get("version") != VERSION:
         raise UserError(f"{path}: not a model card of version {VERSION}; {REMEDY}")

@@ -1,5 +1,5 @@
-"""Number formats and their latencies: what each costs in bytes and accuracy was measured by one
-stage, how long it takes by the stage that times all networks in turns.
+"""Joins number formats with their latencies. One stage measures bytes and accuracy; the stage that
+times all networks in turns measures latencies.
 """
 
 import pandas as pd
@@ -12,13 +12,13 @@ TIMED = ["batch_size", "threads", "latency_ms", "latency_iqr_ms", "repetitions"]
 def with_latencies(formats: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFrame:
     """A line for each network, device, number format and batch size.
 
-    formats: records.FORMAT of dtype_bench.
-    latencies: records.LATENCY of latency_bench, and those of dtype_bench (of the networks that
-        latency_bench does not have). Of several seeds, the first is taken: formats are of it.
+    formats: records.FORMAT of dtype_bench, which is of the first seed.
+    latencies: records.LATENCY of latency_bench, and of dtype_bench for networks that latency_bench
+        does not have. Of several seeds, the first is taken.
 
-    The columns of records.FORMAT, and TIMED. A network that was not timed on a device has a line
-    for each batch size that it was timed with on another, one line with batch size 0 where there is
-    none; latency_ms and latency_iqr_ms are missing then, repetitions are 0. Both notes are joined.
+    Returns the columns of records.FORMAT and TIMED. A network that was not timed on a device has a
+    line, with latency_ms and latency_iqr_ms missing and 0 repetitions, for each batch size that it
+    was timed with on another device, or one line with batch size 0. Notes of both are joined.
     """
     formats = formats.assign(engine=formats.dtype.map(records.torch_engine))
     keys = ["network", "device", "engine", "batch_size"]

@@ -1,4 +1,4 @@
-"""The stored predictions, read without torch: whose network is right on which image."""
+"""Reads stored predictions, without torch: which network is right on which image."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ FILES = {"validation": paths.VALIDATION_PREDICTIONS, "test": paths.PREDICTIONS}
 
 
 class Key(NamedTuple):
-    """What tells the networks of a seed apart; fields as in records.Row."""
+    """The key of a network within a seed. The fields are those of records.Row."""
 
     method: str
     target_sparsity: float = 0.0
@@ -26,7 +26,7 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Under what its predictions are stored."""
+        """The name under which its predictions are stored."""
         return paths.prediction_name(*self)
 
 
@@ -35,10 +35,10 @@ Correct = dict[Key, NDArray[np.bool_]]
 
 
 def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Of each network in a stage's file, by `Key.name`: on which images it is right.
+    """On which images each network of a stage's file is right, by `Key.name`.
 
-    labels: int64 [images]. UserError, naming file and remedy, where the file is missing, torn, or
-    not a class for each of these images.
+    labels: int64 [images]. UserError with file and remedy if the file is missing or damaged, or
+    does not have a class for each of these images.
     """
     try:
         stored = load_file(path)
@@ -58,10 +58,14 @@ def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
 def correct(
     folders: Sequence[Sequence[Path]], part: str, keys: Iterable[Key], labels: NDArray[np.int64]
 ) -> Correct:
-    """bool [seeds, images] for those of `keys` that every seed has.
+    """On which images each network is right, bool [seeds, images], for those `keys` that every seed
+    has.
 
-    folders: for each seed those of its stages; part: "validation" or "test", whose labels are
-    `labels`. UserError as for `read`.
+    folders: for each seed, the folders of its stages.
+    part: "validation" or "test".
+    labels: of that part.
+
+    UserError as in `read`.
     """
     seeds = []
     for of_seed in folders:

@@ -1,7 +1,7 @@
-"""Which file to take: the smallest, or the fastest, of those that are accurate enough.
+"""Selects files: the smallest, or the fastest, of those that are accurate enough.
 
-Chosen on validation accuracies, sizes and latencies; test accuracies choose nothing. What differs
-by less than the noise is equal: then the other of size and latency decides, then the order of the
+The selection uses validation accuracies, sizes and latencies, never test accuracies. Differences
+within the noise count as equal; then the other of size and latency decides, then the order of the
 methods. A higher validation accuracy within the budget decides nothing.
 """
 
@@ -19,22 +19,25 @@ from stages.lib.core.records import ALL_LAYERS, Row
 
 SMALLEST, FASTEST = "smallest", "fastest"
 BASELINE = "baseline"
-# Losses of validation accuracy (shares; 0.01 is one percentage point) at which people ask.
+# The accuracy budgets of the report: losses of validation accuracy (0.01: one percentage point).
 LOSSES = (0.0, 0.005, 0.01, 0.02)
-# Files that differ by a smaller share are equally large: a header is no saving.
+# Files whose sizes differ by a smaller share count as equally large: a header is not a saving.
 SAME_SIZE = 0.01
-# Accuracies are rounded to six digits: a difference of two means may be off by as much.
+# Accuracies are rounded to six digits, so a difference of two means may be off by this much.
 ROUNDING = 1e-6
-# How many candidates are named where nothing meets the budgets.
+# How many candidates are named if nothing meets the budgets.
 NEAREST = 3
-# The budgets, by the names of their parameters.
+# The names of the budgets, as in the params.
 DROP, BYTES, LATENCY = "max_accuracy_drop", "max_bytes", "max_latency_ms"
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """max_accuracy_drop: share of validation accuracy given up at most; max_bytes of the file and
-    max_latency_ms of one image: None where there is no such budget.
+    """The budgets of a file.
+
+    max_accuracy_drop: the largest loss of validation accuracy, a share.
+    max_bytes: of the file; None for no limit.
+    max_latency_ms: of one image; None for no limit.
     """
 
     max_accuracy_drop: float
@@ -43,18 +46,18 @@ class Budgets:
 
     @property
     def given(self) -> dict[str, float]:
-        """The budgets that there are, by name."""
+        """The budgets that are set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network at one setting, its file kept for every seed.
+    """A network whose file is kept for every seed.
 
     rows: one per seed, in the order of the seeds.
-    loss: of validation accuracy against the baseline, paired over images and seeds.
+    loss: of validation accuracy against the baseline, paired by image and seed.
     test: its accuracy on the test images.
-    latency: of one image; None where it was not timed for every seed.
+    latency: of one image; None if it was not timed for every seed.
     """
 
     rows: tuple[Row, ...]
@@ -64,38 +67,40 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Unique in a run."""
+        """Its name, unique in a run."""
         return key_of(self.rows[0]).name
 
     @property
     def words(self) -> str:
-        """The network as people call it."""
+        """The network's name for people."""
         row = self.rows[0]
         return tables.network(row.method, row.weight_bits, row.target_sparsity, row.times_smaller)
 
     @property
     def masked(self) -> bool:
-        """Whether its zeros save no time."""
+        """Whether it is only masked, so that its zeros save no time."""
         return METHODS[self.rows[0].method].masked
 
     @property
     def mean_bytes(self) -> float:
-        """Of its file, over the seeds."""
+        """The mean size of its file over seeds."""
         return fmean(row.bytes_on_disk for row in self.rows)
 
     @property
     def ranked(self) -> bool:
-        """Whether its latency is known well enough to be compared."""
+        """Whether its latency is measured well enough for a ranking."""
         return self.latency is not None and self.latency.ranked
 
     @property
     def shipped(self) -> Row:
-        """The row of the seed with the best validation accuracy, the first of equals."""
+        """The row of the seed whose file is deployed: the best validation accuracy, then the
+        first.
+        """
         return max(self.rows, key=lambda row: row.validation_accuracy)
 
     def spent(self, budget: str) -> float | None:
-        """What it takes of a budget, in that budget's unit; None where that is not known. Of the
-        largest seed's file: whichever is shipped is within a budget that this meets.
+        """How much of a budget it uses, in the budget's unit; None if unknown. Bytes are those of
+        the largest seed's file, so that the file of any seed meets the budget.
         """
         if budget == LATENCY:
             return self.latency.milliseconds if self.ranked else None
@@ -104,15 +109,18 @@ class Candidate:
         return self.loss.estimate
 
     def meets(self, budget: str, limit: float) -> bool:
-        """Whether it is known to be within a budget."""
+        """Whether it surely meets a budget."""
         spent = self.spent(budget)
         return spent is not None and spent <= limit + (ROUNDING if budget == DROP else 0)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """candidate: None where nothing meets the budgets; reason: a sentence; nearest: then, the
-    candidates that miss them least.
+    """The choice for a role.
+
+    candidate: None if nothing meets the budgets.
+    reason: a sentence.
+    nearest: if nothing meets the budgets, the candidates that miss them least.
     """
 
     candidate: Candidate | None
@@ -122,8 +130,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answer:
-    """losses: budgets that the validation images cannot tell apart, ascending; resolution: the
-    half-width of the interval by which that is known; choices: by role, within the largest of them.
+    """The best networks for one or more accuracy budgets.
+
+    losses: budgets that the validation images cannot tell apart, ascending.
+    resolution: the half-width of the interval by which they are compared.
+    choices: by role, within the largest of the budgets.
     """
 
     losses: tuple[float, ...]
@@ -132,7 +143,7 @@ class Answer:
 
 
 def key_of(row: Row) -> Key:
-    """What tells its network apart."""
+    """The key of a row's network."""
     return Key(row.method, row.target_sparsity, row.weight_bits, row.times_smaller)
 
 
@@ -144,14 +155,14 @@ def collect(
     seeds: Sequence[int],
     confidence: float,
 ) -> list[Candidate]:
-    """The whole networks whose files are kept for every seed, in the order of METHODS.
+    """The candidates: all networks whose files are kept for every seed, in the order of METHODS.
 
-    rows: of all seeds, the baseline's among them.
-    validation, test: whose network is right on which image.
+    rows: of all seeds, with the baseline's.
+    validation, test: which network is right on which image.
     latencies: of one image.
     confidence: of each interval.
 
-    ValueError where the baseline is not there for every seed.
+    ValueError if the baseline is missing for a seed.
     """
     order = {name: place for place, name in enumerate(METHODS)}
     kept = sorted(
@@ -181,7 +192,7 @@ def collect(
 
 
 def _least(pool: Sequence[Candidate], budget: str) -> list[Candidate]:
-    """Those than which none is cheaper by more than the noise; all where no cost is known."""
+    """The cheapest candidates and their equals within the noise; all if no cost is known."""
     if budget == BYTES:
         least = min(one.mean_bytes for one in pool)
         return [one for one in pool if one.mean_bytes <= least * (1 + SAME_SIZE)]
@@ -195,10 +206,10 @@ def _least(pool: Sequence[Candidate], budget: str) -> list[Candidate]:
 def overshoot(
     candidate: Candidate, budgets: Budgets, validation_images: int
 ) -> dict[str, float | None]:
-    """By how much it exceeds each budget that it misses, as a share of that budget (0.5: half as
-    much again); None where what it takes is not known.
+    """By how much a candidate exceeds each budget that it misses, as a share of the budget (0.5:
+    half as much again); None if unknown.
 
-    A budget of no accuracy at all counts as one of `validation_images`.
+    A budget of 0 accuracy counts as one of `validation_images`.
     """
     missed = {}
     for budget, limit in budgets.given.items():
@@ -218,7 +229,7 @@ UNITS = {DROP: "a drop of {:.4g}", BYTES: "{:,.0f} bytes", LATENCY: "{:.4g} ms"}
 
 
 def _why_none(candidates: Sequence[Candidate], given: Mapping[str, float], what: str) -> str:
-    """The fewest budgets that nothing meets together, in a sentence."""
+    """A sentence that names the fewest budgets that no candidate meets together."""
     shown = {
         name: f"package.{name} ({value:,.0f})" if name == BYTES else f"package.{name} ({value:.4g})"
         for name, value in given.items()
@@ -238,15 +249,14 @@ def _why_none(candidates: Sequence[Candidate], given: Mapping[str, float], what:
 
 
 def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choice:
-    """The cheapest candidate that meets all budgets.
-
-    role: SMALLEST, by mean bytes, or FASTEST, by latency. Of those that are equal within the noise
-    the one that is cheapest by the other of the two, then the first.
+    """The cheapest candidate that meets all budgets: by mean bytes for role SMALLEST, by latency
+    for role FASTEST. Of those that are equal within the noise, the cheapest by the other of the
+    two, then the first.
     """
     if role == SMALLEST:
         pool, what, costs = list(candidates), "file", (BYTES, LATENCY)
     else:
-        # A mask alone leaves the baseline's work to do: what it seems to save is noise.
+        # A masked network does the baseline's work: what it seems to save is noise.
         pool = [one for one in candidates if one.ranked and not one.masked]
         what, costs = "network with a latency to rank by", (LATENCY, BYTES)
     if not pool:
@@ -266,18 +276,18 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
 
 
 def _resolution(choices: Mapping[str, Choice]) -> float:
-    """A difference of validation accuracy that cannot be told from none: the half-width of the
-    interval of the loss, of the chosen network that has the wider one.
+    """The difference of validation accuracy that the images can show: the half-width of the
+    interval of the loss, for the chosen network with the wider interval.
     """
     losses = [one.candidate.loss for one in choices.values() if one.candidate]
     return max((loss.high - loss.low) / 2 for loss in losses)
 
 
 def answers(candidates: Sequence[Candidate], asked: float) -> list[Answer]:
-    """The cheapest candidates within each of LOSSES and within the loss that was asked for.
+    """The cheapest candidates within each of LOSSES and within `asked`, the budget of the params.
 
-    Neighbouring losses that the images cannot tell apart are one answer, for the largest of them;
-    what was asked for is always the largest of its own.
+    Neighbouring budgets that the images cannot tell apart become one answer, for the largest of
+    them. `asked` is always the largest of its answer.
     """
     found: list[Answer] = []
     for loss in sorted({*LOSSES, asked}):

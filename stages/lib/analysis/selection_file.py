@@ -1,4 +1,4 @@
-"""The selection as JSON holds it: what the report shows and the model card tells."""
+"""The selection for JSON, as the report shows it and the model card repeats it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from stages.lib.analysis.statistics import Interval
 
 
 def _rounded(value: float) -> float:
-    """To six significant digits, as tables hold them."""
+    """Rounds to six significant digits, as in tables."""
     return float(f"{value:.6g}")
 
 
@@ -22,8 +22,8 @@ def _interval(found: Interval, name: str) -> dict[str, float]:
 
 
 def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
-    """A network and its numbers; None where they are not known. Accuracies and losses are means
-    over the seeds, latencies medians; the file and its bytes are those of the shipped seed.
+    """A network and its numbers; None for unknown ones. Accuracies and losses are means over seeds,
+    latencies are medians; the file and its bytes are those of the deployed seed.
     """
     row, latency = candidate.shipped, candidate.latency
     milliseconds = latency and _rounded(latency.milliseconds)
@@ -79,7 +79,7 @@ def _recommended(choice: Choice, baseline: Candidate, budgets: Budgets) -> dict[
 def build(
     candidates: Sequence[Candidate], budgets: Budgets, seeds: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Choice]]:
-    """The whole file, and the choices that it recommends, by role."""
+    """The content of the file, and the recommended choices by role."""
     baseline = next(one for one in candidates if one.rows[0].method == BASELINE)
     over = f"{tables.count(baseline.loss.images)} validation images"
     if len(seeds) > 1:

@@ -1,17 +1,17 @@
-"""How sure an accuracy, or a difference of two, is: over seeds and over test images at once.
+"""Intervals of accuracies and of their differences, over seeds and test images together.
 
-Seeds and images are crossed: each seed's network answers every test image. The variance of the mean
-is taken as s²(means of the seeds)/k + s²(means of the images)/n, which counts the noise of one
-seed on one image twice and so errs on the wide side (Owen, The pigeonhole bootstrap, 2007).
+Seeds and images are crossed: each seed's network predicts every test image. The variance of the
+mean is s²(means of the seeds)/k + s²(means of the images)/n. This counts the noise of one seed on
+one image twice, and so is rather too large (Owen, The pigeonhole bootstrap, 2007).
 
 The critical value is Cochran and Cox's (Experimental Designs, 1950): Student's t with the seeds'
-degrees of freedom for the part that seeds explain, the normal one for the part that images do,
-weighted by the two variances. Welch and Satterthwaite's is narrower, but where two seeds differ
-much it held the truth in 88 % of simulated runs instead of 95 %.
+degrees of freedom for the part that seeds explain, and the normal distribution's for the part that
+images explain, weighted by the two variances. Welch and Satterthwaite's value is narrower, but if
+two seeds differ much, its 95 % intervals held the truth in only 88 % of simulated runs.
 
-Of another run nothing may be known but its accuracies. Then the images' part is that of independent
-samples. On the same images two runs rise and fall together, which makes the true variance smaller:
-what such an interval shows is there.
+If only the accuracies of another run are known, the images' part is that of independent samples. On
+the same images the true variance is smaller, because both runs err on the same images; such an
+interval is too wide rather than too narrow.
 """
 
 import math
@@ -26,8 +26,11 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Interval:
-    """estimate, low and high: shares (0.01 is one point); confidence: 0…1; seeds and images: how
-    many it rests on. With one seed it is over images alone: of another training it says nothing.
+    """An interval. With one seed it is over images alone and says nothing about another training.
+
+    estimate, low, high: shares (0.01: one percentage point).
+    confidence: 0…1.
+    seeds, images: their numbers.
     """
 
     estimate: float
@@ -53,21 +56,21 @@ def _checked(name: str, values: NDArray) -> NDArray[np.float64]:
 
 
 def _critical(confidence: float, freedom: float = math.inf) -> float:
-    """Student's; the normal one where nothing is said of degrees of freedom."""
+    """The critical value of Student's t; of the normal distribution without `freedom`."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: {confidence} is not between 0 and 1")
     return float(stats.t.ppf(0.5 + confidence / 2, freedom))
 
 
 class Term(NamedTuple):
-    """A part of the variance, and its degrees of freedom."""
+    """A part of the variance and its degrees of freedom."""
 
     variance: float
     freedom: float = math.inf
 
 
 def _half_width(terms: Sequence[Term], confidence: float) -> float:
-    """Of an interval, by Cochran and Cox's critical value."""
+    """The half-width of an interval, by Cochran and Cox's critical value."""
     total = sum(term.variance for term in terms)
     if total == 0:
         return 0.0
@@ -78,10 +81,10 @@ def _half_width(terms: Sequence[Term], confidence: float) -> float:
 def _interval(
     values: NDArray[np.float64], ends: tuple[float, float], weight: float, confidence: float
 ) -> Interval:
-    """The mean of `values` [seeds, images], each within `ends`.
+    """The interval of the mean of `values` [seeds, images], each within `ends`.
 
-    `weight` made-up images at each end join the real ones: a handful of images that all say the
-    same are no certainty.
+    weight: the number of made-up images added at each end, because full agreement on a few images
+        is not certainty.
     """
     seeds, images = values.shape
     count = images + 2 * weight
@@ -93,7 +96,7 @@ def _interval(
         terms.append(Term(values.mean(axis=1).var(ddof=1) / seeds, seeds - 1))
     half = _half_width(terms, confidence)
     estimate = float(values.mean())
-    # The made-up images pull the centre inwards; the estimate itself stays within the interval.
+    # The made-up images move the centre inwards; the interval still contains the estimate.
     low, high = min(centre - half, estimate), max(centre + half, estimate)
     return Interval(
         estimate, float(max(low, ends[0])), float(min(high, ends[1])), confidence, seeds, images
@@ -101,9 +104,10 @@ def _interval(
 
 
 def accuracy(correct: NDArray[np.bool_], confidence: float) -> Interval:
-    """The mean accuracy, within [0, 1]. For one seed Agresti and Coull's interval (1998).
+    """The interval of the mean accuracy, within [0, 1]. For one seed: Agresti and Coull's (1998).
 
-    correct: bool [seeds, images], whether each seed's network is right on each test image.
+    correct: bool [seeds, images], whether each seed's network is right on each image.
+
     ValueError for another dtype or shape, no images, or a confidence outside (0, 1).
     """
     weight = _critical(confidence) ** 2 / 2
@@ -111,12 +115,14 @@ def accuracy(correct: NDArray[np.bool_], confidence: float) -> Interval:
 
 
 def difference(one: NDArray, other: NDArray, confidence: float) -> Interval:
-    """The mean difference one − other of two accuracies, paired by seed and by image, within
-    [−1, 1]. For one seed Bonett and Price's adjusted Wald interval for paired proportions (2012).
+    """The interval of the mean difference one − other of two accuracies, paired by seed and image,
+    within [−1, 1]. For one seed: Bonett and Price's adjusted Wald interval for paired proportions
+    (2012).
 
-    one, other: bool [seeds, images], of the same seeds and images in the same order, or float64
-    where each is the mean of several networks. ValueError where they do not fit, and as for
-    `accuracy`.
+    one, other: bool [seeds, images] of the same seeds and images in the same order, or float64 for
+        means of several networks.
+
+    ValueError if they do not fit, or as in `accuracy`.
     """
     first, second = _checked("one", one), _checked("other", other)
     if first.shape != second.shape:
@@ -125,13 +131,13 @@ def difference(one: NDArray, other: NDArray, confidence: float) -> Interval:
 
 
 class Share(NamedTuple):
-    """An accuracy (0…1), mean over seeds, and the number of images it was measured on."""
+    """An accuracy (0…1), mean over seeds, and the number of its images."""
 
     value: float
     images: int
 
     def away(self, z: float) -> tuple[float, float]:
-        """How far the ends of Wilson's interval are below and above it."""
+        """The distances to the lower and the upper end of Wilson's interval."""
         if not (0 <= self.value <= 1 and self.images > 0):
             raise ValueError(f"{self.value} of {self.images} is no accuracy")
         count = self.images + z**2
@@ -142,11 +148,11 @@ class Share(NamedTuple):
 
 
 def over_seeds(one: Mapping[int, float], other: Mapping[int, float]) -> list[Term]:
-    """What the seeds add to the variance of mean(one) − mean(other).
+    """The seeds' part of the variance of mean(one) − mean(other).
 
-    one, other: a value per seed. Paired where both have the same seeds, a term of each otherwise.
-    A run of a single seed shows no spread of its own and is taken to have the other's; none where
-    both are.
+    one, other: a value per seed. They are paired if both have the same seeds; else each has a term.
+        A run with a single seed is assumed to have the spread of the other; there is no term if
+        both have a single seed.
     """
     if set(one) == set(other):
         differences = [one[seed] - other[seed] for seed in one]
@@ -169,13 +175,14 @@ def unpaired(
     confidence: float,
     seeds: Sequence[Term] = (),
 ) -> Interval:
-    """The sum of some accuracies less that of others, of which no more is known than their values.
+    """The interval of sum(plus) − sum(minus), if only the accuracies are known. For one accuracy
+    each: Newcombe's interval (1998, method 10), which adds the squared distances to the ends of
+    Wilson's intervals.
 
-    plus, minus: the accuracies, each as of images of its own. Of one each, Newcombe's interval
-    (1998, method 10): the distances to the ends of Wilson's intervals, squared and added.
-    seeds: as `over_seeds` gives it.
+    plus, minus: the accuracies, each as if of its own images.
+    seeds: of `over_seeds`.
 
-    ValueError for an accuracy outside 0…1 or of no images.
+    ValueError for an accuracy outside 0…1 or without images.
     """
     z = _critical(confidence)
     below = [share.away(z)[0] for share in plus] + [share.away(z)[1] for share in minus]
@@ -196,7 +203,7 @@ def unpaired(
 
 
 def at_chance(accuracy: float, chance: float, images: int) -> bool:
-    """Whether an accuracy on so many images is no better than `chance`, give or take two standard
-    errors of somebody who guesses.
+    """Whether an accuracy is no better than `chance` by two standard errors of guessing on `images`
+    images.
     """
     return accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / images)

@@ -1,4 +1,4 @@
-"""A hypothesis that was stated before the run, and what became of it."""
+"""A hypothesis, stated before the run, and the finding about it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,11 +14,16 @@ VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_MEASURED)
 
 @dataclass(frozen=True)
 class Finding:
-    """id; title: the hypothesis, a statement; course: what the course published, empty where the
-    hypothesis is ours; rule: how it is judged; here: what was measured, in sentences; evidence: the
-    numbers behind that, as JSON holds them; verdict: one of VERDICTS; why: the reason for it;
-    average: of a claim on accuracy the mean difference over all that was compared, with its
-    interval, which decides.
+    """A hypothesis and its verdict.
+
+    title: the hypothesis, a statement.
+    course: what the course published; empty if the hypothesis is ours.
+    rule: how it is judged.
+    here: what was measured, in sentences.
+    evidence: the numbers behind that, for JSON.
+    verdict: one of VERDICTS.
+    why: the reason for the verdict.
+    average: for a claim about accuracy, the mean difference with its interval, which decides.
     """
 
     id: str
@@ -34,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What of a finding is known before anything is measured; fields as there."""
+    """The part of a finding that is known before anything is measured. Fields as in Finding."""
 
     id: str
     title: str
@@ -49,7 +54,7 @@ class Hypothesis:
         evidence: tuple[dict[str, Any], ...] = (),
         average: Interval | None = None,
     ) -> Finding:
-        """The finding that this has become."""
+        """The finding about this hypothesis."""
         return Finding(
             **asdict(self),
             here=here,
@@ -61,8 +66,8 @@ class Hypothesis:
 
 
 def weigh(better: bool | int, worse: bool | int) -> str:
-    """The verdict on "better" from what is better, and what is worse, beyond doubt: one that is
-    worse contradicts, one that is better is wanted.
+    """The verdict on the claim "better": contradicted if anything is surely worse, reproduced if
+    anything is surely better, else undecided.
     """
     if worse:
         return CONTRADICTED
