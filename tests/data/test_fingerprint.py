@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from stages.lib.core.errors import UserError
-from stages.lib.data import listing
+from stages.lib.data import image_folder, listing
 from stages.lib.data.fingerprint import of_images as fingerprint
 from stages.lib.data.fingerprint import of_network
 
@@ -67,13 +67,10 @@ def test_every_change_is_seen(folder, change):
     assert of(folder)["sha256"] != before["sha256"]
 
 
-def test_files_are_counted(folder):
-    assert of(folder)["files"] == 3
-    assert set(of(folder)) == {"source", "root", "files", "sha256"}
-
-
-def test_hidden_files_are_no_change(folder):
+def test_files_are_counted_and_hidden_ones_are_no_change(folder):
     before = of(folder)
+    assert set(before) == {"source", "root", "files", "sha256"}
+    assert before["files"] == 3
     (folder / "ant/.DS_Store").touch()
     (folder / "Thumbs.db").touch()
     assert of(folder) == before
@@ -95,11 +92,8 @@ def test_a_folder_that_is_not_there_is_no_error(tmp_path, name):
     assert (found["files"], found["sha256"]) == (None, None)
 
 
-def test_other_sources_are_their_name_and_root():
+def test_other_sources_are_their_name_and_root_and_any_name_is_counted(folder):
     assert of("somewhere", "digits") == {"source": "digits", "root": "somewhere"}
-
-
-def test_names_that_are_no_text_are_no_error(folder):
     (folder / "ant" / os.fsdecode(b"caf\xe9\n")).touch()
     assert of(folder)["files"] == 4
 
@@ -137,6 +131,19 @@ def test_a_missing_network_or_weights_is_said_before_any_work(
     first = of_network(SimpleNamespace(name=name, weights=weights))
     Path(missing).write_text("x = 2\n")
     assert of_network(SimpleNamespace(name=name, weights=weights)) != first
+
+
+@pytest.mark.parametrize(("name", "weights"), [("mine.py:build", "none"), ("convnet", "w.pt")])
+def test_in_the_copy_of_an_experiment_an_absolute_path_is_advised(
+    tmp_path, monkeypatch, name, weights
+):
+    copy = tmp_path / ".dvc/tmp/exps/tmp123"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(UserError, match="copies what Git tracks: give an absolute path"):
+        of_network(SimpleNamespace(name=name, weights=weights))
+    with pytest.raises(UserError, match="copies what Git tracks: give an absolute path"):
+        image_folder.list_images(Path("photos"))
 
 
 def test_no_heavy_library_is_imported():

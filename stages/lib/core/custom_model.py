@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, copy_hint
 
 
 def is_own(name: str) -> bool:
@@ -46,7 +46,9 @@ def must_exist(name: str) -> Path:
     """The file of `path/to/file.py:factory`. Raises UserError if it is missing."""
     file, _ = split(name)
     if not file.is_file():
-        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
+        raise UserError(
+            f"model.name: {file}: not found; give a path from the repository's root{copy_hint()}"
+        )
     return file
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 ENVIRONMENT = (
     "activate the environment in which requirements.txt is installed (`. .venv/bin/activate`)"
@@ -20,6 +21,13 @@ def reason(error: BaseException) -> str:
     """The first line of any error's text, shortened; its type where it has none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+def copy_hint() -> str:
+    """Advice for a missing file where DVC has made a copy of the repository for an experiment."""
+    if ".dvc/tmp/exps" not in Path.cwd().as_posix():
+        return ""
+    return "; `dvc exp run` with --queue or --temp copies what Git tracks: give an absolute path"
 
 
 @contextmanager

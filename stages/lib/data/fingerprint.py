@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.core import custom_model
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, copy_hint
 from stages.lib.core.params import NO_WEIGHTS
 from stages.lib.data import listing
 
@@ -63,7 +63,8 @@ def of_network(model: Any) -> dict[str, Any]:
                 found["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise UserError(
-                f"model.weights: {model.weights}: not found; give a file's path, or none"
+                f"model.weights: {model.weights}: not found; give a file's path, or"
+                f" none{copy_hint()}"
             ) from None
         except OSError as error:
             raise UserError(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, copy_hint
 from stages.lib.data import listing
 from stages.lib.data.listing import printable
 
@@ -136,7 +136,7 @@ def list_images(root: Path) -> Listing:
     if not root.exists():
         raise UserError(
             f"data.root: {root} is not there; put the images in {os.path.abspath(root)}/CLASS/, or"  # noqa: PTH100  a link stays as it was typed
-            " set data.root to where they are"
+            f" set data.root to where they are{copy_hint()}"
         )
     if not root.is_dir():
         raise UserError(f"data.root: {root} is a file; allowed: a folder of class folders")
