@@ -19,7 +19,7 @@ SPARSITY = 0.5
 
 
 def row(name: str) -> list[str]:
-    """One family, pruned to SPARSITY with the same share of every coupled set."""
+    """One family, pruned to SPARSITY with the same share of every coupled group."""
     model, shape = families.build(name), families.shape(name)
     start = time.perf_counter()
     plan = analysis.analyse(model, shape)

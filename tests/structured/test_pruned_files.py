@@ -20,7 +20,7 @@ from tests import toys
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OWN = """
+NET = """
 from torch import nn
 from blocks import Block
 
@@ -55,13 +55,11 @@ class Block(nn.Module):
 """
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    """The user's file, with a module beside it."""
-    folder = tmp_path_factory.mktemp("own")
+def custom(folder: Path) -> str:
+    """The name of a custom network whose file has a module beside it."""
     (folder / "blocks.py").write_text(BLOCKS, encoding="utf-8")
-    (folder / "net.py").write_text(OWN, encoding="utf-8")
-    return folder / "net.py"
+    (folder / "net.py").write_text(NET, encoding="utf-8")
+    return f"{folder}/net.py:Net"
 
 
 def shape(name: str) -> tuple[int, int, int]:
@@ -74,19 +72,25 @@ def dense(name: str) -> nn.Module:
     return toys.lived_in(registry.build_seeded(description, 0))
 
 
-def pruned(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+def pruned(model: nn.Module, image_shape: tuple[int, int, int], sparsity: float = 0.5) -> nn.Module:
     plan = analysis.analyse(model, image_shape)
-    return removal.remove(model, plan, ranking.choose(model, plan, 0.5, "layer"))
+    return removal.remove(model, plan, ranking.choose(model, plan, sparsity, "layer"))
 
 
-NAMES = ["convnet", "resnet20", "resnet18", "mobilenet_v2", "densenet121"]
+NAMES = ["convnet", "resnet20", "mobilenet_v3_small", "custom"]
 
 
 @pytest.fixture(scope="module")
-def small(file):
-    """A pruned network of each kind, by name; the user's own as `own`."""
-    found = {name: pruned(dense(name), shape(name)) for name in NAMES}
-    return found | {"own": pruned(dense(f"{file}:Net"), (1, 8, 8))}
+def full(tmp_path_factory):
+    """The names as params have them, by name."""
+    folder = tmp_path_factory.mktemp("custom")
+    return {name: custom(folder) if name == "custom" else name for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def small(full):
+    """A pruned network of each kind, by name."""
+    return {name: pruned(dense(full[name]), shape(name)) for name in NAMES}
 
 
 READER = """
@@ -123,38 +127,37 @@ def test_a_fresh_process_reads_pruned_networks_from_their_files_bit_for_bit(smal
     for name, model in small.items():
         with torch.no_grad():
             expected = model(toys.noise(2, shape(name)))
-        found = load_file(tmp_path / f"{name}_logits.safetensors")["logits"]
-        assert torch.equal(found, expected), name
+        logits = load_file(tmp_path / f"{name}_logits.safetensors")["logits"]
+        assert torch.equal(logits, expected), name
         first, again = (tmp_path / f"{name}{end}.safetensors" for end in ("", "_again"))
         assert first.read_bytes() == again.read_bytes(), name
 
 
-@pytest.mark.parametrize("name", [*NAMES, "own"])
-def test_a_pruned_network_knows_what_it_was(small, file, name):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pruned_network_knows_what_it_was(small, full, name):
     model = small[name]
     description = registry.architecture_of(model)
-    full = f"{file}:Net" if name == "own" else name
     channels, *size = shape(name)
     assert registry.dense_architecture(description) == registry.architecture(
-        full, 4, channels, 3, size
+        full[name], 4, channels, 3, size
     )
     assert registry.RESIZED in description
     assert json.loads(json.dumps(description)) == description
     assert registry.architecture_of(copy.deepcopy(model)) == description
 
 
-@pytest.mark.parametrize("name", [*NAMES, "own"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_rebuilt_network_is_the_pruned_one_in_every_size(small, tmp_path, name):
     model = small[name]
     written = checkpoints.save_model(model, tmp_path / "model.safetensors")
     assert written == checkpoints.serialized_bytes(model)
-    found = checkpoints.load_model(tmp_path / "model.safetensors")
-    assert toys.same_state(found, model)
-    kept, was = resizing.sizes(found), resizing.sizes(model)
-    if name == "own":
-        was[""]["calls"] = kept[""]["calls"]
-    assert kept == was
-    for one, other in zip(found.parameters(), model.parameters(), strict=True):
+    rebuilt = checkpoints.load_model(tmp_path / "model.safetensors")
+    assert toys.same_state(rebuilt, model)
+    now, before = resizing.sizes(rebuilt), resizing.sizes(model)
+    if name == "custom":
+        before[""]["calls"] = now[""]["calls"]
+    assert now == before
+    for one, other in zip(rebuilt.parameters(), model.parameters(), strict=True):
         assert one.requires_grad == other.requires_grad
 
 
@@ -162,76 +165,75 @@ def test_a_rebuilt_network_can_be_pruned_again(small, tmp_path):
     checkpoints.save_model(small["convnet"], tmp_path / "once.safetensors")
     twice = pruned(checkpoints.load_model(tmp_path / "once.safetensors"), (1, 8, 8))
     checkpoints.save_model(twice, tmp_path / "twice.safetensors")
-    found = checkpoints.load_model(tmp_path / "twice.safetensors")
-    assert toys.same_state(found, twice)
-    assert torch.equal(found(toys.noise(2)), twice(toys.noise(2)))
+    rebuilt = checkpoints.load_model(tmp_path / "twice.safetensors")
+    assert toys.same_state(rebuilt, twice)
+    assert torch.equal(rebuilt(toys.noise(2)), twice(toys.noise(2)))
 
 
-def test_a_dense_network_is_described_by_the_params_alone():
-    for name in ("convnet", "resnet20"):
-        model = dense(name)
-        assert registry.architecture_of(model) == registry.architecture(name, 4, 1, 3, (8, 8))
-        assert registry.dense_architecture(registry.architecture_of(model)) == (
-            registry.architecture_of(model)
-        )
+@pytest.mark.parametrize("name", ["convnet", "resnet20"])
+def test_an_unpruned_network_is_described_by_the_params_alone(name):
+    description = registry.architecture_of(dense(name))
+    assert description == registry.architecture(name, 4, 1, 3, (8, 8))
+    assert registry.dense_architecture(description) == description
 
 
-def test_a_counter_of_the_users_network_is_no_size(file):
-    model = dense(f"{file}:Net")
+def test_a_counter_of_the_users_network_is_no_size(full):
+    model = dense(full["custom"])
     model(toys.noise(1))
     assert model.calls > 0
     assert registry.RESIZED not in registry.architecture_of(model)
 
 
-def test_rebuilding_leaves_the_global_random_stream_alone(small):
-    model = small["resnet20"]
-    before = torch.get_rng_state()
-    registry.rebuild(registry.architecture_of(model), checkpoints.tensors_of(model))
-    assert torch.equal(torch.get_rng_state(), before)
+def test_rebuilding_has_no_side_effects(small):
+    """Neither on the description nor on the global random stream."""
+    description = registry.architecture_of(small["resnet20"])
+    before, stream = copy.deepcopy(description), torch.get_rng_state()
+    registry.rebuild(description, checkpoints.tensors_of(small["resnet20"]))
+    assert description == before
+    assert torch.equal(torch.get_rng_state(), stream)
 
 
-def test_a_descriptions_own_dict_is_left_alone(small):
-    model = small["resnet20"]
-    description = registry.architecture_of(model)
-    kept = copy.deepcopy(description)
-    registry.rebuild(description, checkpoints.tensors_of(model))
-    assert description == kept
+@pytest.fixture
+def assert_refused(small, tmp_path):
+    """Checks that a file of the pruned ResNet with other tensors or sizes is refused in a line."""
+    path = tmp_path / "model.safetensors"
+    tensors = checkpoints.tensors_of(small["resnet20"])
+    description = registry.architecture_of(small["resnet20"])
+    unpruned = registry.dense_architecture(description)
 
+    def check(changed=None, **sizes):
+        stored = {
+            name: tensor
+            for name, tensor in (tensors | (changed or {})).items()
+            if tensor is not None
+        }
+        stated = {**description, **sizes} if sizes or changed else unpruned
+        checkpoints.save_tensors(path, stored, {checkpoints.KEY: stated})
+        with pytest.raises(UserError, match="do not fit") as caught:
+            checkpoints.load_model(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
-def refused(path: Path, tensors, description) -> str:
-    checkpoints.save_tensors(path, tensors, {checkpoints.KEY: description})
-    with pytest.raises(UserError) as caught:
-        checkpoints.load_model(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def hostile(description, **changes):
-    """The description with sizes replaced: `stem__out_channels=3`."""
-    changed = copy.deepcopy(description)
-    for key, value in changes.items():
-        module, _, size = key.rpartition("__")
-        changed[registry.RESIZED].setdefault(module, {})[size] = value
-    return changed
+    check.resized = description[registry.RESIZED]
+    return check
 
 
 @pytest.mark.parametrize(
-    "value", [-1, 0, 17, 10**30, "3", 3.0, None, True, [3], [3, 3], {"a": 1}, float("nan")]
+    ("size", "value"),
+    [
+        *(
+            ("out_channels", value)
+            for value in (-1, 0, 17, 10**30, "3", 3.0, None, True, [3], {"a": 1}, float("nan"))
+        ),
+        *(
+            ("kernel_size", value)
+            for value in (3, [3], [3, 3, 3], [4, 3], [-3, 3], [0, 3], [3, "3"], [True, 3])
+        ),
+    ],
 )
-def test_a_size_that_pruning_does_not_leave_is_refused(small, tmp_path, value):
-    model = small["resnet20"]
-    description = hostile(registry.architecture_of(model), stem__out_channels=value)
-    path = tmp_path / "model.safetensors"
-    assert "do not fit" in refused(path, checkpoints.tensors_of(model), description)
-
-
-@pytest.mark.parametrize("value", [3, [3], [3, 3, 3], [4, 3], [-3, 3], [0, 3], [3, "3"], [True, 3]])
-def test_a_list_of_sizes_that_pruning_does_not_leave_is_refused(small, tmp_path, value):
-    model = small["resnet20"]
-    description = hostile(registry.architecture_of(model), stem__kernel_size=value)
-    path = tmp_path / "model.safetensors"
-    assert "do not fit" in refused(path, checkpoints.tensors_of(model), description)
+def test_a_size_that_pruning_does_not_leave_is_refused(assert_refused, size, value):
+    stem = assert_refused.resized["stem"] | {size: value}
+    assert_refused(resized={**assert_refused.resized, "stem": stem})
 
 
 @pytest.mark.parametrize(
@@ -243,18 +245,8 @@ def test_a_list_of_sizes_that_pruning_does_not_leave_is_refused(small, tmp_path,
         {"stem": {"__class__": 3}}, {"": {"depth": 3}},
     ],
 )  # fmt: skip
-def test_sizes_of_what_the_network_does_not_have_are_refused(small, tmp_path, resized):
-    model = small["resnet20"]
-    description = {**registry.architecture_of(model), registry.RESIZED: resized}
-    path = tmp_path / "model.safetensors"
-    assert "do not fit" in refused(path, checkpoints.tensors_of(model), description)
-
-
-def test_tensors_without_their_sizes_are_refused(small, tmp_path):
-    model = small["resnet20"]
-    description = registry.dense_architecture(registry.architecture_of(model))
-    path = tmp_path / "model.safetensors"
-    assert "do not fit" in refused(path, checkpoints.tensors_of(model), description)
+def test_sizes_of_what_the_network_does_not_have_are_refused(assert_refused, resized):
+    assert_refused(resized=resized)
 
 
 @pytest.mark.parametrize(
@@ -271,26 +263,24 @@ def test_tensors_without_their_sizes_are_refused(small, tmp_path):
         {"stem.weight": None},
     ],
 )
-def test_tensors_that_no_pruning_leaves_are_refused(small, tmp_path, change):
-    model = small["resnet20"]
-    tensors = {**checkpoints.tensors_of(model), **change}
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    path = tmp_path / "model.safetensors"
-    assert "do not fit" in refused(path, tensors, registry.architecture_of(model))
+def test_tensors_that_no_pruning_leaves_are_refused(assert_refused, change):
+    assert_refused(change)
+
+
+def test_tensors_without_their_sizes_are_refused(assert_refused):
+    assert_refused()
 
 
 @pytest.mark.parametrize("name", ["net.py", "blocks.py"])
 @pytest.mark.parametrize("change", ["edited", "gone"])
 def test_a_network_from_a_file_that_changed_since_is_refused(tmp_path, name, change):
-    (tmp_path / "blocks.py").write_text(BLOCKS, encoding="utf-8")
-    (tmp_path / "net.py").write_text(OWN, encoding="utf-8")
-    path = tmp_path / "model.safetensors"
-    checkpoints.save_model(dense(f"{tmp_path}/net.py:Net"), path)
+    path, source = tmp_path / "model.safetensors", tmp_path / name
+    checkpoints.save_model(dense(custom(tmp_path)), path)
     checkpoints.load_model(path)
     if change == "gone":
-        (tmp_path / name).unlink()
+        source.unlink()
     else:
-        (tmp_path / name).write_text((tmp_path / name).read_text() + "\n", encoding="utf-8")
+        source.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"net.py has changed, or is gone, since") as caught:
         checkpoints.load_model(path)
     assert "dvc repro" in str(caught.value)
@@ -316,21 +306,17 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("removed", [False, True])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_tied_weights_are_stored_and_tied_again(tmp_path, removed, channels_last):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_tied_weights_are_stored_and_tied_again(tmp_path, removed, layout):
     (tmp_path / "net.py").write_text(TIED, encoding="utf-8")
     model = dense(f"{tmp_path}/net.py:Net")
-    if removed:
-        plan = analysis.analyse(model, (1, 8, 8))
-        model = removal.remove(model, plan, ranking.choose(model, plan, 0.1, "layer"))
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = (pruned(model, (1, 8, 8), 0.1) if removed else model).to(memory_format=layout)
     path = tmp_path / "model.safetensors"
     assert checkpoints.save_model(model, path) == checkpoints.serialized_bytes(model)
-    found = checkpoints.load_model(path)
-    assert toys.same_state(found, model)
-    assert found.one.weight is found.other.weight
-    assert (registry.RESIZED in registry.architecture_of(found)) is removed
+    rebuilt = checkpoints.load_model(path)
+    assert toys.same_state(rebuilt, model)
+    assert rebuilt.one.weight is rebuilt.other.weight
+    assert (registry.RESIZED in registry.architecture_of(rebuilt)) is removed
 
 
 def test_shrinking_is_told_from_everything_else():

@@ -318,7 +318,8 @@ class _Walker:
                 self.obstacles.append((first, obstacle))
             if not new:
                 continue
-            self.operations.append((first, _operation(node)))
+            if operation := _operation(node):
+                self.operations.append((first, operation))
             if channels is not None:
                 self.functions[node.module, side] = function
                 self.edges += [(channels[index.idx], root[index.root_idx]) for index in new]
