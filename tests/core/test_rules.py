@@ -98,7 +98,7 @@ def test_what_is_allowed_yields_no_problem(kind, value):
         (several(CHOICE), ["float16", "float16"]),
         (WORD_OR_NUMBER, "own"),
         (WORD_OR_LIST, [99, "x"]),
-        (Folder, b"photos"),
+        *((Folder, text) for text in ("", " ", "a\0b", "a\nb", "\ud800", 3, b"photos")),
     ],
 )
 def test_what_is_not_allowed_is_one_problem_that_says_what_is(kind, value):

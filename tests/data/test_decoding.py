@@ -82,16 +82,13 @@ def test_16_bit_greys_are_scaled_not_clipped(tmp_path, level, expected, ending, 
     assert colour(path, 8) == (expected,) * 3
 
 
-def test_deep_pgm_files_are_scaled(tmp_path):
-    path = tmp_path / "x.pgm"
-    path.write_bytes(b"P5 8 8 1023\n" + struct.pack(">64H", *[1023] * 64))
-    assert colour(path, mode="L") == (255,)
-
-
-def test_all_16_bit_levels_round_to_the_nearest():
+def test_all_16_bit_levels_round_to_the_nearest_and_deep_pgm_files_are_scaled(tmp_path):
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     found = np.asarray(decoding.eight_bits(Image.fromarray(levels), "PNG"))
     assert np.array_equal(found, np.rint(levels / 257))
+    path = tmp_path / "x.pgm"
+    path.write_bytes(b"P5 8 8 1023\n" + struct.pack(">64H", *[1023] * 64))
+    assert colour(path, mode="L") == (255,)
 
 
 def test_jpeg_colours_survive_in_grey_rgb_and_cmyk(tmp_path):
@@ -241,23 +238,20 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("level", [-0.1, 1.01, 255.0, np.nan, np.inf])
-def test_floats_outside_0_to_1_have_no_known_range(tmp_path, level):
-    path = saved(tmp_path / "x.tif", plain("F", level))
-    with pytest.raises(UnreadableError, match="not all within 0…1"):
-        decode(path, 8, "L")
-
-
-def test_32_bit_numbers_have_no_known_range(tmp_path):
-    path = saved(tmp_path / "x.tif", plain("I", 70_000))
-    with pytest.raises(UnreadableError, match="32-bit"):
-        decode(path, 8, "L")
-
-
-def test_colours_that_cannot_be_brought_to_rgb_are_named(tmp_path):
-    path = saved(tmp_path / "x.tif", plain("LAB", (1, 2, 3)))
-    with pytest.raises(UnreadableError, match="mode LAB"):
-        decode(path, 8, "L")
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        *(
+            (plain("F", level), "not all within 0…1")
+            for level in (-0.1, 1.01, 255.0, np.nan, np.inf)
+        ),
+        (plain("I", 70_000), "32-bit"),
+        (plain("LAB", (1, 2, 3)), "mode LAB"),
+    ],
+)
+def test_colours_of_no_known_range_are_named(tmp_path, image, reason):
+    with pytest.raises(UnreadableError, match=reason):
+        decode(saved(tmp_path / "x.tif", image), 8, "L")
 
 
 def test_things_that_are_no_files_have_a_reason(tmp_path):

@@ -145,13 +145,12 @@ def test_statistics_by_blocks_are_those_of_all_at_once(count, block):
     assert std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-6)
 
 
-@pytest.mark.parametrize("level", [0, 1, 77, 254, 255])
+@pytest.mark.parametrize("level", [0, 77, 255])
 def test_a_constant_channel_gets_deviation_1(level):
     images = pictures(1000, channels=2)
     images[:, 1] = level
     mean, std = prepared.channel_statistics(images, block=64)
-    assert mean[1] == pytest.approx(level / 255, abs=1e-6)
-    assert std[1] == 1
+    assert (mean[1], std[1]) == (pytest.approx(level / 255, abs=1e-6), 1)
     assert 0.2 < std[0] < 0.4
 
 
