@@ -18,16 +18,25 @@ from stages.lib.core.errors import UserError
 ALL_LAYERS = "all"
 
 
+# Columns that are rounded to six digits.
+SHARES = ("target_sparsity", "sparsity", "validation_accuracy", "test_accuracy", "test_top5")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """seed; method; layer: a layer's name or "all"; weight_bits: 32 where nothing was quantized;
-    target_sparsity asked for and sparsity reached, both shares of the baseline's prunable
-    weights; times_smaller: how many times smaller than the dense float32 file a packed one was to
-    be, 1 where nothing was asked for; parameters and nonzero_parameters, batch norm's and biases
-    too; macs with a nonzero weight, for one image; extra_epochs of training spent after
-    the baseline; accuracies, top-1; bytes_on_disk of the model's file; test_top5: top-5 accuracy
-    where there are 20 classes or more, else None; model: the file's path where it is kept, else
-    empty.
+    """What is measured of one network.
+
+    layer: the layer that alone was changed, or ALL_LAYERS.
+    weight_bits: 32 for weights that are not quantized.
+    target_sparsity, sparsity: asked for and reached, shares of the baseline's prunable weights.
+    parameters, nonzero_parameters: of all layers, with biases and batch norms.
+    macs: multiply-accumulates with a nonzero weight, for one image.
+    extra_epochs: of training after the baseline.
+    validation_accuracy, test_accuracy: top-1.
+    bytes_on_disk: of the network's file.
+    test_top5: top-5 accuracy if there are 20 classes or more, else None.
+    times_smaller: than the baseline's float32 file, as asked of a packed file; else 1.
+    model: the path of the file if it is kept, else empty.
     """
 
     seed: int
@@ -48,15 +57,9 @@ class Row:
     model: str = ""
 
     def __post_init__(self) -> None:
-        for name in (
-            "target_sparsity",
-            "sparsity",
-            "validation_accuracy",
-            "test_accuracy",
-        ):
-            object.__setattr__(self, name, round(float(getattr(self, name)), 6))
-        if self.test_top5 is not None:
-            object.__setattr__(self, "test_top5", round(float(self.test_top5), 6))
+        for name in SHARES:
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else round(float(value), 6))
 
 
 # The other tables, by what a line of them is about.
