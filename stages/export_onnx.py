@@ -1,4 +1,4 @@
-"""Files for ONNX Runtime in float32 and static int8, and what they answer when they are executed.
+"""Writes ONNX files in float32 and static int8, and measures their accuracy as executed.
 
 Nothing is timed here, so that the same params give the same bytes.
 """
@@ -17,7 +17,7 @@ from stages.lib.models import checkpoints
 
 
 def sources(context: Context) -> list[Source]:
-    """The baseline, the sparsest fine-tuned network, and the fine-tuned ones with fewer filters."""
+    """The baseline, the sparsest fine-tuned network, and fine-tuned networks with fewer filters."""
     options = context.params.export_onnx
     scopes, sparsities = options.structured_scopes, options.structured_sparsities
     baseline, finetuned, structured = (
@@ -37,7 +37,7 @@ def sources(context: Context) -> list[Source]:
 
 def main(context: Context) -> None:
     options, threads = context.params.export_onnx, context.params.compute.threads
-    # What is deployed here runs on a CPU, whatever trained it.
+    # The files are for a CPU, whatever device the networks were trained on.
     context.device = device.configure("cpu", threads)
     count = options.calibration_images
     files = onnx_files.Collection(

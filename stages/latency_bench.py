@@ -1,4 +1,4 @@
-"""Times every network in every engine, of all seeds, in turns and in one process."""
+"""Times every network of all seeds in every engine, in turns and in one process."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from stages.lib.models import checkpoints
 
 
 def subjects(context: Context, seed: int) -> list[Subject]:
-    """The networks of one seed in every engine, the baseline in eager torch on the CPU first."""
+    """The networks of one seed in every engine; first the baseline in eager torch on the CPU."""
     options, normalize = context.params.latency_bench, context.data.test.normalize
     baseline, masked, finetuned, structured, exported = (
         context.rows(stage, seed)

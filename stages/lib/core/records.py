@@ -1,8 +1,8 @@
-"""The one row shape: what every pruning and quantizing stage says about a network. Beside it, the
-columns of the few tables that say something else.
+"""The columns of all tables: Row, which describes a network in every stage, and those of the few
+other tables.
 
-Accuracies and sparsities are shares (0…1) rounded to six digits; sizes are bytes; an empty cell is
-None. A column that is not here is an error, in a row to be written as in a table to be read.
+Accuracies and sparsities are shares (0…1) rounded to six digits. Sizes are bytes. An empty cell is
+None. A column that is not here is an error, when writing as when reading.
 """
 
 import csv
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
 
-# What a row's `layer` says where it is about the whole network.
+# The `layer` of a row about the whole network.
 ALL_LAYERS = "all"
 
 
@@ -62,10 +62,10 @@ class Row:
             object.__setattr__(self, name, None if value is None else round(float(value), 6))
 
 
-# The other tables, by what a line of them is about.
+# The other tables, named by what a line is about.
 class Epoch(NamedTuple):
-    """A point of a learning curve; the loss is the mean cross-entropy in nats (None where nothing
-    was trained), accuracies 0…1.
+    """A point of a learning curve. The loss is the mean cross-entropy in nats, None without
+    training; accuracies are 0…1.
     """
 
     epoch: int
@@ -76,8 +76,8 @@ class Epoch(NamedTuple):
 
 
 class BestSparsity(NamedTuple):
-    """The sparsity chosen for a layer on validation, and the accuracy there with this layer alone
-    pruned (None where nothing was to be pruned).
+    """The sparsity chosen for a layer, and the validation accuracy with only this layer pruned to
+    it (None if the layer is not pruned).
     """
 
     seed: int
@@ -87,8 +87,8 @@ class BestSparsity(NamedTuple):
 
 
 class LayerError(NamedTuple):
-    """Of a quantized layer: the ranges of S and Z (over channels), the mean squared error, that
-    which theory expects, and their ratio (None where theory expects none).
+    """The error of a quantized layer: the ranges of S and Z (over channels), the mean squared
+    error, the error that theory predicts, and their ratio (None if theory predicts no error).
     """
 
     scale_least: float
@@ -102,44 +102,44 @@ class LayerError(NamedTuple):
 
 EPOCH, BEST_SPARSITY = Epoch._fields, BestSparsity._fields
 QUANTIZED_LAYER = ("seed", "layer", "scheme", "granularity", "bits", *LayerError._fields)
-# The parameters of the network: what pruning single weights may touch, and what it leaves alone.
+# The parameters of the network, and whether they may be pruned.
 LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
-# Why a layer keeps its filters; coupled_with: names of layers, set apart by spaces.
+# Why a layer keeps its filters. coupled_with: names of layers, separated by spaces.
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
-# What a network costs in a number format. tensor_bytes: of weights and buffers, without a file's
-# header; accuracy: on the test images, where the network was trained; agreement: share of
-# agreement_images images whose class is that of float32 on the same device (beside an accuracy,
-# this is of so many images alone); peak_memory_bytes: of a GPU meanwhile.
+# The cost of a network in a number format. tensor_bytes: of weights and buffers, without the file's
+# header. accuracy: on the test images, if the network was trained. agreement: the share of
+# agreement_images images with the same class as in float32 on the same device (given beside an
+# accuracy if that is of these images only). peak_memory_bytes: of a GPU meanwhile.
 FORMAT = (
     "network", "image_shape", "device", "dtype", "parameters", "bytes_on_disk", "tensor_bytes",
     "accuracy", "agreement", "agreement_images", "peak_memory_bytes", "note",
 )  # fmt: skip
-# An ONNX file's logits beside those of the same network in torch, on the test images; note: why
-# there is no file, or that its float32 logits are not torch's.
+# The logits of an ONNX file compared with those of the same network in torch, on the test images.
+# note: why there is no file, or that its float32 logits differ from torch's.
 AGREEMENT = (
     "seed", "method", "target_sparsity", "weight_bits", "images", "largest_difference",
     "largest_logit", "agreement", "model", "note",
 )  # fmt: skip
-# engine: what executes the network; isa: the instructions that decide how fast int8 is; latencies:
-# median and IQR, for the whole batch; repetitions: calls timed; note: why there is no latency, or
-# why nothing may be ranked by it.
+# A latency. engine: executes the network. isa: the instruction sets that decide the speed of
+# kernels. Latencies are the median and the IQR for the whole batch. repetitions: the number of
+# calls timed. note: why there is no latency, or why it is not ranked.
 LATENCY = (
     "seed", "method", "engine", "target_sparsity", "weight_bits", "device", "batch_size", "threads",
     "isa", "latency_ms", "latency_iqr_ms", "repetitions", "model", "note",
 )  # fmt: skip
-# What a kept network takes in every form; file_bytes: of the file that is kept.
+# The bytes of a kept network in every form. file_bytes: of the file that is kept.
 FILE_SIZE = (
     "seed", "method", "target_sparsity", "weight_bits", "times_smaller", "dense_bytes",
     "nonzero_bytes", "index_value_bytes", "entropy_bytes", "zip_bytes", "file_bytes", "model",
 )  # fmt: skip
 
-# A latency whose IQR is a larger share of its median is measured again. Nothing is ranked by one
-# that stays so.
+# A latency whose IQR is a larger share of its median is measured again. If it stays so, it is not
+# ranked.
 MOST_IQR = 0.3
 
 
 def torch_engine(dtype: str) -> str:
-    """What LATENCY calls eager torch in a number format."""
+    """The `engine` of LATENCY for eager torch in a number format."""
     return "torch" if dtype == "float32" else f"torch {dtype}"
 
 
@@ -155,12 +155,12 @@ PARSERS = {name: _share_or_none if kind == float | None else kind for name, kind
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows as CSV, in the order given."""
+    """Writes rows as CSV, in the given order."""
     outputs.write_csv(path, list(COLUMNS), (asdict(row) for row in rows))
 
 
 def table_text(path: Path) -> str:
-    """The text of a CSV of `outputs.write_csv`. UserError where it is missing or cut short."""
+    """The text of a CSV of `outputs.write_csv`. UserError if it is missing or cut short."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -173,14 +173,14 @@ def table_text(path: Path) -> str:
 
 
 def check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """UserError, naming the file and the odd columns, where a table is not the one wanted."""
+    """Raises UserError with the file and the differing columns if a table has other columns."""
     if list(found) != list(wanted):
         odd = sorted(set(found) ^ set(wanted)) or ["another order"]
         raise UserError(f"{path}: not the columns of this table ({', '.join(odd)}); {REMEDY}")
 
 
 def read(path: Path) -> list[Row]:
-    """Reads rows back. UserError, naming the file and line, where a column or a value is off."""
+    """Reads rows. UserError with file and line if a column or a value is wrong."""
     reader = csv.DictReader(table_text(path).splitlines())
     check_columns(path, reader.fieldnames or [], list(COLUMNS))
     rows = []

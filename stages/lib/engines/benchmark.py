@@ -1,4 +1,4 @@
-"""The same networks executed by torch, by torch.compile and by ONNX Runtime: timed in turns."""
+"""Times networks in torch, torch.compile and ONNX Runtime, in turns."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,18 +15,18 @@ from stages.lib.engines.latency import Call, Latency
 from stages.lib.evaluation.images import Normalize
 
 CPU = torch.device("cpu")
-# What an image costs in a batch, as a share of what it costs alone. Measured for ResNet-152 in
-# float32 on two cores, batch 64: 0.3 at 64 pixels, 2.0 at 224. The guess need not be closer.
+# The cost of an image in a batch, as a share of its cost alone. Measured for ResNet-152 in float32
+# on two cores, batch 64: 0.3 at 64 pixels, 2.0 at 224 pixels. A rough guess is enough.
 BATCHING_GAIN = 0.5
 
 
 class Subject(NamedTuple):
     """A network in an engine.
 
-    engine: what executes it, with the number format where that is not float32.
-    about: the columns of records.LATENCY that say which network it is.
-    device: where it runs.
-    prepare: from images, uint8 [n, c, h, w], to the call; any exception is told in a note.
+    engine: its name, with the number format if that is not float32.
+    about: the columns of records.LATENCY that identify the network.
+    device: on which it runs.
+    prepare: makes the call from images, uint8 [n, c, h, w]. An exception becomes a note.
     """
 
     engine: str
@@ -36,7 +36,7 @@ class Subject(NamedTuple):
 
 
 def about(row: Row) -> dict[str, Any]:
-    """What a Subject says of the network of a row."""
+    """The columns of records.LATENCY that identify the network of a row."""
     columns = ("seed", "method", "target_sparsity", "weight_bits", "model")
     return {name: getattr(row, name) for name in columns}
 
@@ -48,7 +48,7 @@ def of_torch(
     device: torch.device,
     dtype: str = "float32",
 ) -> Subject:
-    """Eager torch, on images that are normalized before the clock starts: its best case.
+    """Eager torch. Images are normalized before the clock starts, which favours torch.
 
     dtype: of weights and activations, a name of number_formats.DTYPES.
     """
@@ -65,7 +65,7 @@ def of_torch(
 def of_compiled(
     about: dict[str, Any], network: nn.Module, normalize: Normalize, seconds: float
 ) -> Subject:
-    """torch.compile on the CPU, on normalized images; it is given up after `seconds`."""
+    """torch.compile on the CPU, on normalized images. Compilation is stopped after `seconds`."""
 
     def prepare(images: torch.Tensor) -> Call:
         batch = normalize(images).cpu()
@@ -75,10 +75,10 @@ def of_compiled(
 
 
 def of_file(row: Row, threads: int) -> Subject:
-    """ONNX Runtime on the CPU, on raw images: the file normalizes them.
+    """ONNX Runtime on the CPU, on raw images, which the file normalizes.
 
-    Its threads do not spin while they wait: in turns with torch's on the same cores they made that
-    ten times slower. With one thread there is none that waits.
+    Its threads do not spin while they wait: when timed in turns with torch on the same cores,
+    spinning made torch ten times slower. With one thread, none waits.
     """
     file = Path(row.model).read_bytes()
     session = onnx_session.session(file, threads, name=row.model, spinning=False)
@@ -92,7 +92,9 @@ def of_file(row: Row, threads: int) -> Subject:
 def _prepared(
     subject: Subject, images: torch.Tensor, per_image: float, seconds: float
 ) -> tuple[Call | None, str]:
-    """The call, which was made once; or None, where it fails or would take too long, and why."""
+    """The call, after running it once; or None, if it fails or would take too long, with the
+    reason.
+    """
     expected = per_image * len(images) * BATCHING_GAIN
     if expected > latency.MOST_BOXES * seconds:
         box = f"the time box is {seconds:g} s"
@@ -106,7 +108,7 @@ def _prepared(
 
 
 def _measured(time: Latency) -> dict[str, Any]:
-    """The columns of a latency, and what there is to be said of it."""
+    """The columns of a latency, with a note."""
     note = ""
     if time.repetitions == 1:
         note = "one call takes longer than the time box: no IQR"
@@ -127,14 +129,15 @@ def measure(
     seconds: float,
     isa: str,
 ) -> Iterator[dict[str, Any]]:
-    """Lines of records.LATENCY, one per batch size and subject, those of a device together and
+    """Yields a line of records.LATENCY for each batch size and subject. Subjects of one device are
     timed in turns.
 
-    images: uint8 [n, c, h, w], repeated where a batch is larger.
-    batch_sizes: ascending. A call that the smaller batch says takes longer than MOST_BOXES time
-        boxes is not made.
-    threads: of torch, from now on. seconds: the time box of a subject and batch size.
-    isa: the instruction sets that kernels choose by.
+    images: uint8 [n, c, h, w], repeated for a larger batch.
+    batch_sizes: ascending. A call is skipped if, judging by the smaller batch, it would take longer
+        than MOST_BOXES time boxes.
+    threads: of torch, from now on.
+    seconds: the time box of a subject and batch size.
+    isa: the instruction sets that decide the speed of kernels.
     """
     torch.set_num_threads(threads)
     per_image = [0.0] * len(subjects)

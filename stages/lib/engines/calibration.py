@@ -1,9 +1,9 @@
-"""The range of an activation that int8 covers, from its values on calibration images.
+"""Chooses the range of an activation that int8 covers, from its values on calibration images.
 
-A wide range makes coarse steps, a narrow one cuts off the largest values. ONNX Runtime 1.32 has
-these methods too. Measured on the ConvNet, its entropy with as many bins takes 70 times as long and
-leaves 15 times the error in the logits (zeros of a ReLU outweigh all else); with its default of 128
-bins it has one candidate, the whole range. Its histograms may grow with every batch.
+A wide range makes coarse steps; a narrow range cuts off the largest values. ONNX Runtime 1.32 has
+these methods too. Measured on the ConvNet, its entropy method with as many bins takes 70 times as
+long and leaves 15 times the error in the logits, because the zeros of ReLU dominate. With its
+default of 128 bins it has one candidate, the whole range. Its histograms may grow with every batch.
 """
 
 from collections.abc import Callable
@@ -11,21 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-# On each side of zero.
+# The number of bins on each side of zero.
 BINS = 2048
-# Entropy: levels that a range is compared with, and how many bins a candidate is wider than the
-# one before.
+# Entropy: the number of levels, and by how many bins each candidate range is wider than the last.
 LEVELS = 128
 STRIDE = 32
-# Bins of a smaller bound cannot be told apart in float32.
+# With a smaller bound, float32 cannot distinguish the bins.
 LEAST_BOUND = 1e-30
 
 Range = tuple[float, float]
 
 
 class Observed(NamedTuple):
-    """Values of one tensor: the least and the largest, and how many fell into each of 2 × BINS bins
-    between −bound and bound, where bound is the largest magnitude.
+    """The values of one tensor: the smallest, the largest, and the counts of 2 × BINS bins from
+    −bound to bound, where bound is the largest magnitude.
     """
 
     low: float
@@ -38,15 +37,13 @@ class Observed(NamedTuple):
 
 
 def histogram(values: np.ndarray, bound: float) -> np.ndarray:
-    """How many of `values` (any shape) fall into each of 2 × BINS bins from −bound to bound."""
+    """The counts of `values` (any shape) in 2 × BINS bins from −bound to bound."""
     bound = max(bound, LEAST_BOUND)
     return np.histogram(values, 2 * BINS, (-bound, bound))[0]
 
 
 def percentile(observed: Observed, share: float) -> Range:
-    """All but the outermost values: `share` (0…1) of them stay, the rest is cut off in equal parts
-    at both ends.
-    """
+    """The range that keeps a share (0…1) of the values and cuts off equally many at both ends."""
     cut = (1 - share) / 2 * observed.counts.sum()
     below = np.cumsum(observed.counts)
     width = observed.bound / BINS
@@ -57,9 +54,11 @@ def percentile(observed: Observed, share: float) -> Range:
 
 
 def _divergence(inside: np.ndarray, outside: int) -> float:
-    """Kullback-Leibler divergence of the clipped distribution from itself in LEVELS levels.
+    """The Kullback-Leibler divergence between the clipped distribution and the same in LEVELS
+    levels.
 
-    inside: counts of the bins in a range; outside: of all others, which go into the last bin.
+    inside: the counts of the bins in a range.
+    outside: the count of all others, which are clipped into the last bin.
     """
     clipped = inside.astype(np.float64)
     clipped[-1] += outside
@@ -71,7 +70,7 @@ def _divergence(inside: np.ndarray, outside: int) -> float:
     spread = np.repeat(level, np.diff([*starts, len(inside)])) * filled
     if spread.sum() == 0:
         return np.inf
-    # A bin that holds cut-off values alone has no counterpart.
+    # A bin that holds only clipped values has no counterpart.
     p, q = clipped / clipped.sum(), np.maximum(spread / spread.sum(), 1e-12)
     present = p > 0
     return float((p[present] * np.log(p[present] / q[present])).sum())
@@ -79,10 +78,10 @@ def _divergence(inside: np.ndarray, outside: int) -> float:
 
 def entropy(observed: Observed) -> Range:
     """The range whose LEVELS levels lose the least information about the magnitudes (Migacz,
-    "8-bit inference with TensorRT", 2017): of ever wider ones, that of least divergence.
+    "8-bit inference with TensorRT", 2017): of several widths, the one with the least divergence.
     """
     magnitudes = observed.counts[BINS:] + observed.counts[:BINS][::-1]
-    # The many exact zeros of a ReLU are exact in every range, and would outweigh all else.
+    # The zeros of ReLU are exact in every range, and would dominate.
     magnitudes[0] = magnitudes[1]
     total = magnitudes.sum()
     if total == 0:
@@ -94,9 +93,9 @@ def entropy(observed: Observed) -> Range:
 
 
 def method(name: str, percent: float) -> Callable[[Observed], Range]:
-    """From what was observed of a tensor to its range.
+    """The function from an observed tensor to its range.
 
-    name: minmax (all values), entropy or percentile, which keeps `percent` percent of the values.
+    name: minmax (all values), entropy, or percentile, which keeps `percent` percent of the values.
     """
     return {
         "minmax": lambda observed: (observed.low, observed.high),

@@ -1,4 +1,4 @@
-"""How long calls take: in turns, within a time box each, and again where one is unsteady."""
+"""Measures latencies: calls in turns, each within a time box, and again if one is unsteady."""
 
 import timeit
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ import torch
 
 from stages.lib.core.records import MOST_IQR
 
-# A box is spent in so many turns, each in so many blocks of calls.
+# A time box is spent in this many turns, each in this many blocks of calls.
 ROUNDS = 5
 BLOCKS = 4
-# A call that takes longer than so many boxes is made once.
+# A call that takes longer than this many boxes is made once.
 MOST_BOXES = 6
-# Unsteady latencies are measured again, each time with twice the time, at most so often.
+# Unsteady latencies are measured again at most this often, each time with twice the time.
 MOST_REPEATS = 2
 
 Call = Callable[[], object]
@@ -24,8 +24,10 @@ Clock = Callable[[], float]
 
 
 class Latency(NamedTuple):
-    """Of one call, in seconds: median and interquartile range over blocks of calls (None for one
-    block); repetitions: calls timed.
+    """The latency of one call.
+
+    median, iqr: over blocks of calls, in seconds; the IQR of a single block is None.
+    repetitions: the number of calls timed.
     """
 
     median: float
@@ -34,22 +36,22 @@ class Latency(NamedTuple):
 
     @property
     def is_steady(self) -> bool:
-        """Whether the IQR, where it is known, is small enough to rank by."""
+        """Whether the IQR, if known, is small enough for a ranking."""
         return self.iqr is None or self.iqr <= MOST_IQR * self.median
 
 
 def summary(blocks: Sequence[float], repetitions: int) -> Latency:
-    """Median and IQR of the blocks' mean seconds per call."""
+    """The median and the IQR of the blocks' mean seconds per call."""
     low, middle, high = np.quantile(blocks, [0.25, 0.5, 0.75]).tolist()
     return Latency(middle, high - low if len(blocks) > 1 else None, repetitions)
 
 
 class _Series:
-    """The timings of one call. It warms up when it is made."""
+    """The timings of one call. Creating it warms the call up."""
 
     def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
         self.timer, self.clock = timeit.Timer(call, timer=clock), clock
-        # The first call also chooses kernels: it counts only where there is no other.
+        # The first call also chooses kernels. It counts only if it is the only one.
         self.warm_up = [self.timer.timeit(1)]
         if self.warm_up[0] < MOST_BOXES * seconds:
             self.warm_up = [self.timer.timeit(1) for _ in range(2)]
@@ -58,10 +60,10 @@ class _Series:
         self.repetitions = 0
 
     def take(self, seconds: float) -> None:
-        """Times calls for `seconds` and what was left of earlier turns, as far as they fit."""
+        """Times as many calls as fit into `seconds` and what earlier turns left."""
         self.left += seconds
         fitting = int(self.left / max(self.expected, 1e-7))
-        # The other calls took the caches meanwhile.
+        # Other calls have filled the caches meanwhile.
         warm_up = max(1, fitting // 100)
         blocks = min(BLOCKS, fitting - warm_up)
         if blocks < 1:
@@ -81,11 +83,11 @@ class _Series:
 
 
 def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Latency]:
-    """Latency of each call, about `seconds` for each, taken in turns over several rounds: a machine
-    that slows down for a while slows all of them, so that their ratios stay right.
+    """The latency of each call, with about `seconds` for each, in turns over several rounds. A
+    machine that is slow for a while slows all calls, so that their ratios stay right.
 
-    Three calls warm up; of a call of which no more fit into its box, the last two of them are the
-    measurement; a call that takes longer than MOST_BOXES boxes is made once.
+    Each call is warmed up three times. If no more calls fit into the box, the last two of these are
+    the measurement. A call that takes longer than MOST_BOXES boxes is made once.
     """
     series = [_Series(call, clock, seconds) for call in calls]
     for _ in range(ROUNDS):
@@ -95,8 +97,8 @@ def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Lat
 
 
 def steady(calls: Sequence[Call], seconds: float, clock: Clock = perf_counter) -> list[Latency]:
-    """As `interleaved`; where one is not steady, all are measured again with twice the time, at
-    most MOST_REPEATS times: some may stay unsteady.
+    """As `interleaved`. If one is not steady, all are measured again with twice the time, at most
+    MOST_REPEATS times. Some may stay unsteady.
     """
     for repeat in range(MOST_REPEATS + 1):
         latencies = interleaved(calls, seconds * 2**repeat, clock)
@@ -106,7 +108,7 @@ def steady(calls: Sequence[Call], seconds: float, clock: Clock = perf_counter) -
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds, read when the device has done what it was given."""
+    """A clock in seconds that waits until the device has finished its work."""
 
     def read() -> float:
         torch.cuda.synchronize(device)

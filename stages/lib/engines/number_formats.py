@@ -1,5 +1,5 @@
-"""Number formats (float32, float16, bfloat16) on a device: what a network costs in each, in bytes
-and in accuracy.
+"""Measures the bytes and the accuracy of a network in number formats (float32, float16, bfloat16)
+on a device.
 """
 
 import copy
@@ -16,20 +16,20 @@ from stages.lib.evaluation import counting, inference
 from stages.lib.evaluation.samples import Samples
 from stages.lib.models import checkpoints
 
-# Images between two looks at the clock.
+# The number of images between two checks of the time.
 BATCH = 16
-# Accuracy or agreement is worth more time than one latency.
+# An accuracy or agreement may take this many time boxes.
 QUALITY_BOXES = 60
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to bench.
+    """A network to measure.
 
     model: of `registry.build`.
-    samples: images, and their labels where the network was trained on such; else labels have no
+    samples: images, with labels if the network was trained on such data; else the labels have no
         meaning, and agreement is measured instead of accuracy.
-    note: of every row that was measured.
+    note: of every measured row.
     """
 
     name: str
@@ -48,8 +48,8 @@ def cast(model: nn.Module, dtype: str, device: torch.device) -> nn.Module:
 def calibrate_batch_norm(model: nn.Module, inputs: torch.Tensor) -> None:
     """Sets the batch norms of an untrained network to the statistics of `inputs`, in place.
 
-    With their initial statistics (0 and 1), a deep residual network's activations grow with every
-    block until float16 overflows, which says nothing about float16.
+    With their initial statistics (0 and 1), the activations of a deep residual network grow with
+    every block until float16 overflows, which would say nothing about float16.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -60,8 +60,8 @@ def calibrate_batch_norm(model: nn.Module, inputs: torch.Tensor) -> None:
 
 
 def top1(model: nn.Module, samples: Samples, order: torch.Tensor, seconds: float) -> torch.Tensor:
-    """Top-1 classes, int64 [m] on the CPU, of the images in that order: of as many batches as begin
-    within `seconds`, one at least.
+    """The top-1 classes of the images in this order, int64 [m] on the CPU. Batches that begin after
+    `seconds` are skipped; at least one is computed.
     """
     first, classes, end = next(model.parameters()), [], time.perf_counter() + seconds
     with torch.inference_mode():
@@ -76,8 +76,11 @@ def top1(model: nn.Module, samples: Samples, order: torch.Tensor, seconds: float
 def quality(
     subject: Subject, order: torch.Tensor, classes: torch.Tensor, float32: torch.Tensor
 ) -> dict[str, float | int]:
-    """The columns accuracy and agreement, of the top-1 classes that a format and float32 give the
-    images in that order. Agreement stands beside an accuracy where time ran out before the last.
+    """The columns accuracy and agreement.
+
+    order: of the images.
+    classes, float32: the top-1 classes by a format and by float32, in this order. If time ran out
+        before the last image, agreement is given beside accuracy.
     """
     columns: dict[str, float | int] = {}
     if subject.is_trained:
@@ -93,13 +96,13 @@ def quality(
 def bench(
     subject: Subject, devices: Sequence[str], dtypes: Sequence[str], seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """Lines of records.FORMAT, one per format and device; those without a GPU say so.
+    """Yields a line of records.FORMAT for each format and device. Without a GPU, its lines say so.
 
-    devices: cpu, cuda. On each, float32 comes first, whether or not it is among `dtypes`: agreement
-        is with it.
-    seconds: a time box; each accuracy and each agreement may take QUALITY_BOXES of them.
+    devices: cpu, cuda. On each, float32 is computed first, even if it is not among `dtypes`,
+        because agreement is with float32.
+    seconds: a time box. Each accuracy and each agreement may take QUALITY_BOXES of them.
     """
-    # Class folders come in the order of the classes: the first images are all of one.
+    # Images from class folders are in the order of the classes: the first are all of one class.
     stream = torch.Generator().manual_seed(0)
     order = torch.randperm(len(subject.samples.images), generator=stream)
     float32: dict[str, torch.Tensor] = {}

@@ -1,7 +1,6 @@
-"""A torch network as an ONNX file that reads raw pixels: normalization inside, batch norm folded.
+"""Exports a torch network to an ONNX file that reads raw pixels, with its normalization inside.
 
-Whoever deploys the file gives it images as the prepared data holds them, and cannot normalize
-them wrongly.
+The deployed file takes images as in the prepared data, so they cannot be normalized wrongly.
 """
 
 import copy
@@ -22,20 +21,24 @@ from stages.lib.engines.onnx_session import IMAGES, LOGITS
 from stages.lib.evaluation.images import Normalize
 from stages.lib.evaluation.samples import Samples
 
-# Has GELU and hard swish as operators, and is the newest that both exporters write.
+# It has GELU and hard swish as operators, and is the newest opset that both exporters write.
 OPSET = 20
-# The keys of metadata_props: JSON each.
+# The keys of metadata_props. Their values are JSON.
 CLASSES, ABOUT = "classes", "about"
-# The exporters see this many images. The check takes other batches, so that a batch size that was
-# fixed is found, and some images, so that a branch on their values is.
+# The exporters see this many images. The check uses another batch size and other images, and so
+# finds a fixed batch size or a branch that depends on values.
 TRACED, BATCH, CHECKED = 2, 3, 30
-# Of the largest logit: sums in another order, and batch norm folded into the weights before it.
+# Relative to the largest logit. Sums are in another order, and batch norm is folded into weights.
 TOLERANCE = 1e-3
 
 
 class Agreement(NamedTuple):
-    """difference: the largest absolute one of all logits; largest: torch's largest absolute logit;
-    agreement: share of images with the same top-1 class; images: how many.
+    """How well a file agrees with torch.
+
+    difference: the largest absolute difference of any logit.
+    largest: torch's largest absolute logit.
+    agreement: the share of images with the same top-1 class.
+    images: their number.
     """
 
     difference: float
@@ -45,12 +48,12 @@ class Agreement(NamedTuple):
 
     @property
     def is_same(self) -> bool:
-        """Whether the difference is rounding."""
+        """Whether the difference is only rounding."""
         return self.difference <= TOLERANCE * max(1.0, self.largest)
 
 
 def compare(reference: torch.Tensor, logits: torch.Tensor) -> Agreement:
-    """How far `logits` are from torch's: float32 [n, classes] both."""
+    """Compares logits with torch's, `reference`: both float32 [n, classes]."""
     return Agreement(
         float((reference - logits).abs().max()),
         float(reference.abs().max()),
@@ -60,14 +63,16 @@ def compare(reference: torch.Tensor, logits: torch.Tensor) -> Agreement:
 
 
 def torch_logits(model: nn.Module, samples: Samples) -> torch.Tensor:
-    """Of every image: float32 [n, classes], on the CPU. The network is in evaluation mode."""
+    """The logits of every image, float32 [n, classes], on the CPU. The network is in evaluation
+    mode.
+    """
     first = next(model.parameters())
     with torch.inference_mode():
         return torch.cat([model(batch.to(first)).cpu() for batch in samples.batches()])
 
 
 class _FromPixels(nn.Module):
-    """The network behind its normalization: uint8 [n, c, h, w] to logits."""
+    """The network with its normalization: uint8 [n, c, h, w] to logits."""
 
     def __init__(self, network: nn.Module, normalize: Normalize) -> None:
         super().__init__()
@@ -80,7 +85,7 @@ class _FromPixels(nn.Module):
 
 
 def _portable(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, in the memory layout that exporters expect."""
+    """A copy on the CPU, in evaluation mode and in the memory layout that exporters expect."""
     return (
         copy.deepcopy(model)
         .cpu()
@@ -90,8 +95,8 @@ def _portable(model: nn.Module) -> nn.Module:
 
 
 def _traced(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
-    """By torch's tracing exporter: 0.15 s for the ConvNet, where the other takes 5 s, and as
-    faithful for every family of torchvision (measured with torch 2.15).
+    """Exports by tracing. It takes 0.15 s for the ConvNet, the other exporter 5 s, and the result
+    is as exact for every family of torchvision (measured with torch 2.15).
     """
     file = io.BytesIO()
     torch.onnx.export(
@@ -108,7 +113,7 @@ def _traced(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
 
 
 def _captured(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
-    """By torch's exporter of whole programs: for networks that tracing cannot follow."""
+    """Exports by torch.export, for networks that tracing cannot follow."""
     return torch.onnx.export(
         network,
         (images,),
@@ -122,7 +127,9 @@ def _captured(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
 
 
 def _with_initializers(graph: onnx.GraphProto) -> None:
-    """Makes values of Constant nodes initializers, in place: ONNX Runtime quantizes no others."""
+    """Turns Constant nodes into initializers, in place. ONNX Runtime quantizes only
+    initializers.
+    """
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         if node.attribute[0].name == "value":
             graph.initializer.add().CopyFrom(node.attribute[0].t)
@@ -131,10 +138,10 @@ def _with_initializers(graph: onnx.GraphProto) -> None:
 
 
 def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
-    """The file of a ModelProto: the same bytes for the same network, without what exporters note
-    of themselves, of source files and of this machine; with `metadata` and nothing else.
+    """The file of a ModelProto. The same network gives the same bytes: notes of the exporters about
+    themselves, source files and this machine are replaced by `metadata`.
 
-    Raises UserError where the ONNX checker refuses it.
+    Raises UserError if the ONNX checker refuses the network.
     """
     _with_initializers(proto.graph)
     proto.producer_name, proto.producer_version = "", ""
@@ -156,7 +163,7 @@ def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
 
 
 def metadata(model: bytes) -> dict[str, Any]:
-    """The metadata of an exported network, by key, parsed."""
+    """The parsed metadata of an exported network, by key."""
     props = onnx.load_from_string(model).metadata_props
     return {entry.key: json.loads(entry.value) for entry in props}
 
@@ -164,14 +171,15 @@ def metadata(model: bytes) -> dict[str, Any]:
 def export(
     model: nn.Module, samples: Samples, classes: Sequence[str], about: Mapping[str, Any]
 ) -> bytes:
-    """An ONNX file: `images` uint8 [n, channels, height, width] in, `logits` float32 [n, classes]
-    out, for any n.
+    """The bytes of an ONNX file with input `images`, uint8 [n, channels, height, width], and output
+    `logits`, float32 [n, classes], for any n.
 
     samples: their normalization goes into the file. The logits of CHECKED of them are compared with
         the network's before the file is returned.
     classes: their names, in the order of the logits.
-    about: JSON values for whoever finds the file.
-    Raises UserError where no exporter can express the network.
+    about: JSON values for the file's metadata.
+
+    Raises UserError if no exporter can export the network.
     """
     images = samples.images[torch.arange(CHECKED) % len(samples.images)].cpu()
     network = _FromPixels(_portable(model), samples.normalize)
@@ -187,7 +195,7 @@ def export(
     for exporter in (_traced, _captured):
         try:
             with warnings.catch_warnings():
-                # Of its age, and of every branch of a network on sizes: what it made is compared.
+                # It warns of its age and of every branch on sizes. The result is compared anyway.
                 warnings.simplefilter("ignore")
                 file = sealed(exporter(network, images[:TRACED]), notes)
             logits = onnx_session.logits(onnx_session.session(file, 1), images, BATCH)

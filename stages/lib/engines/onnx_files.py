@@ -1,4 +1,6 @@
-"""The ONNX files of one seed: exported, quantized, executed on all images, compared with torch."""
+"""Makes the ONNX files of one seed: exports, quantizes, executes on all images, compares with
+torch.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,14 +21,14 @@ FLOAT_BITS = 32
 
 
 class Source(NamedTuple):
-    """A trained network on the CPU, and its row."""
+    """A trained network on the CPU and its row."""
 
     row: Row
     model: nn.Module
 
 
 def calibration_samples(data: Data, count: int, seed: int) -> Samples:
-    """`count` training images drawn by the seed, all where there are fewer."""
+    """`count` training images drawn by the seed, or all if there are fewer."""
     train = data.train
     stream = device.generator(seed, "onnx calibration")
     order = torch.randperm(len(train.images), generator=stream)[:count]
@@ -34,11 +36,13 @@ def calibration_samples(data: Data, count: int, seed: int) -> Samples:
 
 
 class Collection:
-    """Collects into `results` files and rows of what ONNX Runtime executed, and into `agreements`
-    lines of records.AGREEMENT.
+    """Collects files and rows in `results`, measured in ONNX Runtime, and lines of
+    records.AGREEMENT in `agreements`.
 
-    samples: on which the ranges of activations are seen. bits: of int8's weights. percent: of the
-        values that the calibration `percentile` keeps. threads: of ONNX Runtime.
+    samples: for the calibration.
+    bits: of int8 weights.
+    percent: of the values that the calibration `percentile` keeps.
+    threads: of ONNX Runtime.
     """
 
     def __init__(
@@ -50,12 +54,12 @@ class Collection:
         self.agreements: list[dict[str, Any]] = []
 
     def _note(self, row: Row, method: str, bits: int, **columns: Any) -> None:
-        """A line of records.AGREEMENT about a file of the network of `row`."""
+        """Adds a line of records.AGREEMENT about a file of the network of `row`."""
         about = {"seed": row.seed, "method": method, "target_sparsity": row.target_sparsity}
         self.agreements.append({**about, "weight_bits": bits, **columns})
 
     def _record(self, source: Source, method: str, file: bytes, bits: int) -> Row:
-        """Keeps a file, and the row of what it answers when it is executed."""
+        """Keeps a file and its row, measured by executing it."""
         name = paths.onnx_name(method, source.row.target_sparsity)
         network = onnx_session.session(file, self.threads, name=name)
         validation, test = (
@@ -84,8 +88,8 @@ class Collection:
         return row
 
     def _add_int8(self, source: Source, float32: bytes, calibrations: Sequence[str]) -> str:
-        """Keeps the int8 file by the calibration that is best on validation images (the first of
-        equals), and returns that. Where there are several, the file by each is kept too.
+        """Keeps the int8 file with the calibration that is best on validation images (of equals,
+        the first), and returns that calibration. If there are several, each one's file is kept too.
         """
         method, bits = source.row.method, self.bits
         observed = onnx_int8.observe(float32, self.samples.images, self.threads)
@@ -103,8 +107,8 @@ class Collection:
         return best
 
     def add(self, source: Source, calibrations: Sequence[str]) -> str:
-        """Keeps the float32 file and the int8 file of a network; a line of `agreements` says why
-        where one cannot be made. Returns the calibration of the int8 file, else the first.
+        """Keeps the float32 file and the int8 file of a network. If one cannot be made, a line of
+        `agreements` says why. Returns the calibration of the int8 file; without one, the first.
         """
         row, form, bits = source.row, FLOAT32, FLOAT_BITS
         about = {"method": row.method, "seed": row.seed, "target_sparsity": row.target_sparsity}
@@ -118,8 +122,8 @@ class Collection:
             return calibrations[0]
 
     def add_all(self, sources: Sequence[Source], calibrations: Sequence[str]) -> None:
-        """Adds all networks. The first is the baseline, which tries every calibration and chooses
-        the one for all.
+        """Adds all networks. The first is the baseline, which tries every calibration; the others
+        use its best.
         """
         baseline, *others = sources
         chosen = self.add(baseline, calibrations)

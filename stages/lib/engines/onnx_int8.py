@@ -1,7 +1,7 @@
-"""Static int8 of an ONNX network: weights and activations, quantized by ONNX Runtime's QDQ tools.
+"""Quantizes an ONNX network to static int8, weights and activations, by ONNX Runtime's QDQ tools.
 
-Weights are symmetric int8, one scale per output channel, so that zeros of a pruned network stay
-zeros; activations are uint8 with ranges seen on calibration images.
+Weights are symmetric int8 with one scale per output channel, so that the zeros of a pruned network
+stay zeros. Activations are uint8 with ranges from calibration images.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from stages.lib.engines import calibration, onnx_export, onnx_pixels, onnx_sessi
 from stages.lib.engines.calibration import Observed, Range
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
 
-# The values of a whole batch's activations are held at once.
+# The activations of a whole batch are in memory at once.
 BATCH = 32
 PIXELS = 32 * 32
-# What ONNX Runtime computes in integers on a CPU. Norms over channels, softmax and GELU stay in
-# float32: they would be dequantized around every call.
+# The operators that ONNX Runtime computes in integers on a CPU. Norms over channels, softmax and
+# GELU stay in float32, because each call would dequantize its input and quantize its output.
 INTEGER_OPERATORS = (
     "Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "LeakyRelu", "Sigmoid", "MaxPool",
     "AveragePool", "GlobalAveragePool", "Concat", "Flatten", "Reshape", "Transpose", "Squeeze",
@@ -35,9 +35,10 @@ INTEGER_OPERATORS = (
 
 
 def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
-    """8, or for `auto` 7 where this machine's int8 kernels would saturate.
+    """The width of int8 weights; for `auto` 7 if this machine's int8 kernels would saturate, else
+    8.
 
-    machine: as `hardware.describe` gives it.
+    machine: of `hardware.describe`.
     """
     if wanted != "auto":
         return int(wanted)
@@ -45,14 +46,14 @@ def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
 
 
 def _inferred(model: bytes) -> onnx.ModelProto:
-    """The network as it is observed and quantized: its first convolution reads raw pixels."""
+    """The network that is calibrated and quantized: its first convolution reads raw pixels."""
     return onnx_pixels.folded(onnx.shape_inference.infer_shapes(onnx.load_from_string(model)))
 
 
 def observe(model: bytes, images: torch.Tensor, threads: int) -> dict[str, Observed]:
-    """What every activation of the network does on calibration images: uint8 [n, c, h, w].
+    """The values of every activation on calibration images, uint8 [n, c, h, w].
 
-    Two passes, a batch at a time: the ranges, then how often which value occurs within them.
+    There are two passes, a batch at a time: for the ranges, then for histograms within them.
     """
     proto = _inferred(model)
     graph = proto.graph
@@ -81,7 +82,7 @@ def observe(model: bytes, images: torch.Tensor, threads: int) -> dict[str, Obser
 
 
 def _normalizing(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes between the raw images and the network: their precision is kept."""
+    """The names of the nodes between the raw images and the network, which stay in float32."""
     reached, names = {IMAGES, *(value.name for value in graph.initializer)}, []
     images = {IMAGES}
     for node in graph.node:
@@ -97,8 +98,8 @@ def _normalizing(graph: onnx.GraphProto) -> list[str]:
 
 
 def _with_float_logits(graph: onnx.GraphProto) -> None:
-    """Takes the rounding of the logits away, in place: 256 levels would make ties of close classes,
-    and cut off what is larger than on the calibration images.
+    """Removes the quantization of the logits, in place. With 256 levels, close classes would tie,
+    and logits larger than on the calibration images would be cut off.
     """
     makers = {name: node for node in graph.node for name in node.output}
     last = makers[LOGITS]
@@ -115,7 +116,7 @@ def _with_float_logits(graph: onnx.GraphProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """ONNX Runtime's tools print, and log to the root logger what a person cannot act on."""
+    """Silences ONNX Runtime's tools, which print, and log to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -157,13 +158,14 @@ def _quantized(proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int) -
 def quantize(
     model: bytes, ranges: Mapping[str, Range], bits: int, about: Mapping[str, Any]
 ) -> bytes:
-    """The network in int8: an ONNX file with the same input and output.
+    """The network in int8: the bytes of an ONNX file with the same input and output.
 
-    ranges: of every activation that `observe` saw.
-    bits: 8, or 7 for CPUs on which the sum of two products of eight bits saturates
+    ranges: of every activation that `observe` returned.
+    bits: of the weights: 8, or 7 for CPUs on which sums of 8-bit products saturate
         (`hardware.int8_saturates`).
-    about: joins what the file says of itself.
-    Raises UserError where ONNX Runtime's tools cannot quantize it.
+    about: joins the file's metadata.
+
+    Raises UserError if ONNX Runtime's tools cannot quantize the network.
     """
     notes = onnx_export.metadata(model)
     notes[onnx_export.ABOUT] |= about

@@ -1,10 +1,10 @@
-"""An int8 network's first convolution, on raw pixels: they are whole numbers from 0 to 255 already,
-so that nothing is lost, and nothing computed, before it.
+"""Lets the first convolution of an int8 network read raw pixels. They are integers from 0 to 255
+already, so nothing is lost and nothing is computed before the convolution.
 
-Normalization a · x + b goes into that convolution. Its weights take a; b, which counts inside the
-image and not in the zeros around it, becomes the weight of one more channel that is 255 inside the
-image. Channels are a multiple of four then, as int8 kernels of x86 read them (with three, ONNX
-Runtime copies every window of pixels first).
+The normalization a · x + b is folded into this convolution. Its weights are multiplied by a. b
+applies inside the image but not in the zero padding, so it becomes the weight of one more channel
+that is 255 inside the image. The number of channels then becomes a multiple of four, as int8
+kernels of x86 read them (with three, ONNX Runtime first copies every window of pixels).
 """
 
 import numpy as np
@@ -13,17 +13,17 @@ from onnx import helper, numpy_helper
 
 from stages.lib.engines.onnx_session import IMAGES
 
-# Tensors of the folded graph: images with their new channels, and the same in float32.
+# Tensors of the folded graph: the images with the new channels, and the same in float32.
 PADDED, PIXELS = "padded_images", "pixels"
 WEIGHT, CHANNELS, INSIDE = "pixel_weight", "pixel_channels", "pixel_inside"
 LARGEST = 255
-# The range of PIXELS, which makes a step of 1 and a zero point of 0.
+# The range of PIXELS, which gives a scale of 1 and a zero point of 0.
 RANGE = (0.0, float(LARGEST))
 MULTIPLE = 4
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """The values that the graph holds, by name."""
+    """The constant values of the graph, by name."""
     return {value.name: numpy_helper.to_array(value) for value in graph.initializer}
 
 
@@ -39,7 +39,7 @@ def _only_reader(graph: onnx.GraphProto, name: str, operator: str) -> onnx.NodeP
 
 
 def _chain(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
-    """Cast, Mul, Add and Conv, where these are what the images go through first."""
+    """The nodes Cast, Mul, Add and Conv, if the images go through these first; else None."""
     name, nodes = IMAGES, []
     for operator in ("Cast", "Mul", "Add", "Conv"):
         node = _only_reader(graph, name, operator)
@@ -53,7 +53,9 @@ def _chain(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
 def _per_channel(
     node: onnx.NodeProto, values: dict[str, np.ndarray], channels: int
 ) -> np.ndarray | None:
-    """What a node multiplies images by, or adds to them: float64 [channels], None if not so."""
+    """What a node multiplies images by, or adds to them, per channel: float64 [channels] or
+    None.
+    """
     value = next((values[name] for name in node.input if name in values), np.zeros(0))
     if value.size not in (1, channels):
         return None
@@ -63,8 +65,8 @@ def _per_channel(
 
 
 def folded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with normalization as part of its first convolution, which reads PIXELS; as it is
-    where the images go through anything else first, or are padded with anything but zeros.
+    """The network with the normalization in its first convolution, which reads PIXELS. Unchanged if
+    the images go through something else first, or are padded with anything but zeros.
     """
     graph = proto.graph
     chain, values = _chain(graph), constants(graph)
@@ -97,8 +99,8 @@ def folded(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def read_directly(graph: onnx.GraphProto) -> None:
-    """Has the quantized network read the pixels as they are, in place: a step of 1 from 0 is what
-    they have.
+    """Lets the quantized network read the pixels without quantizing them, in place: they already
+    have a scale of 1 and a zero point of 0.
     """
     rounding, values = _only_reader(graph, PIXELS, "QuantizeLinear"), constants(graph)
     if rounding is None:

@@ -1,8 +1,8 @@
-"""ONNX Runtime, loaded so that it reports to nobody. The only module that imports it first.
+"""Loads ONNX Runtime without telemetry. It is the only module that imports it first.
 
-The wheels since 1.29 send usage events to their maker and leave a file in the temporary folder,
-unless this variable stands before the library is loaded (its Privacy.md). Who wants that sets it
-to 0.
+Its wheels since 1.29 send usage events to their maker and leave a file in the temporary folder,
+unless this variable is set before the library is loaded (its Privacy.md). Set it to 0 to allow
+that.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""ONNX networks executed by ONNX Runtime on the CPU: what the deployed file itself answers."""
+"""Executes ONNX networks in ONNX Runtime on the CPU, as they are deployed."""
 
 import torch
 
@@ -9,7 +9,7 @@ from stages.lib.evaluation import inference
 from stages.lib.evaluation.evaluator import Predicted
 from stages.lib.evaluation.samples import Data
 
-# The names of an exported network's one input and one output.
+# The names of an exported network's only input and only output.
 IMAGES, LOGITS = "images", "logits"
 
 
@@ -21,12 +21,15 @@ def session(
     spinning: bool = True,
     optimized: bool = True,
 ) -> onnxruntime.InferenceSession:
-    """A session on the CPU: one operator after the other.
+    """A session on the CPU that runs one operator after the other.
 
-    threads: of each operator. spinning: threads wait for work in a loop, which answers sooner and
-        keeps a core busy for a moment longer.
-    optimized: with all graph optimizations, or none: every tensor as the graph has it.
-    Raises UserError, with `name`, where ONNX Runtime cannot load the network.
+    threads: of each operator.
+    name: of the network in errors.
+    spinning: whether threads wait for work in a loop, which is faster but keeps a core busy.
+    optimized: with all graph optimizations; else with none, so that every tensor of the graph
+    exists.
+
+    Raises UserError if ONNX Runtime cannot load the network.
     """
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
@@ -48,7 +51,7 @@ def session(
 def logits(
     network: onnxruntime.InferenceSession, images: torch.Tensor, batch_size: int
 ) -> torch.Tensor:
-    """Of `images`, uint8 [n, c, h, w], in batches: float32 [n, classes]."""
+    """The logits of `images`, uint8 [n, c, h, w], computed in batches: float32 [n, classes]."""
     return torch.cat(
         [
             torch.from_numpy(network.run(None, {IMAGES: batch.cpu().contiguous().numpy()})[0])
@@ -58,7 +61,7 @@ def logits(
 
 
 def predictions(validation: torch.Tensor, test: torch.Tensor, data: Data) -> Predicted:
-    """As `evaluator.predictions`, from the logits of both parts, float32 [n, classes]."""
+    """As `evaluator.predictions`, from the logits of both parts, float32 [n, classes] each."""
     top5 = None
     if len(data.classes) >= inference.LEAST_CLASSES_FOR_TOP5:
         top5 = inference.top5_accuracy(test, data.test.labels)

@@ -1,4 +1,4 @@
-"""torch.compile, where this machine has what it needs, and for no longer than one will wait."""
+"""torch.compile with a time limit, if this machine has a compiler."""
 
 import os
 import shutil
@@ -15,11 +15,11 @@ from stages.lib.core.errors import UserError
 
 
 class _TooLongError(BaseException):
-    """No Exception: the compiler catches those."""
+    """Not an Exception, because torch's compiler catches those."""
 
 
 def compiler() -> str | None:
-    """The C++ compiler that torch.compile would call on a CPU, or None where there is none."""
+    """The C++ compiler that torch.compile would use on a CPU; None if there is none."""
     default = "clang++" if sys.platform == "darwin" else "g++"
     return shutil.which(os.environ.get("CXX", default))
 
@@ -39,8 +39,8 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def compile_for(model: nn.Module, batch: torch.Tensor, seconds: float) -> nn.Module:
-    """The network compiled for `batch`, float32 [n, c, h, w], and called once with it. Main thread
-    only. UserError where there is no compiler, or it takes more than `seconds`.
+    """The network compiled for `batch`, float32 [n, c, h, w], after one call with it. Only for the
+    main thread. UserError if there is no compiler, or it takes longer than `seconds`.
     """
     if compiler() is None:
         raise UserError("no C++ compiler for torch.compile")

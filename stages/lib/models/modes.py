@@ -8,8 +8,8 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The network in evaluation mode. Afterwards each module is back in its own: a network may keep
-    some in evaluation while it trains.
+    """The network in evaluation mode. Afterwards each module is in its mode before: a network may
+    keep some modules in evaluation mode while it trains.
     """
     before = [(module, module.training) for module in model.modules()]
     try:

@@ -12,7 +12,7 @@ WITHOUT_AUXILIARY = {"aux_logits": False, "transform_input": False, "init_weight
 
 
 def _options(name: str, image_size: Sequence[int]) -> dict[str, Any]:
-    """What a network's constructor wants to know besides the classes."""
+    """The arguments of a network's constructor other than the number of classes."""
     if name in ("googlenet", "inception_v3"):
         return WITHOUT_AUXILIARY
     if not name.startswith(("vit_", "maxvit_")):

@@ -71,7 +71,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _is_head(target: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
-    """Whether two tensors differ in the number of classes alone."""
+    """Whether two tensors differ only in the number of classes."""
     return (
         target.shape[:1] == (classes,)
         and given.dim() == target.dim()

@@ -1,8 +1,8 @@
-"""What a library gets wrong, and the way around it. tests/models says when it is gone.
+"""Workarounds for faults of libraries. A test in tests/models says when a fault is gone.
 
-torch 2.15, CPU: the gradient of a 1×1 convolution with a stride is written past its end,
-channels-last, where 2 to 15 channels come in and the batch does not divide by the threads. The
-process dies, or computes on with what was overwritten.
+torch 2.15, CPU, channels-last: the gradient of a strided 1×1 convolution is written past its end if
+there are 2 to 15 input channels and the batch size is not a multiple of the number of threads. The
+process crashes, or goes on with overwritten memory.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def _unstrided(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> torch.Tensor:
-    """torch.conv2d, which drops the pixels that a 1×1 convolution skips before it computes."""
+    """torch.conv2d that first drops the pixels that a strided 1×1 convolution skips."""
     unpadded = padding == "valid" or (padding != "same" and _pair(padding) == (0, 0))
     if unpadded and weight.shape[2:] == (1, 1) and _pair(stride) != (1, 1):
         rows, columns = _pair(stride)
@@ -41,8 +41,8 @@ class _SkippedFirst(TorchFunctionMode):
 
 
 def strided_convolutions(model: nn.Module) -> AbstractContextManager:
-    """While it is entered, what is computed can be differentiated safely; the results are the same,
-    and the network cannot tell. Nothing is done for a network without a 1×1 convolution.
+    """While it is entered, gradients of strided 1×1 convolutions are safe. Results are the same,
+    and the network's modules are not changed. Does nothing for a network without a 1×1 convolution.
     """
     pointwise = any(parameter.shape[2:] == (1, 1) for parameter in model.parameters())
     return _SkippedFirst() if pointwise else nullcontext()

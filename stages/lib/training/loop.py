@@ -1,4 +1,4 @@
-"""The training loop: one for the baseline and for every recovery after pruning."""
+"""The training loop, for the baseline and for all training after pruning."""
 
 import copy
 import math
@@ -23,9 +23,10 @@ WARM_UP = 0.2
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> list[torch.Tensor]:
-    """A random order of `count` indices in batches of `size`.
+    """`count` indices in random order, in batches of `size`.
 
-    A last batch of one image joins the batch before it: batch norm cannot train on one.
+    A last batch of one image joins the batch before it, because batch norm cannot train on one
+    image.
     """
     parts = list(torch.randperm(count, generator=generator).split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
@@ -34,8 +35,9 @@ def batches(count: int, size: int, generator: torch.Generator) -> list[torch.Ten
 
 
 def one_cycle(progress: float, peak: float) -> float:
-    """Learning rate after a share `progress` (0…1) of the steps (Smith and Topin, 2018): from a
-    tenth of `peak` up to it over the first fifth, then down to zero, both along half a cosine.
+    """The learning rate after a share `progress` (0…1) of the steps (Smith and Topin, 2018). It
+    rises from a tenth of `peak` to `peak` over the first fifth, then falls to zero, both along half
+    a cosine.
     """
     if progress < WARM_UP:
         start, end, along = peak / 10, peak, progress / WARM_UP
@@ -46,8 +48,8 @@ def one_cycle(progress: float, peak: float) -> float:
 
 @contextmanager
 def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """torch's global random stream, which dropout and its like draw from, seeded from `generator`
-    and put back afterwards.
+    """Seeds torch's global random stream, which dropout uses, from `generator`. Afterwards the
+    stream is as it was before.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())
@@ -55,21 +57,19 @@ def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
 
 
 class TrainingScheme:
-    """How a network is used while it trains: as it is. Another scheme, such as training for
-    quantized weights, has the same three methods.
+    """How a network is used while it trains; this one uses it as it is. Other schemes, such as
+    quantization-aware training, have the same three methods.
     """
 
     def before_step(self, model: nn.Module, progress: float) -> None:
-        """Called before every step, with the share of the steps that are done (0 ≤ progress <
-        1).
-        """
+        """Called before every step. progress: the share of steps done, 0 ≤ progress < 1."""
 
     def logits(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-        """What the network puts out for a batch of normalized images."""
+        """The network's logits for a batch of normalized images."""
         return model(inputs)
 
     def network(self, model: nn.Module) -> nn.Module:
-        """The network that the trained one stands for, whose accuracy counts."""
+        """The network whose accuracy is measured, made from the one in training."""
         return model
 
 
@@ -104,11 +104,11 @@ def fit(
     generator: a CPU stream, of batches, augmentation and dropout.
     precision: bfloat16 for autocast; weights and their updates are float32 either way.
     masks: by parameter name, True where a weight stays; the rest is zero after every step.
-    scheme, loss: how the network is used, and its loss; TrainingScheme and CrossEntropy unless
-        given.
+    scheme, loss: how the network is used, and its loss; by default TrainingScheme and
+        CrossEntropy.
     label: names the training in the progress bar and in errors.
 
-    Raises UserError where the loss stops being finite.
+    Raises UserError if the loss stops being finite.
     """
     scheme, loss, masks = scheme or TrainingScheme(), loss or CrossEntropy(), masks or {}
     model = copy.deepcopy(model).train()
@@ -136,13 +136,14 @@ def fit(
                 scheme.before_step(model, progress)
                 with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                     with workarounds.strided_convolutions(model):
-                        # A copy: a network may write into what it is given, and a teacher reads it.
+                        # A copy, because a network may write into its input, which a teacher reads
+                        # too.
                         logits = scheme.logits(model, inputs.clone())
                     batch_loss = loss(logits.float(), labels, inputs)
                 rate = one_cycle(progress, learning_rate)
                 optimizer.step(batch_loss, rate)
                 apply_masks(model, masks)
-                # Read once an epoch: reading makes a GPU and its host wait for each other.
+                # Read once per epoch, because reading makes a GPU and its host wait for each other.
                 loss_sum += batch_loss.detach() * len(index)
                 correct += (logits.argmax(1) == labels).sum()
             if not math.isfinite(loss_sum):

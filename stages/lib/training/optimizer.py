@@ -8,10 +8,11 @@ from stages.lib.core.params import Training
 
 
 class SGD:
-    """torch.optim.SGD's steps, in place, on its functional form: the class imports torch's
-    compiler, two seconds a stage.
+    """Takes the steps of torch.optim.SGD, in place, by its functional form. Importing the class
+    takes two seconds, because it imports torch's compiler.
 
-    parameters: those that require a gradient. options: momentum and weight decay.
+    parameters: those that require a gradient.
+    options: momentum and weight decay.
     """
 
     def __init__(self, model: nn.Module, options: Training) -> None:
@@ -35,7 +36,7 @@ class SGD:
             dampening=0,
             nesterov=self.options.momentum > 0,
             maximize=False,
-            # The fused form goes wrong where a gradient and its weight differ in layout.
+            # The fused form is wrong if a gradient and its weight differ in layout.
             fused=False,
             foreach=False,
         )
