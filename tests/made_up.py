@@ -67,7 +67,7 @@ def formats(latency=(1.0, 9.0, 2.0), gpu=None, sizes=(4000, 2000, 2000), drop=0.
                         "agreement": math.nan, "agreement_images": math.nan,
                         "latency_ms": times[index] if times else math.nan,
                         "latency_iqr_ms": spread if times else math.nan,
-                        "runs": 10 if times else 0, "peak_memory_bytes": math.nan,
+                        "repetitions": 10 if times else 0, "peak_memory_bytes": math.nan,
                         "note": "" if times else "no CUDA device",
                     }
                 )  # fmt: skip

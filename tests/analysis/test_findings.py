@@ -14,6 +14,7 @@ from made_up import GOOD, IMAGES, evidence, formats, quantized_layers, right, ro
 from stages.lib.analysis import accuracy_claims, claims, findings, statistics, verdicts
 from stages.lib.analysis import evidence as fair
 from stages.lib.analysis.predictions import Key
+from stages.lib.core import methods
 
 ACCURACY = {
     "global_over_layerwise", "recovery", "iterative_best", "iterative_best_at_equal_budget",
@@ -25,6 +26,7 @@ OTHERS = {
     "half_size", "half_accuracy", "float32_on_cpu", "small_network_on_gpu", "large_network_on_gpu",
     "quantization_error_8bit", "quantization_error_16bit", "quantization_error_law",
 }  # fmt: skip
+DECIDED = {"reproduced", "contradicted"}
 ON_GPU = {"small_network_on_gpu", "large_network_on_gpu"}
 PUBLISHED = {"quantization_error_8bit", "quantization_error_16bit"}
 OURS = {
@@ -70,13 +72,22 @@ def test_a_run_that_shows_every_effect_reproduces_all_that_it_measured(seeds):
     verdict = {name: one.verdict for name, one in found.items()}
     expected = dict.fromkeys(ACCURACY | OTHERS, "reproduced")
     expected |= dict.fromkeys(ON_GPU, "not measured") | dict.fromkeys(PUBLISHED, "undecided")
+    # Half precision is measured on one seed's network.
+    expected |= dict.fromkeys(ACCURACY if len(seeds) == 1 else (), "suggestive")
+    expected["half_accuracy"] = "suggestive"
     assert verdict == expected
 
 
-def test_one_seed_is_said_to_be_images_alone():
-    for name in ACCURACY:
-        assert "test images alone" in text_of(judged(evidence(seeds=(3,)))[name])
-        assert "alone" not in text_of(judged(evidence())[name])
+def test_one_seed_is_said_to_be_images_alone_and_contradicts_nothing():
+    for accuracy in (GOOD, {name: dict.fromkeys(points, 0.5) for name, points in GOOD.items()},
+                     changed(**{"global": (0.5, 0.2)})):  # fmt: skip
+        one, three = judged(evidence(accuracy, seeds=(3,))), judged(evidence(accuracy))
+        for name in ACCURACY:
+            told = text_of(one[name])
+            assert one[name].verdict in ("suggestive", "undecided", "not measured")
+            assert ("test images alone" in told) == (one[name].verdict != "not measured")
+            assert ("by one seed alone" in told) == (three[name].verdict in DECIDED)
+            assert "alone" not in text_of(three[name])
 
 
 @pytest.mark.parametrize(
@@ -145,7 +156,7 @@ def test_published_and_equal_budget_are_two_verdicts_and_the_epochs_are_told():
         in text_of(published)
     )
     assert "5 at 40 %, 12 at 80 %" in text_of(equal)
-    assert "the dense network, given 5 more epochs, goes from 95.0 % to 97.0 %" in text_of(equal)
+    assert "the baseline, given 5 more epochs, goes from 95.0 % to 97.0 %" in text_of(equal)
     assert [line["one_epochs"] for line in equal.evidence] == [5, 12]
 
 
@@ -172,7 +183,7 @@ def test_seeds_that_disagree_leave_a_large_difference_undecided():
     one = judged(evidence({m: {p: np.atleast_1d(v)[0] for p, v in points.items()}
                            for m, points in (GOOD | {"global": spread}).items()},
                           seeds=(0,)))["global_over_layerwise"]  # fmt: skip
-    assert one.verdict == "reproduced"
+    assert one.verdict == "suggestive"
 
 
 def test_many_comparisons_want_more_of_each():
@@ -182,7 +193,7 @@ def test_many_comparisons_want_more_of_each():
     baseline = {"baseline": {0.0: 0.95}}
     one = baseline | {"global": {0.5: 0.806}, "uniform": {0.5: 0.8}}
     found = judged(evidence(one, seeds=(0,)))["global_over_layerwise"]
-    assert found.verdict == "reproduced"
+    assert found.verdict == "suggestive"
     assert found.evidence[0]["confidence"] == 0.95
     ties = dict.fromkeys((0.1, 0.2, 0.3, 0.4), 0.8)
     many = baseline | {"global": one["global"] | ties, "uniform": one["uniform"] | ties}
@@ -252,7 +263,7 @@ def test_equal_methods_are_rarely_told_apart():
             )
             for key, arm in arms.items()
         }  # fmt: skip
-        found = claims.judged(accuracy_claims.GLOBAL_OVER_LAYERWISE, template, drawn)
+        found = claims.judged(accuracy_claims.CLAIMS[0], template, drawn)
         wrong += found.verdict != "undecided"
     assert wrong <= 10
 
@@ -389,12 +400,12 @@ def test_one_method_at_chance_has_lost_to_one_that_is_not():
 def test_a_network_that_stays_at_chance_has_not_recovered():
     found = judged(evidence(changed(**{"global": (0.8, 0.1), "finetune": (0.92, 0.1)})))
     assert found["recovery"].verdict == "undecided"
-    assert "no recovery at 80 % (against global)" in found["recovery"].why
+    assert "but not at 80 % (against global)" in found["recovery"].why
 
 
 def test_where_pruning_damaged_nothing_there_is_nothing_to_recover():
-    unharmed = {method: dict.fromkeys((0.4, 0.8), 0.95)
-                for pair in accuracy_claims.RECOVERIES for method in pair}  # fmt: skip
+    pruned = {one.name for pair in methods.recoveries() for one in pair}
+    unharmed = dict.fromkeys(pruned, dict.fromkeys((0.4, 0.8), 0.95))
     found = judged(evidence(GOOD | unharmed))["recovery"]
     assert found.verdict == "not measured"
     assert "nothing to recover" in found.why
@@ -435,17 +446,18 @@ def test_one_network_that_does_not_shrink_contradicts():
 @pytest.mark.parametrize(
     ("drop", "verdict"),
     [
-        (0.0, "reproduced"),
-        (0.005, "reproduced"),
-        (-0.004, "reproduced"),
-        (0.006, "contradicted"),
-        (-0.02, "contradicted"),
+        (0.0, "suggestive"),
+        (0.005, "suggestive"),
+        (-0.004, "suggestive"),
+        (0.006, "undecided"),
+        (-0.02, "undecided"),
     ],
 )
 def test_a_loss_on_all_test_images_is_exact(drop, verdict):
     found = judged(evidence(formats=formats(drop=drop)))["half_accuracy"]
     assert found.verdict == verdict
     assert "exactly, on all 1,000 test images" in text_of(found)
+    assert ("speaks against it" in found.why) == (verdict == "undecided")
 
 
 def sampled(agreement, count, accuracy=0.9):
@@ -463,9 +475,9 @@ def sampled(agreement, count, accuracy=0.9):
     ("agreement", "count", "accuracy", "verdict"),
     [
         (1.0, 100, 0.9, "undecided"),
-        (1.0, 5000, 0.9, "reproduced"),
+        (1.0, 5000, 0.9, "suggestive"),
         (0.99, 5000, 0.9, "undecided"),
-        (0.1, 200, 0.1, "contradicted"),
+        (0.1, 200, 0.1, "undecided"),
     ],
 )
 def test_a_loss_on_a_sample_is_an_interval(agreement, count, accuracy, verdict):
@@ -490,19 +502,24 @@ def test_without_float32_accuracy_is_compared_with_nothing():
         ((5.0, 9.0, 2.0), 0.1, "contradicted"),
         ((9.0, 5.0, 2.0), 0.1, "contradicted"),
         ((2.0, 9.0, 2.0), 0.1, "undecided"),
-        # Half of both ranges together: 0.5 apart with ranges of 0.4 is more, with 0.6 less.
+        # Half of both IQRs together: 0.5 apart with 0.4 is more, with 0.6 less.
         ((2.0, 9.0, 2.5), 0.4, "reproduced"),
         ((2.0, 9.0, 2.5), 0.6, "undecided"),
         ((2.5, 9.0, 2.0), 0.6, "undecided"),
-        # No spread known: only a factor of three is beyond doubt.
-        ((1.0, 9.0, 3.2), math.nan, "reproduced"),
-        ((1.0, 9.0, 2.8), math.nan, "undecided"),
-        ((9.0, 2.0, 10.0), math.nan, "contradicted"),
+        # An IQR that passes 30 % of the latency, or is not known, ranks nothing.
+        ((1.0, 9.0, 3.2), 0.3, "reproduced"),
+        ((1.0, 9.0, 3.2), 0.31, "undecided"),
+        ((9.0, 1.0, 3.2), 0.31, "contradicted"),
+        ((1.0, 9.0, 9.0), math.nan, "undecided"),
+        ((9.0, 1.0, 9.0), math.nan, "undecided"),
     ],
 )
 def test_float32_is_the_fastest_where_the_spread_allows_to_say_so(latency, spread, verdict):
     table = formats(latency=latency, spread=spread)
-    assert judged(evidence(formats=table))["float32_on_cpu"].verdict == verdict
+    found = judged(evidence(formats=table))["float32_on_cpu"]
+    assert found.verdict == verdict
+    unranked = math.isnan(spread) or spread > 0.3 * min(latency)
+    assert ("not ranked: the IQR passes 30 %" in found.why) == unranked
 
 
 @pytest.mark.parametrize(

@@ -7,95 +7,128 @@ once. And no single sparsity may carry it: if there are three or more, the mean 
 computed too. Pairs that cannot be compared fairly are left out, with the reason.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from stages.lib.analysis import evidence as fair
 from stages.lib.analysis import tables
 from stages.lib.analysis.evidence import Arm, Arms, Comparison, Evidence
 from stages.lib.analysis.statistics import Interval
-from stages.lib.analysis.verdicts import NOT_MEASURED, Finding, Hypothesis, weigh
-
-DENSE = ("baseline", "baseline_finetune", "baseline_long")
-JUDGED = (
-    "Reproduced if the mean difference over all sparsities lies with its whole interval above"
-    " zero, and at no single one below; contradicted if it lies below, or a single one does; else"
-    " undecided. One of three or more sparsities must not carry the mean: without it, it would be"
-    " less than half as large, and its interval reach zero."
+from stages.lib.analysis.verdicts import (
+    NOT_MEASURED,
+    ONE_SEED,
+    REPRODUCED,
+    UNDECIDED,
+    Finding,
+    Hypothesis,
+    finding,
+    of_one_seed,
+    weigh,
 )
+from stages.lib.core import methods
+
+AT_CHANCE = "both are no better than chance"
 LEAST_TO_LEAVE_OUT = 3
-
-
-def _no_notes(_: Arms, __: Sequence[Comparison]) -> tuple[str, ...]:
-    return ()
+Pair = tuple[Arm, Arm]
 
 
 @dataclass(frozen=True)
 class Claim:
     """The claim that a method is better than others at equal sparsity.
 
+    id, title, course: as of a Hypothesis.
     contrasts: a method and its rivals. At each sparsity, it is compared with the rival that has the
         best validation accuracy.
-    equal_epochs: whether only pairs with equally many epochs are compared.
+    why_not: why a pair says nothing about the claim; empty if it does.
+    each: whether the method must be ahead, and better than chance, in every pair. If not, two
+        networks that are no better than chance are not compared.
     notes: makes more sentences from the arms and the comparisons.
     """
 
-    hypothesis: Hypothesis
-    contrasts: tuple[tuple[str, tuple[str, ...]], ...]
-    equal_epochs: bool = False
-    notes: Callable[[Arms, Sequence[Comparison]], tuple[str, ...]] = _no_notes
+    id: str
+    title: str
+    contrasts: tuple[tuple[str, ...], ...]
+    course: str = ""
+    why_not: Callable[[Arm, Arm, Evidence, Arms], str] = lambda *_: ""
+    each: bool = False
+    notes: Callable[[Arms, Sequence[Comparison]], Iterable[str]] = lambda *_: ()
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """The claim, with the rule by which it is judged."""
+        told = "; ".join(
+            f"{one} against {'the best (on validation) of ' * (len(rivals) > 1)}{', '.join(rivals)}"
+            for one, *rivals in (map(_title, names) for names in self.contrasts)
+        )
+        rule = (
+            f"{told}; at equal sparsity of the whole network, the mean of the differences at all"
+            " sparsities above 0. Reproduced if its whole interval lies above zero, and that of no"
+            " single sparsity below; contradicted if it lies below, or that of a single one does;"
+            " else undecided. One of three or more sparsities must not carry the mean: without it,"
+            " it would be less than half as large, and its interval reach zero."
+        )
+        if self.each:
+            rule += " To be reproduced, each must be ahead, and better than chance."
+        return Hypothesis(self.id, self.title, self.course, f"{rule} {ONE_SEED}")
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """A pair that is not compared, and the reason."""
-
-    one: str
-    other: str
-    sparsity: float
-    left_out: str
+def _title(method: str) -> str:
+    return methods.METHODS[method].title
 
 
-def _pairs(claim: Claim, arms: Arms) -> list[tuple[Arm, Arm]]:
+def _pairs(claim: Claim, arms: Arms) -> list[Pair]:
     """Each method with its strongest rival or, if a rival cannot be compared, with that one."""
-    found = []
-    for method, rivals in claim.contrasts:
-        sparse = [rival for rival in rivals if rival not in DENSE]
-        for target in fair.shared(arms, method, *sparse):
-            against = [arms.get((rival, 0.0 if rival in DENSE else target)) for rival in rivals]
+    pairs, dense = [], {method.name for method in methods.of_family(methods.DENSE)}
+    for method, *rivals in claim.contrasts:
+        for target in sorted({point for name, point in arms if name == method and point > 0}):
+            against = [arms.get((name, 0.0 if name in dense else target)) for name in rivals]
             if None not in against:
-                unsound = [arm for arm in against if arm.problem]
-                strongest = max(against, key=lambda arm: arm.validation)
-                found.append((arms[method, target], unsound[0] if unsound else strongest))
-    return found
+                strongest = max(against, key=lambda arm: (bool(arm.problem), arm.validation))
+                pairs.append((arms[method, target], strongest))
+    return pairs
 
 
-def sifted(
-    pairs: Sequence[tuple[Arm, Arm]], why_not: Callable[[Arm, Arm], str]
-) -> tuple[list[tuple[Arm, Arm]], list[LeftOut]]:
-    kept, left_out = [], []
-    for one, other in pairs:
-        reason = fair.unfair(one, other) or why_not(one, other)
-        if reason:
-            left_out.append(LeftOut(one.method, other.method, one.target, reason))
-        else:
-            kept.append((one, other))
-    return kept, left_out
+def _joined(points: Iterable[float]) -> str:
+    return ", ".join(map(tables.percent, points))
 
 
-def sentence(comparison: Comparison) -> str:
+def _grouped(named: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = {}
+    for name, point in named:
+        groups.setdefault(name, []).append(point)
+    return groups
+
+
+def places(comparisons: Sequence[Comparison]) -> str:
+    """The sparsities of these comparisons, and the rivals."""
+    groups = _grouped((one.other.name, one.sparsity) for one in comparisons)
+    return "; ".join(f"{_joined(points)} (against {name})" for name, points in groups.items())
+
+
+def _interval(difference: Interval) -> str:
+    low, high = tables.points(difference.low), tables.points(difference.high)
+    return f"{tables.points(difference.estimate)} points ({low} to {high})"
+
+
+def _sentence(comparison: Comparison) -> str:
     """A sentence with both accuracies in percent and the difference in points with its interval."""
-    found = comparison.difference
-    return (
-        f"at {tables.percent(comparison.sparsity)}: {fair.name(comparison.one)}"
-        f" {100 * comparison.one_accuracy:.1f} %, {fair.name(comparison.other)}"
-        f" {100 * comparison.other_accuracy:.1f} %; {tables.points(found.estimate)} points"
-        f" ({tables.points(found.low)} to {tables.points(found.high)})"
+    one, other = (
+        f"{arm.name} {100 * arm.accuracy:.1f} %" for arm in (comparison.one, comparison.other)
     )
+    difference = _interval(comparison.difference)
+    return f"at {tables.percent(comparison.sparsity)}: {one}, {other}; {difference}"
 
 
-def basis(comparisons: Sequence[Comparison], confidence: float) -> str:
+def _shown(comparisons: Sequence[Comparison], sparsity: float) -> list[str]:
+    """A sentence for each contrast: the comparison nearest to the report's sparsity."""
+    nearest: dict[tuple[str, str], Comparison] = {}
+    for one in sorted(comparisons, key=lambda one: abs(one.sparsity - sparsity)):
+        nearest.setdefault((one.one.method, one.other.method), one)
+    return [_sentence(one) for one in comparisons if one in nearest.values()]
+
+
+def _basis(comparisons: Sequence[Comparison], confidence: float) -> str:
     """A sentence about the seeds, images and corrected confidence of the intervals."""
     found, many = comparisons[0].difference, len(comparisons)
     over = f"{tables.times(found.seeds, 'seed')} × {tables.count(found.images)} test images, paired"
@@ -108,63 +141,19 @@ def basis(comparisons: Sequence[Comparison], confidence: float) -> str:
     return f"intervals of {100 * confidence:g} % in all{corrected}; {over}"
 
 
-def places(comparisons: Sequence[Comparison]) -> str:
-    """The sparsities of these comparisons, and the rivals."""
-    grouped: dict[str, list[float]] = {}
-    for one in comparisons:
-        grouped.setdefault(one.other, []).append(one.sparsity)
-    listed = [
-        f"{', '.join(map(tables.percent, points))}" + f" (against {fair.name(other)})"
-        for other, points in grouped.items()
-    ]
-    return "; ".join(listed)
-
-
-def omissions(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
-    grouped: dict[str, list[float]] = {}
-    for one in left_out:
-        grouped.setdefault(one.left_out, []).append(one.sparsity)
-    return tuple(
-        f"left out at {', '.join(map(tables.percent, sorted(set(points))))}: {reason}"
-        for reason, points in grouped.items()
-    )
-
-
-def shown(comparisons: Sequence[Comparison], sparsity: float) -> tuple[str, ...]:
-    """A sentence for each contrast: the comparison nearest to the report's sparsity."""
-    nearest: dict[tuple[str, str], Comparison] = {}
-    for one in comparisons:
-        best = nearest.setdefault((one.one, one.other), one)
-        if abs(one.sparsity - sparsity) < abs(best.sparsity - sparsity):
-            nearest[one.one, one.other] = one
-    return tuple(map(sentence, nearest.values()))
-
-
-def averaged(found: Interval, many: int, what: str = "comparisons") -> str:
-    """The mean difference as text. what: the plural noun of what it is averaged over."""
-    over = f" on average over {many}\N{NO-BREAK SPACE}{what}" if many > 1 else ""
-    return (
-        f"{tables.points(found.estimate)} points ({tables.points(found.low)} to"
-        f" {tables.points(found.high)}){over}"
-    )
-
-
 def _sign(found: Interval) -> int:
     """1 if the whole interval lies above zero, -1 if below, else 0."""
     return (found.low > 0) - (found.high < 0)
 
 
-@dataclass(frozen=True)
-class Without:
+class Without(NamedTuple):
     """The mean difference without one sparsity."""
 
     sparsity: float
     average: Interval
 
 
-def _carrying(
-    pairs: Sequence[tuple[Arm, Arm]], average: Interval, confidence: float
-) -> Without | None:
+def _carrying(pairs: Sequence[Pair], average: Interval, confidence: float) -> Without | None:
     """The sparsity that carries the mean: without it, the mean is less than half as large and no
     longer decided. Of several, the one that leaves the smallest mean; None if there is none.
     """
@@ -184,77 +173,68 @@ def _carrying(
 
 
 def _why(average: Interval, comparisons: Sequence[Comparison], carrying: Without | None) -> str:
-    better = [one for one in comparisons if one.outcome == "better"]
-    worse = [one for one in comparisons if one.outcome == "worse"]
-    rivals = {one.other for one in comparisons}
-    text = averaged(average, len(comparisons), "sparsities" if len(rivals) == 1 else "comparisons")
+    text, many = _interval(average), len(comparisons)
+    if many > 1:
+        rivals = {one.other.method for one in comparisons}
+        what = "sparsities" if len(rivals) == 1 else "comparisons"
+        text += f" on average over {many}\N{NO-BREAK SPACE}{what}"
     if carrying:
         text += (
             f", carried by {tables.percent(carrying.sparsity)} alone: without it"
-            f" {averaged(carrying.average, 1)}"
+            f" {_interval(carrying.average)}"
         )
-    if worse:
-        return f"{text}; taken singly, worse at {places(worse)}"
-    if better:
-        return f"{text}; taken singly, better at {places(better)}"
+    for outcome in ("worse", "better"):
+        singly = [one for one in comparisons if one.outcome == outcome]
+        if singly:
+            return f"{text}; taken singly, {outcome} at {places(singly)}"
     return text
-
-
-def numbers(
-    comparisons: Sequence[Comparison], left_out: Sequence[LeftOut]
-) -> tuple[dict[str, Any], ...]:
-    return (*(one.numbers() for one in comparisons), *(vars(one) for one in left_out))
-
-
-def nothing(
-    hypothesis: Hypothesis, left_out: Sequence[LeftOut], absent: tuple[str, ...]
-) -> Finding:
-    """The finding that nothing was measured, with the reason."""
-    why = "; ".join((*omissions(left_out), *absent)) or "the methods share no sparsity above 0"
-    return hypothesis.found(NOT_MEASURED, why, (), numbers((), left_out))
-
-
-def not_run(methods: Sequence[str], arms: Arms) -> tuple[str, ...]:
-    """A sentence about the methods that have no rows."""
-    present = {method for method, _ in arms}
-    absent = [fair.name(method) for method in dict.fromkeys(methods) if method not in present]
-    return (f"not run: {'; '.join(absent)}",) if absent else ()
 
 
 def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
     """Judges a claim by the rule JUDGED."""
-    hypothesis = claim.hypothesis
     unlearned = fair.unlearned(evidence, arms)
     if unlearned:
-        return hypothesis.found(NOT_MEASURED, unlearned)
-
-    def why_not(one: Arm, other: Arm) -> str:
-        if claim.equal_epochs and one.epochs != other.epochs:
-            return f"not the same budget: {one.epochs} and {other.epochs} epochs"
-        if fair.at_chance(evidence, one) and fair.at_chance(evidence, other):
-            return "both are no better than chance"
-        return ""
-
-    pairs, left_out = sifted(_pairs(claim, arms), why_not)
-    absent = not_run([name for one, rivals in claim.contrasts for name in (one, *rivals)], arms)
+        return finding(claim.hypothesis, NOT_MEASURED, unlearned)
+    candidates = _pairs(claim, arms)
+    reasons = [
+        fair.unfair(*pair)
+        or claim.why_not(*pair, evidence, arms)
+        or ("" if claim.each or not all(arm.at_chance for arm in pair) else AT_CHANCE)
+        for pair in candidates
+    ]
+    pairs = [pair for pair, reason in zip(candidates, reasons, strict=True) if not reason]
+    left_out = [
+        {"one": one.method, "other": other.method, "sparsity": one.target, "left_out": reason}
+        for (one, other), reason in zip(candidates, reasons, strict=True)
+        if reason
+    ]
+    omitted = _grouped((line["left_out"], line["sparsity"]) for line in left_out)
+    present = {method for method, _ in arms}
+    asked = dict.fromkeys(name for names in claim.contrasts for name in names)
+    absent = [_title(name) for name in asked if name not in present]
+    missing = [
+        *(f"left out at {_joined(sorted(set(at)))}: {reason}" for reason, at in omitted.items()),
+        *([f"not run: {'; '.join(absent)}"] if absent else []),
+    ]
     if not pairs:
-        return nothing(hypothesis, left_out, absent)
+        why = "; ".join(missing) or "the methods share no sparsity above 0"
+        return finding(claim.hypothesis, NOT_MEASURED, why, (), tuple(left_out))
     comparisons = fair.compare(pairs, evidence.confidence)
     average = fair.on_average(pairs, evidence.confidence)
     carrying = _carrying(pairs, average, evidence.confidence)
     decided = 0 if carrying else _sign(average)
     worse = decided < 0 or any(one.outcome == "worse" for one in comparisons)
+    verdict, why = weigh(decided > 0, worse), _why(average, comparisons, carrying)
+    behind = [one for one in comparisons if one.difference.estimate <= 0 or one.one.at_chance]
+    if claim.each and behind and verdict == REPRODUCED:
+        verdict, why = UNDECIDED, f"{why}, but not at {places(behind)}"
+    if average.seeds == 1:
+        verdict, why = of_one_seed(verdict, why)
     here = (
-        *shown(comparisons, evidence.sparsity),
-        basis(comparisons, evidence.confidence),
+        *_shown(comparisons, evidence.sparsity),
+        _basis(comparisons, evidence.confidence),
         *claim.notes(arms, comparisons),
-        *omissions(left_out),
-        *absent,
+        *missing,
     )
-    return hypothesis.found(
-        weigh(decided > 0, worse),
-        _why(average, comparisons, carrying),
-        here,
-        numbers(comparisons, left_out),
-        average,
-    )
+    numbers = (*(one.numbers() for one in comparisons), *left_out)
+    return finding(claim.hypothesis, verdict, why, here, numbers, average)

@@ -10,6 +10,7 @@ from stages.lib.analysis.verdicts import (
     UNDECIDED,
     Finding,
     Hypothesis,
+    finding,
 )
 
 PUBLISHED = {8: 1.02e-5, 16: 1.57e-10}
@@ -19,23 +20,6 @@ MOST_OFF = 10
 # The ratio of the course's two errors is 64,968; S²/12 with 255 and 65,535 steps gives 66,049.
 RATIO_TOLERANCE = 0.1
 
-
-def _text(error: float) -> str:
-    return f"{error:.2e}".replace("e-0", "e-")
-
-
-def _published(bits: int) -> Hypothesis:
-    return Hypothesis(
-        f"quantization_error_{bits}bit",
-        f"Quantizing a layer linearly to {bits} bits has a mean squared error of"
-        f" {_text(PUBLISHED[bits])}",
-        _text(PUBLISHED[bits]),
-        f"Per tensor, all schemes and seeds. Reproduced if the published error lies among those of"
-        f" the layers, contradicted if it is more than {MOST_OFF} times away from the nearest; else"
-        " undecided.",
-    )
-
-
 LAW = Hypothesis(
     "quantization_error_law",
     "The error of linear quantization is S²/12, at 8 and at 16 bits",
@@ -44,6 +28,10 @@ LAW = Hypothesis(
     f" of the middle half of the layers is within {100 * RATIO_TOLERANCE:g} % of 1, contradicted if"
     " at one it lies wholly outside; else undecided.",
 )
+
+
+def _text(error: float) -> str:
+    return f"{error:.2e}".replace("e-0", "e-")
 
 
 def _layers(evidence: Evidence, bits: int) -> pd.DataFrame:
@@ -56,51 +44,64 @@ def _layers(evidence: Evidence, bits: int) -> pd.DataFrame:
 
 def published_error(evidence: Evidence, bits: int) -> Finding:
     """Judges the claim that a layer's error is the published one."""
-    hypothesis, published = _published(bits), PUBLISHED[bits]
+    published = PUBLISHED[bits]
+    hypothesis = Hypothesis(
+        f"quantization_error_{bits}bit",
+        f"Quantizing a layer linearly to {bits} bits has a mean squared error of"
+        f" {_text(published)}",
+        _text(published),
+        f"Per tensor, all schemes and seeds. Reproduced if the published error lies among those of"
+        f" the layers, contradicted if it is more than {MOST_OFF} times away from the nearest; else"
+        " undecided.",
+    )
     layers = _layers(evidence, bits)
-    errors = layers.mse
-    if errors.empty:
-        return hypothesis.found(NOT_MEASURED, f"no layer was quantized per tensor to {bits} bits")
-    least, most = float(errors.min()), float(errors.max())
-    if least <= published <= most:
-        verdict, why = REPRODUCED, "among the layers' errors"
-    else:
+    if layers.empty:
+        why = f"no layer was quantized per tensor to {bits} bits"
+        return finding(hypothesis, NOT_MEASURED, why)
+    least, median, most = (float(value) for value in layers.mse.quantile([0, 0.5, 1]))
+    verdict, why = REPRODUCED, "among the layers' errors"
+    if not least <= published <= most:
         below = published < least
         off = least / published if below else published / max(most, 1e-300)
         verdict = CONTRADICTED if off > MOST_OFF else UNDECIDED
         why = f"{'below' if below else 'above'} every layer's error, by a factor of {off:.2g}"
     here = (
         f"{_text(least)} to {_text(most)} over {layers.layer.nunique()} layers, median"
-        f" {_text(errors.median())}",
+        f" {_text(median)}",
         "the error is that of the layer's range of weights: compare the order of magnitude",
     )
     numbers = {
-        "bits": bits, "published": published, "least": least, "median": float(errors.median()),
-        "most": most, "measured": len(errors),
+        "bits": bits, "published": published, "least": least, "median": median, "most": most,
+        "measured": len(layers),
     }  # fmt: skip
-    return hypothesis.found(verdict, why, here, (numbers,))
+    return finding(hypothesis, verdict, why, here, (numbers,))
 
 
 def law(evidence: Evidence) -> Finding:
     """Judges LAW."""
-    here, numbers, inside, outside = [], [], [], []
+    least, most = 1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
+    numbers = []
     for bits in PUBLISHED:
         ratios = _layers(evidence, bits).ratio
-        if ratios.empty:
-            continue
-        low, median, high = (float(value) for value in ratios.quantile([0.25, 0.5, 0.75]))
-        bounds = (1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE)
-        inside.append(bounds[0] <= low and high <= bounds[1])
-        outside.append(high < bounds[0] or low > bounds[1])
-        here.append(f"{bits} bit: median {median:.3f} × S²/12, middle half {low:.3f} to {high:.3f}")
-        numbers.append(
-            {"bits": bits, "low": low, "median": median, "high": high, "measured": len(ratios)}
-        )
+        if len(ratios):
+            low, median, high = (float(value) for value in ratios.quantile([0.25, 0.5, 0.75]))
+            numbers.append(
+                {"bits": bits, "low": low, "median": median, "high": high, "measured": len(ratios)}
+            )
     if not numbers:
-        return LAW.found(NOT_MEASURED, "no layer was quantized per tensor to 8 or 16 bits")
-    whole = len(numbers) == len(PUBLISHED) and all(inside)
-    verdict = CONTRADICTED if any(outside) else REPRODUCED if whole else UNDECIDED
+        why = "no layer was quantized per tensor to 8 or 16 bits"
+        return finding(LAW, NOT_MEASURED, why)
+    whole = len(numbers) == len(PUBLISHED)
     why = " and ".join(f"{one['median']:.3f} × S²/12 at {one['bits']} bits" for one in numbers)
-    if len(numbers) < len(PUBLISHED):
-        why += "; the other width was not measured"
-    return LAW.found(verdict, why, tuple(here), tuple(numbers))
+    verdict = UNDECIDED
+    if any(one["high"] < least or one["low"] > most for one in numbers):
+        verdict = CONTRADICTED
+    elif whole and all(least <= one["low"] and one["high"] <= most for one in numbers):
+        verdict = REPRODUCED
+    here = tuple(
+        f"{one['bits']} bit: median {one['median']:.3f} × S²/12, middle half {one['low']:.3f} to"
+        f" {one['high']:.3f}"
+        for one in numbers
+    )
+    missing = "" if whole else "; the other width was not measured"
+    return finding(LAW, verdict, why + missing, here, tuple(numbers))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stages.lib.analysis import statistics, tables
 from stages.lib.analysis.predictions import Correct, Key
 from stages.lib.analysis.statistics import Interval
+from stages.lib.core.methods import METHODS
 from stages.lib.core.records import ALL_LAYERS
 
 # Networks whose sparsities differ by more than this are not compared. Removing filters cannot
@@ -21,10 +22,11 @@ FLOAT32 = 32
 
 @dataclass(frozen=True)
 class Evidence:
-    """The evidence of a run.
+    """The evidence of a run, of all seeds.
 
-    rows, layers, formats: records.Row, quantized layers and number formats of all seeds.
-    correct: whether each network is right, bool [seeds, images].
+    rows, layers: records.Row and records.QUANTIZED_LAYER.
+    formats: of `number_formats.with_latencies`.
+    correct: whether each network is right on each test image.
     sparsity: at which methods are compared by one number.
     confidence: of a finding as a whole.
     tolerance: a loss of accuracy that does not matter.
@@ -42,16 +44,22 @@ class Evidence:
     isa: Sequence[str]
     chance: float
 
+    @property
+    def images(self) -> int:
+        """The number of test images that the predictions are of; 0 without predictions."""
+        return next((right.shape[1] for right in self.correct.values()), 0)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Arm:
     """A method at a target sparsity, over all seeds.
 
     accuracy, validation: means of test and validation accuracy.
     epochs: of training after the baseline.
     sparsity: the mean share of removed weights.
-    correct: bool [seeds, images].
+    correct: bool [seeds, test images].
     problem: why it cannot be compared; empty if it can.
+    at_chance: whether it is no better than chance.
     """
 
     method: str
@@ -62,23 +70,29 @@ class Arm:
     sparsity: float
     correct: NDArray | None
     problem: str
+    at_chance: bool
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return METHODS[self.method].title
 
 
 Arms = Mapping[tuple[str, float], Arm]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two methods at a target sparsity (that of `one` if `other` is not pruned)."""
+    """Two networks at a target sparsity (that of `one` if `other` is not pruned)."""
 
-    one: str
-    other: str
-    sparsity: float
+    one: Arm
+    other: Arm
     difference: Interval
-    one_accuracy: float
-    other_accuracy: float
-    one_epochs: int
-    other_epochs: int
+
+    @property
+    def sparsity(self) -> float:
+        """Where they are compared."""
+        return self.one.target
 
     @property
     def outcome(self) -> str:
@@ -90,18 +104,18 @@ class Comparison:
     def numbers(self) -> dict[str, Any]:
         """The comparison for JSON, with the interval's fields among the others; in shares."""
         interval = asdict(self.difference)
-        flat = asdict(self) | {"difference": interval.pop("estimate"), **interval}
-        return flat | {"outcome": self.outcome}
-
-
-def name(method: str) -> str:
-    """A method's name for people."""
-    return tables.METHODS.get(method, method)
-
-
-def images(evidence: Evidence) -> int:
-    """The number of test images that the predictions are of; 0 without predictions."""
-    return next((right.shape[1] for right in evidence.correct.values()), 0)
+        return {
+            "one": self.one.method,
+            "other": self.other.method,
+            "sparsity": self.sparsity,
+            "difference": interval.pop("estimate"),
+            **interval,
+            "one_accuracy": self.one.accuracy,
+            "other_accuracy": self.other.accuracy,
+            "one_epochs": self.one.epochs,
+            "other_epochs": self.other.epochs,
+            "outcome": self.outcome,
+        }
 
 
 def _problem(rows: pd.DataFrame, seeds: set[int], correct: NDArray | None) -> str:
@@ -118,31 +132,22 @@ def arms_of(evidence: Evidence) -> dict[tuple[str, float], Arm]:
     """Every whole float32 network, by method and target sparsity."""
     rows, seeds = evidence.rows, set(evidence.rows.seed)
     whole = rows[(rows.layer == ALL_LAYERS) & (rows.weight_bits == FLOAT32)]
-    found = {}
+    arms = {}
     for (method, target), lines in whole.groupby(["method", "target_sparsity"], sort=False):
         correct = evidence.correct.get(Key(method, float(target)))
-        found[method, float(target)] = Arm(
+        accuracy = float(lines.test_accuracy.mean())
+        arms[method, float(target)] = Arm(
             method=method,
             target=float(target),
-            accuracy=float(lines.test_accuracy.mean()),
+            accuracy=accuracy,
             validation=float(lines.validation_accuracy.mean()),
             epochs=int(lines.extra_epochs.max()),
             sparsity=float(lines.sparsity.mean()),
             correct=correct,
             problem=_problem(lines, seeds, correct),
+            at_chance=statistics.at_chance(accuracy, evidence.chance, evidence.images or 1),
         )
-    return found
-
-
-def shared(arms: Arms, *methods: str) -> list[float]:
-    """The target sparsities above 0 at which all these methods have rows, ascending."""
-    sets = [{target for method, target in arms if method == one} for one in methods]
-    return sorted(target for target in set.intersection(*sets) if target > 0)
-
-
-def at_chance(evidence: Evidence, arm: Arm) -> bool:
-    """Whether the network is at chance level."""
-    return statistics.at_chance(arm.accuracy, evidence.chance, arm.correct.shape[1])
+    return arms
 
 
 def unlearned(evidence: Evidence, arms: Arms) -> str:
@@ -152,7 +157,7 @@ def unlearned(evidence: Evidence, arms: Arms) -> str:
         return "the baseline was not measured"
     if baseline.problem:
         return f"the baseline: {baseline.problem}"
-    if at_chance(evidence, baseline):
+    if baseline.at_chance:
         return (
             f"the baseline learned nothing: {100 * baseline.accuracy:.1f} %, and naming the"
             f" commonest class alone gives {100 * evidence.chance:.1f} %"
@@ -164,12 +169,10 @@ def unfair(one: Arm, other: Arm) -> str:
     """Why two networks cannot be compared; empty if they can."""
     for arm in (one, other):
         if arm.problem:
-            return f"{name(arm.method)}: {arm.problem}"
+            return f"{arm.name}: {arm.problem}"
     if other.target > 0 and abs(one.sparsity - other.sparsity) > MOST_APART:
-        return (
-            f"{tables.percent(round(one.sparsity, 3))} and"
-            f" {tables.percent(round(other.sparsity, 3))} of the weights were gone"
-        )
+        shares = (tables.percent(round(arm.sparsity, 3)) for arm in (one, other))
+        return f"{' and '.join(shares)} of the weights were gone"
     return ""
 
 
@@ -183,15 +186,6 @@ def compare(pairs: Sequence[tuple[Arm, Arm]], confidence: float) -> list[Compari
     """Compares the pairs at a confidence at which all intervals hold together (Bonferroni)."""
     each = 1 - (1 - confidence) / max(1, len(pairs))
     return [
-        Comparison(
-            one=one.method,
-            other=other.method,
-            sparsity=one.target,
-            difference=statistics.difference(one.correct, other.correct, each),
-            one_accuracy=one.accuracy,
-            other_accuracy=other.accuracy,
-            one_epochs=one.epochs,
-            other_epochs=other.epochs,
-        )
+        Comparison(one, other, statistics.difference(one.correct, other.correct, each))
         for one, other in pairs
     ]

@@ -5,52 +5,32 @@ rule by which it is judged (accuracy_claims, format_claims, error_claims).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from stages.lib.analysis import accuracy_claims, claims, error_claims, format_claims
+from stages.lib.analysis import claims, error_claims, format_claims
 from stages.lib.analysis import evidence as fair
-from stages.lib.analysis.claims import Claim
-from stages.lib.analysis.evidence import Arms, Comparison, Evidence
+from stages.lib.analysis.accuracy_claims import CLAIMS
+from stages.lib.analysis.evidence import Evidence
 from stages.lib.analysis.verdicts import VERDICTS, Finding
 
-__all__ = ["VERDICTS", "Comparison", "Evidence", "Finding", "judge", "to_json"]
-
-Judge = Callable[[Evidence, Arms], Finding]
-
-
-def _of(claim: Claim) -> Judge:
-    return lambda evidence, arms: claims.judged(claim, evidence, arms)
-
-
-# In the order of the course; the last four are ours.
-JUDGES: tuple[Judge, ...] = (
-    _of(accuracy_claims.GLOBAL_OVER_LAYERWISE),
-    accuracy_claims.recovery,
-    _of(accuracy_claims.ITERATIVE_BEST),
-    _of(accuracy_claims.ITERATIVE_BEST_AT_EQUAL_BUDGET),
-    _of(accuracy_claims.UNSTRUCTURED_OVER_STRUCTURED),
-    _of(accuracy_claims.UNSTRUCTURED_OVER_STRUCTURED_FINETUNED),
-    lambda evidence, _: format_claims.half_size(evidence),
-    format_claims.half_accuracy,
-    lambda evidence, _: format_claims.float32_on_cpu(evidence),
-    lambda evidence, _: format_claims.small_network_on_gpu(evidence),
-    lambda evidence, _: format_claims.large_network_on_gpu(evidence),
-    lambda evidence, _: error_claims.published_error(evidence, 8),
-    lambda evidence, _: error_claims.published_error(evidence, 16),
-    lambda evidence, _: error_claims.law(evidence),
-    _of(accuracy_claims.MAGNITUDE_OVER_RANDOM),
-    _of(accuracy_claims.MAGNITUDE_OVER_RANDOM_FINETUNED),
-    _of(accuracy_claims.GLOBAL_OVER_LAYERWISE_FINETUNED),
-    _of(accuracy_claims.PRUNED_OVER_DENSE),
-)
+__all__ = ["VERDICTS", "Evidence", "Finding", "judge", "to_json"]
 
 
 def judge(evidence: Evidence) -> list[Finding]:
-    """All findings, in the order of JUDGES; what was not measured says so."""
+    """All findings, the course's in its order, then ours; what was not measured says so."""
     arms = fair.arms_of(evidence)
-    return [one(evidence, arms) for one in JUDGES]
+    accuracies = [claims.judged(claim, evidence, arms) for claim in CLAIMS]
+    return [
+        *(one for one in accuracies if one.course),
+        format_claims.half_size(evidence),
+        format_claims.half_accuracy(evidence, arms),
+        *(format_claims.timed(claim, evidence) for claim in format_claims.TIMED),
+        *(error_claims.published_error(evidence, bits) for bits in error_claims.PUBLISHED),
+        error_claims.law(evidence),
+        *(one for one in accuracies if not one.course),
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,8 @@
 half precision.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,21 @@ import pandas as pd
 from stages.lib.analysis import evidence as fair
 from stages.lib.analysis import statistics, tables
 from stages.lib.analysis.evidence import Arms, Evidence
-from stages.lib.analysis.statistics import Share
+from stages.lib.analysis.latencies import Latency
+from stages.lib.analysis.statistics import Interval, Share
 from stages.lib.analysis.verdicts import (
     CONTRADICTED,
     NOT_MEASURED,
+    ONE_SEED,
     REPRODUCED,
     UNDECIDED,
     Finding,
     Hypothesis,
+    finding,
+    of_one_seed,
     weigh,
 )
-from stages.lib.core import hardware
+from stages.lib.core import hardware, records
 
 FLOAT32 = "float32"
 # The step counters of batch norms are 64-bit integers in every format.
@@ -33,9 +38,8 @@ HALF_SIZE = Hypothesis(
     "half_size",
     "float16 and bfloat16 halve the file",
     "ConvNet 1.31 → 0.65 MB, ResNet-152 229.6 → 114.8 MB",
-    "Bytes of all tensors, without the file's header. Reproduced if every half format of every"
-    f" network takes half of float32's, give or take {100 * SIZE_TOLERANCE:g} %; else"
-    " contradicted.",
+    "Bytes of all tensors, without the file's header. Reproduced if half precision takes half of"
+    f" float32's in every network, give or take {100 * SIZE_TOLERANCE:g} %; else contradicted.",
 )
 
 
@@ -53,213 +57,159 @@ def half_size(evidence: Evidence) -> Finding:
              "float32_bytes_on_disk": int(lines.bytes_on_disk[FLOAT32])}
             for dtype, ratio in ratios.items()
         ]  # fmt: skip
-        listed = ", ".join(f"{dtype} {tables.size(line.bytes_on_disk)}"
-                           for dtype, line in lines.iterrows())  # fmt: skip
-        here.append(f"{network}: {listed}")
+        sizes = ", ".join(
+            f"{name} {tables.size(size)}" for name, size in lines.bytes_on_disk.items()
+        )
+        here.append(f"{network}: {sizes}")
     if not numbers:
-        why = "float32 and a half format were not both measured for any network"
-        return HALF_SIZE.found(NOT_MEASURED, why)
+        why = "float32 and half precision were not both measured for any network"
+        return finding(HALF_SIZE, NOT_MEASURED, why)
     ratios = [one["ratio"] for one in numbers]
     halved = all(abs(ratio / 0.5 - 1) <= SIZE_TOLERANCE for ratio in ratios)
     listed = dict.fromkeys(f"{ratio:.3f}" for ratio in (min(ratios), max(ratios)))
     why = f"{' to '.join(listed)} of float32's bytes"
     verdict = REPRODUCED if halved else CONTRADICTED
-    return HALF_SIZE.found(verdict, why, tuple(here), tuple(numbers))
+    return finding(HALF_SIZE, verdict, why, tuple(here), tuple(numbers))
 
 
 HALF_ACCURACY = Hypothesis(
     "half_accuracy",
     "Accuracy is the same in all formats",
     "all about 0.83",
-    "float32's accuracy minus a half format's, on each device, against the tolerance"
+    "float32's accuracy minus that in half precision, on each device, against the tolerance"
     " (report.tolerance). Where all test images were measured in both it is the exact loss on them,"
     " else an interval. Reproduced if all lie wholly within the tolerance, contradicted if one lies"
-    " wholly outside; else undecided.",
+    f" wholly outside; else undecided. Measured on the first seed's network alone. {ONE_SEED}",
 )
 
 
-def _loss(
-    reference: Any, line: Any, all_images: int, confidence: float
-) -> tuple[float, float, float]:
-    """The accuracy of float32 minus that of a half-precision format: estimate, low, high.
+def _loss(reference: Any, line: Any, all_images: int, confidence: float) -> Interval:
+    """The accuracy of float32 minus that of half precision.
 
     Predictions per image are not stored. On all test images the loss is exact. On a sample, two
     bounds are combined, each at half the error probability: the interval of two accuracies as if of
     different images, and the fact that a loss cannot exceed the share of images on which the two
     formats disagree.
     """
-    estimate = reference.accuracy - line.accuracy
-    if pd.isna(line.agreement) and pd.isna(reference.agreement):
-        return estimate, estimate, estimate
-    surer = 0.5 + confidence / 2
+    loss, surer = reference.accuracy - line.accuracy, 0.5 + confidence / 2
     counts = [
         all_images if pd.isna(one.agreement) else int(one.agreement_images)
         for one in (reference, line)
     ]
-    apart = statistics.unpaired(
-        [Share(reference.accuracy, counts[0])], [Share(line.accuracy, counts[1])], surer
-    )
-    if pd.isna(line.agreement):
-        return estimate, apart.low, apart.high
-    differing = np.arange(counts[1]) >= round(line.agreement * counts[1])
-    most = statistics.accuracy(differing[None], surer).high
-    return estimate, max(apart.low, -most), min(apart.high, most)
+    if counts == [all_images, all_images]:
+        return Interval(loss, loss, loss, 1.0, 1, all_images)
+    low, high = -1.0, 1.0
+    if pd.notna(line.agreement):
+        differing = np.arange(counts[1]) >= round(line.agreement * counts[1])
+        high = statistics.accuracy(differing[None], surer).high
+        low = -high
+    shares = [
+        Share(one.accuracy, count) for one, count in zip((reference, line), counts, strict=True)
+    ]
+    apart = statistics.unpaired(shares[:1], shares[1:], surer)
+    return Interval(loss, max(low, apart.low), min(high, apart.high), confidence, 1, min(counts))
 
 
-def _losses(evidence: Evidence) -> list[dict[str, Any]]:
-    """A line for each half-precision format and device that has an accuracy, as has float32."""
+def _pairs(evidence: Evidence) -> Iterator[tuple[Any, Any]]:
+    """float32, and half precision of the same network on the same device, that have accuracies."""
     known = evidence.formats[evidence.formats.accuracy.notna()]
-    found = []
-    for (network, device), table in known.groupby(["network", "device"], sort=False):
+    for _, table in known.groupby(["network", "device"], sort=False):
         lines = {line.dtype: line for line in table.drop_duplicates("dtype").itertuples()}
-        halves = [line for dtype, line in lines.items() if dtype != FLOAT32]
-        found += [(network, device, lines[FLOAT32], half) for half in halves if FLOAT32 in lines]
-    each = 1 - (1 - evidence.confidence) / max(1, len(found))
-    numbers = []
-    for network, device, reference, half in found:
-        loss, low, high = _loss(reference, half, fair.images(evidence), each)
-        sampled = [one.agreement_images for one in (half, reference) if pd.notna(one.agreement)]
-        numbers.append(
-            {"network": network, "device": device, "dtype": half.dtype, "loss": loss, "low": low,
-             "high": high, "confidence": each if sampled else None,
-             "images": int(sampled[0]) if sampled else fair.images(evidence),
-             "float32_accuracy": reference.accuracy, "accuracy": half.accuracy}
-        )  # fmt: skip
-    return numbers
-
-
-def _certainty(loss: Mapping[str, Any]) -> str:
-    if loss["confidence"] is None:
-        return f", exactly, on all {tables.count(loss['images'])} test images"
-    return (
-        f" ({tables.points(loss['low'])} to {tables.points(loss['high'])}, from a sample of"
-        f" {tables.count(loss['images'])} images)"
-    )
+        reference = lines.pop(FLOAT32, None)
+        yield from ((reference, line) for line in lines.values() if reference is not None)
 
 
 def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
     """Judges HALF_ACCURACY for the networks whose accuracy was measured."""
-    unlearned = fair.unlearned(evidence, arms)
-    if unlearned:
-        return HALF_ACCURACY.found(NOT_MEASURED, unlearned)
-    numbers = _losses(evidence)
-    if not numbers:
-        why = "the accuracies of float32 and of a half format were not both measured on a device"
-        return HALF_ACCURACY.found(NOT_MEASURED, why)
-    bound = evidence.tolerance + ROUNDING
+    unlearned, pairs = fair.unlearned(evidence, arms), list(_pairs(evidence))
+    if unlearned or not pairs:
+        why = "the accuracies of float32 and of half precision were not both measured on a device"
+        return finding(HALF_ACCURACY, NOT_MEASURED, unlearned or why)
+    each = 1 - (1 - evidence.confidence) / len(pairs)
+    bound, here, numbers = evidence.tolerance + ROUNDING, [], []
+    for reference, line in pairs:
+        loss = _loss(reference, line, evidence.images, each)
+        images = f"{tables.count(loss.images)} {{}}images"
+        certainty = (
+            f", exactly, on all {images.format('test ')}"
+            if loss.confidence == 1
+            else f" ({tables.points(loss.low)} to {tables.points(loss.high)}, from a sample of"
+            f" {images.format('')})"
+        )
+        here.append(
+            f"{line.network} on {line.device}: float32 {100 * reference.accuracy:.1f} %,"
+            f" {line.dtype} {100 * line.accuracy:.1f} %; lost {tables.points(loss.estimate)} points"
+            f"{certainty}"
+        )
+        numbers.append(
+            {"network": line.network, "device": line.device, "dtype": line.dtype,
+             "loss": loss.estimate, "low": loss.low, "high": loss.high,
+             "confidence": loss.confidence, "images": loss.images,
+             "float32_accuracy": reference.accuracy, "accuracy": line.accuracy}
+        )  # fmt: skip
     inside = sum(-bound <= one["low"] and one["high"] <= bound for one in numbers)
     outside = sum(one["low"] > bound or one["high"] < -bound for one in numbers)
     verdict = CONTRADICTED if outside else REPRODUCED if inside == len(numbers) else UNDECIDED
-    here = tuple(
-        f"{one['network']} on {one['device']}: float32 {100 * one['float32_accuracy']:.1f} %,"
-        f" {one['dtype']} {100 * one['accuracy']:.1f} %; lost {tables.points(one['loss'])} points"
-        f"{_certainty(one)}"
-        for one in numbers
-    )
     why = f"within ±{100 * evidence.tolerance:g} points in {inside} of {len(numbers)}"
     if outside:
         why += f", beyond in {outside}"
-    return HALF_ACCURACY.found(verdict, why, here, tuple(numbers))
+    return finding(HALF_ACCURACY, *of_one_seed(verdict, why), tuple(here), tuple(numbers))
 
 
 SPREAD = (
     "Medians of the smallest batch; one is faster where it is below the other by more than half of"
-    " both interquartile ranges together (a latency whose spread is not known counts as spread as"
-    " far as it is long)."
-)
-FLOAT32_ON_CPU = Hypothesis(
-    "float32_on_cpu",
-    "On a CPU float32 is the fastest format",
-    "float32 2.04, float16 37.69, bfloat16 29.17 ms",
-    f"The baseline on the CPU. {SPREAD} Reproduced if float32 is faster than every half format,"
-    " contradicted if one is faster than it; else undecided.",
-)
-SMALL_NETWORK_ON_GPU = Hypothesis(
-    "small_network_on_gpu",
-    "On a GPU half formats bring the small network no speed",
-    "0.53 → about 0.61 ms",
-    f"The baseline on a GPU. {SPREAD} Contradicted if a half format is faster than float32;"
-    " reproduced if none is and one at least is slower; else undecided.",
-)
-LARGE_NETWORK_ON_GPU = Hypothesis(
-    "large_network_on_gpu",
-    "On a GPU half formats make ResNet-152 faster",
-    "7.83 → about 6.68 ms",
-    f"ResNet-152 on a GPU. {SPREAD} Reproduced if every half format is faster than float32,"
-    " contradicted if one is slower; else undecided.",
+    f" both IQRs together. A latency whose IQR passes {100 * records.MOST_IQR:g} % of it is not"
+    " ranked, and nothing is reproduced by it."
 )
 
 
-def _spread(line: Any) -> float:
-    return line.latency_ms if pd.isna(line.latency_iqr_ms) else line.latency_iqr_ms
+@dataclass(frozen=True)
+class Timed:
+    """A claim on the latency of a network in half precision, on a device.
 
-
-def _faster(one: Any, other: Any) -> bool:
-    """Whether a format is faster than another by the rule SPREAD."""
-    return other.latency_ms - one.latency_ms > (_spread(one) + _spread(other)) / 2
-
-
-def _smallest_batch(evidence: Evidence, network: str, device: str) -> pd.DataFrame:
-    table = evidence.formats
-    chosen = table[(table.network == network) & (table.device == device)]
-    return chosen[chosen.batch_size == chosen.batch_size.min()]
-
-
-def _latency(line: Any) -> str:
-    if pd.isna(line.latency_ms):
-        return f"{line.dtype}: {line.note if isinstance(line.note, str) else 'not measured'}"
-    spread = "" if pd.isna(line.latency_iqr_ms) else f" ± {tables.milliseconds(_spread(line) / 2)}"
-    return f"{line.dtype} {tables.milliseconds(line.latency_ms)}{spread} ms"
-
-
-def _timed(
-    hypothesis: Hypothesis,
-    table: pd.DataFrame,
-    verdict: Callable[[int, int, int], str],
-    notes: Sequence[str] = (),
-) -> Finding:
-    """Judges a claim about latencies.
-
-    verdict: takes the number of half-precision formats that are slower than float32, the number
-        that are faster, and the number of all.
+    slower: whether the claim is that half precision is slower; every: whether all of its formats
+    must be.
     """
-    lines = list(table.itertuples())
-    known = {line.dtype: line for line in lines if pd.notna(line.latency_ms)}
-    single, halves = known.get(FLOAT32), [one for name, one in known.items() if name != FLOAT32]
-    if single is None or not halves:
-        told = [line.note for line in lines if isinstance(line.note, str) and line.note]
-        why = told[0] if told else "float32 and a half format were not both timed"
-        return hypothesis.found(NOT_MEASURED, why)
-    slower = [half.dtype for half in halves if _faster(single, half)]
-    faster = [half.dtype for half in halves if _faster(half, single)]
-    level = [half.dtype for half in halves if half.dtype not in slower + faster]
-    why = "; ".join(
-        f"{' and '.join(names)} {text}"
-        for names, text in (
-            (faster, "faster than float32"),
-            (slower, "slower than float32"),
-            (level, "within the spread of float32"),
-        )
-        if names
-    )
-    numbers = tuple(
-        {"dtype": line.dtype, "batch_size": int(line.batch_size), "runs": int(line.runs),
-         "latency_ms": float(line.latency_ms), "latency_iqr_ms": _number(line.latency_iqr_ms)}
-        for line in known.values()
-    )  # fmt: skip
-    batch = f"batch {int(single.batch_size)}, median ± half the interquartile range"
-    here = (f"{', '.join(map(_latency, lines))} ({batch})", *notes)
-    return hypothesis.found(verdict(len(slower), len(faster), len(halves)), why, here, numbers)
+
+    hypothesis: Hypothesis
+    network: str
+    device: str
+    slower: bool
+    every: bool
 
 
-def _number(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
-
-
-def _all_or_none(right: int, wrong: int, count: int) -> str:
-    if wrong:
-        return CONTRADICTED
-    return REPRODUCED if right == count else UNDECIDED
+TIMED = (
+    Timed(
+        Hypothesis(
+            "float32_on_cpu",
+            "On a CPU float32 is the fastest format",
+            "float32 2.04, float16 37.69, bfloat16 29.17 ms",
+            f"The baseline on the CPU. {SPREAD} Reproduced if float32 is faster than every format"
+            " of half precision, contradicted if one is faster than it; else undecided.",
+        ),
+        "baseline", "cpu", slower=True, every=True,
+    ),
+    Timed(
+        Hypothesis(
+            "small_network_on_gpu",
+            "On a GPU half precision brings the small network no speed",
+            "0.53 → about 0.61 ms",
+            f"The baseline on a GPU. {SPREAD} Contradicted if a format of half precision is faster"
+            " than float32; reproduced if none is and one at least is slower; else undecided.",
+        ),
+        "baseline", "cuda", slower=True, every=False,
+    ),
+    Timed(
+        Hypothesis(
+            "large_network_on_gpu",
+            "On a GPU half precision makes ResNet-152 faster",
+            "7.83 → about 6.68 ms",
+            f"ResNet-152 on a GPU. {SPREAD} Reproduced if every format of half precision is faster"
+            " than float32, contradicted if one is slower; else undecided.",
+        ),
+        "resnet152", "cuda", slower=False, every=True,
+    ),
+)  # fmt: skip
 
 
 def _native(isa: Sequence[str]) -> str:
@@ -267,30 +217,62 @@ def _native(isa: Sequence[str]) -> str:
     parts = []
     for dtype, wanted in hardware.HALF_INSTRUCTIONS.items():
         present = ", ".join(sorted(wanted.intersection(isa)))
-        parts.append(f"{present} for {dtype}" if present else f"none for {dtype}")
+        parts.append(f"{present or 'none'} for {dtype}")
     return (
-        "it hangs on the CPU's instructions for half formats, and on whether the network is large"
+        "it hangs on the CPU's instructions for half precision, and on whether the network is large"
         f" enough to gain by them; this CPU has {', '.join(parts)}"
     )
 
 
-def float32_on_cpu(evidence: Evidence) -> Finding:
-    """Judges FLOAT32_ON_CPU."""
-    table = _smallest_batch(evidence, "baseline", "cpu")
-    return _timed(FLOAT32_ON_CPU, table, _all_or_none, [_native(evidence.isa)])
+def _latency(line: Any) -> Latency:
+    iqr = None if pd.isna(line.latency_iqr_ms) else float(line.latency_iqr_ms)
+    return Latency(float(line.latency_ms), iqr, line.dtype, int(line.batch_size), int(line.threads))
 
 
-def small_network_on_gpu(evidence: Evidence) -> Finding:
-    """Judges SMALL_NETWORK_ON_GPU."""
-    table = _smallest_batch(evidence, "baseline", "cuda")
-    return _timed(SMALL_NETWORK_ON_GPU, table, lambda slower, faster, _: weigh(slower, faster))
-
-
-def large_network_on_gpu(evidence: Evidence) -> Finding:
-    """Judges LARGE_NETWORK_ON_GPU."""
-    table = _smallest_batch(evidence, "resnet152", "cuda")
-    return _timed(
-        LARGE_NETWORK_ON_GPU,
-        table,
-        lambda slower, faster, count: _all_or_none(faster, slower, count),
+def _told(line: Any) -> str:
+    if pd.isna(line.latency_ms):
+        return f"{line.dtype}: {line.note or 'not measured'}"
+    iqr = (
+        "" if pd.isna(line.latency_iqr_ms) else f" ± {tables.milliseconds(line.latency_iqr_ms / 2)}"
     )
+    return f"{line.dtype} {tables.milliseconds(line.latency_ms)}{iqr} ms"
+
+
+def timed(claim: Timed, evidence: Evidence) -> Finding:
+    """Judges a claim about latencies, by SPREAD and its rule."""
+    table = evidence.formats
+    table = table[(table.network == claim.network) & (table.device == claim.device)]
+    lines = list(table[table.batch_size == table.batch_size.min()].itertuples())
+    known = {line.dtype: _latency(line) for line in lines if pd.notna(line.latency_ms)}
+    half = {dtype: latency for dtype, latency in known.items() if dtype != FLOAT32}
+    if FLOAT32 not in known or not half:
+        notes = [line.note for line in lines if line.note]
+        why = notes[0] if notes else "float32 and half precision were not both timed"
+        return finding(claim.hypothesis, NOT_MEASURED, why)
+    single = known[FLOAT32]
+    slower = [dtype for dtype, latency in half.items() if single.is_faster(latency)]
+    faster = [dtype for dtype, latency in half.items() if latency.is_faster(single)]
+    unranked = [dtype for dtype, latency in known.items() if not latency.ranked]
+    level = [dtype for dtype in half if dtype not in (*slower, *faster)]
+    right, wrong = (slower, faster) if claim.slower else (faster, slower)
+    wanted = len(right) == len(half) if claim.every else bool(right)
+    why = "; ".join(
+        f"{' and '.join(names)} {text}"
+        for names, text in (
+            (faster, "faster than float32"),
+            (slower, "slower than float32"),
+            ([] if unranked else level, "within the spread of float32"),
+            (unranked, f"not ranked: the IQR passes {100 * records.MOST_IQR:g} % of the latency"),
+        )
+        if names
+    )
+    numbers = tuple(
+        {"dtype": dtype, "batch_size": latency.batch_size, "latency_ms": latency.milliseconds,
+         "latency_iqr_ms": latency.iqr_ms}
+        for dtype, latency in known.items()
+    )  # fmt: skip
+    here = [f"{', '.join(map(_told, lines))} (batch {single.batch_size}, median ± half the IQR)"]
+    if claim.device == "cpu":
+        here.append(_native(evidence.isa))
+    verdict = weigh(wanted and not unranked, bool(wrong))
+    return finding(claim.hypothesis, verdict, why, tuple(here), numbers)

@@ -6,63 +6,59 @@ from typing import Any
 from stages.lib.analysis.statistics import Interval
 
 REPRODUCED = "reproduced"
+SUGGESTIVE = "suggestive"
 CONTRADICTED = "contradicted"
 UNDECIDED = "undecided"
 NOT_MEASURED = "not measured"
-VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_MEASURED)
+VERDICTS = (REPRODUCED, SUGGESTIVE, CONTRADICTED, UNDECIDED, NOT_MEASURED)
+ONE_SEED = "One seed makes it suggestive at most."
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A hypothesis and its verdict.
+class Hypothesis:
+    """The part of a finding that is known before anything is measured.
 
     title: the hypothesis, a statement.
     course: what the course published; empty if the hypothesis is ours.
     rule: how it is judged.
-    here: what was measured, in sentences.
-    evidence: the numbers behind that, for JSON.
-    verdict: one of VERDICTS.
-    why: the reason for the verdict.
-    average: for a claim about accuracy, the mean difference with its interval, which decides.
     """
 
     id: str
     title: str
     course: str
     rule: str
-    here: tuple[str, ...]
-    evidence: tuple[dict[str, Any], ...]
-    verdict: str
-    why: str
-    average: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """The part of a finding that is known before anything is measured. Fields as in Finding."""
+class Finding(Hypothesis):
+    """A hypothesis and its verdict.
 
-    id: str
-    title: str
-    course: str
-    rule: str
+    verdict: one of VERDICTS; why: the reason for it.
+    here: what was measured, in sentences.
+    evidence: the numbers behind that, for JSON.
+    average: for a claim about accuracy, the mean difference over all comparisons with its interval,
+        which decides.
+    """
 
-    def found(
-        self,
-        verdict: str,
-        why: str,
-        here: tuple[str, ...] = (),
-        evidence: tuple[dict[str, Any], ...] = (),
-        average: Interval | None = None,
-    ) -> Finding:
-        """The finding about this hypothesis."""
-        return Finding(
-            **asdict(self),
-            here=here,
-            evidence=evidence,
-            verdict=verdict,
-            why=why,
-            average=None if average is None else asdict(average),
-        )
+    verdict: str
+    why: str
+    here: tuple[str, ...] = ()
+    evidence: tuple[dict[str, Any], ...] = ()
+    average: dict[str, Any] | None = None
+
+
+def finding(
+    hypothesis: Hypothesis,
+    verdict: str,
+    why: str,
+    here: tuple[str, ...] = (),
+    evidence: tuple[dict[str, Any], ...] = (),
+    average: Interval | None = None,
+) -> Finding:
+    """The finding about a hypothesis."""
+    mean = None if average is None else asdict(average)
+    return Finding(**asdict(hypothesis), verdict=verdict, why=why, here=here, evidence=evidence,
+                   average=mean)  # fmt: skip
 
 
 def weigh(better: bool | int, worse: bool | int) -> str:
@@ -72,3 +68,14 @@ def weigh(better: bool | int, worse: bool | int) -> str:
     if worse:
         return CONTRADICTED
     return REPRODUCED if better else UNDECIDED
+
+
+def of_one_seed(verdict: str, why: str) -> tuple[str, str]:
+    """What a verdict on accuracies, and its reason, become where they rest on one training: at most
+    suggestive, and nothing is contradicted by it.
+    """
+    if verdict == REPRODUCED:
+        return SUGGESTIVE, f"{why}; by one seed alone: another training may differ"
+    if verdict == CONTRADICTED:
+        return UNDECIDED, f"{why}; this speaks against it, but by one seed alone"
+    return verdict, why
