@@ -1,6 +1,6 @@
 """Networks and data small enough for a test: width 4, 8×8 images, a few samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from hypothesis import settings
@@ -43,6 +43,19 @@ def lived_in(model: nn.Module, seed: int = 0) -> nn.Module:
         else:
             tensor.copy_(noise)
     return model.eval()
+
+
+class Net(nn.Module):
+    """A network of named layers. answer: what it does with itself and the images."""
+
+    def __init__(self, answer: Callable[..., torch.Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.answer = answer
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.answer(self, images)
 
 
 def noise(count: int, image_shape: Sequence[int] = (1, 8, 8), seed: int = 0) -> torch.Tensor:

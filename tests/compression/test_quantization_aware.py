@@ -18,7 +18,7 @@ from stages.lib.compression import (
 from stages.lib.evaluation import inference
 from stages.lib.models import prunable
 from stages.lib.quantization import linear, mse_scales, short_floats
-from stages.lib.training import distillation, loop
+from stages.lib.training import loop
 from tests import toys
 
 
@@ -228,23 +228,6 @@ def test_sparsity_rises_and_masks_stand_still_at_the_end():
             model.get_parameter(name).add_(1.0)
     scheme.before_step(model, 0.9)
     assert all(torch.equal(scheme.masks[name], mask) for name, mask in before.items())
-
-
-def test_distillation_of_known_extremes():
-    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
-    labels = torch.tensor([0, 2])
-    same = nn.Identity()
-    learned = distillation.Distillation(same, 1.0, 4.0)(logits, labels, logits)
-    assert float(learned) == pytest.approx(0, abs=1e-6)
-    plain = distillation.Distillation(same, 0.0, 4.0)(logits, labels, -logits)
-    assert float(plain) == pytest.approx(float(functional.cross_entropy(logits, labels)))
-    other = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    divergence = sum(
-        float((p * (p.log() - q.log())).sum())
-        for p, q in zip((other / 4).softmax(1), (logits / 4).softmax(1), strict=True)
-    )
-    found = distillation.Distillation(same, 1.0, 4.0)(logits, labels, other)
-    assert float(found) == pytest.approx(16 * divergence / 2, rel=1e-5)
 
 
 def test_norms_taken_anew_are_those_of_the_batches():

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.core.normalization import FIXED
 from stages.lib.evaluation.images import Normalize, augment, fixed_normalize
 from tests import toys
 
@@ -53,14 +52,9 @@ def test_normalized_images_have_zero_mean_and_unit_variance():
     )
 
 
-def test_without_shift_and_mirror_nothing_happens():
-    images = random_images(6)
-    assert torch.equal(augmented(images), images)
-
-
 @pytest.mark.parametrize("shift", [1, 2, 7])
 def test_every_image_is_moved_by_some_allowed_shift(shift):
-    images = random_images(40)
+    images = random_images(20)
     steps = range(-shift, shift + 1)
     for image, found in zip(images, augmented(images, shift), strict=True):
         assert any(
@@ -99,19 +93,15 @@ def test_shift_and_mirror_come_together():
     assert bool((hits > 0).all())
 
 
-def test_the_generator_decides_alone():
+def test_the_generator_decides_alone_and_the_input_is_not_changed():
     images = random_images(30)
+    before = images.clone()
     torch.manual_seed(1)
     first = augmented(images, 2, mirror=True, seed=5)
     torch.manual_seed(2)
     assert torch.equal(augmented(images, 2, mirror=True, seed=5), first)
     assert not torch.equal(augmented(images, 2, mirror=True, seed=6), first)
-
-
-def test_the_input_is_not_changed():
-    images = random_images(10)
-    before = images.clone()
-    augmented(images, 2, mirror=True)
+    assert torch.equal(augmented(images), images)
     assert torch.equal(images, before)
 
 
@@ -136,25 +126,29 @@ def test_shape_and_dtype_are_kept_and_no_colour_is_invented(
         assert set(after.flatten().tolist()) <= set(before.flatten().tolist())
 
 
-def test_published_constants_are_known():
-    assert FIXED["imagenet"] == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-
-
 @pytest.mark.parametrize(
-    ("name", "black", "white"),
-    [("half", -1, 1), ("none", 0, 1), ("imagenet", -0.485 / 0.229, (1 - 0.485) / 0.229)],
+    ("name", "channels", "black", "white"),
+    [
+        ("half", 1, [-1], [1]),
+        ("none", 3, [0, 0, 0], [1, 1, 1]),
+        # The published constants, and their means over the colours.
+        (
+            "imagenet",
+            3,
+            [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225],
+            [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225],
+        ),
+        ("imagenet", 1, [-0.449 / 0.226], [0.551 / 0.226]),
+    ],
 )
-@pytest.mark.parametrize("channels", [1, 3])
-def test_fixed_normalisations_of_black_and_white(name, black, white, channels):
+def test_fixed_normalizations_of_black_and_white(name, channels, black, white):
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(-1, channels, 2, 2)
     found = fixed_normalize(name, channels, torch.device("cpu"))(images)
     assert found.shape == images.shape
-    if name == "imagenet" and channels == 1:
-        black, white = -0.449 / 0.226, (1 - 0.449) / 0.226
     expected = torch.tensor([black, white], dtype=torch.float32)
-    torch.testing.assert_close(found[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[..., 0, 0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_unknown_normalisation_is_no_constant():
+def test_an_unknown_normalization_is_no_constant():
     with pytest.raises(KeyError):
         fixed_normalize("training", 3, torch.device("cpu"))

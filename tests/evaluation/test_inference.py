@@ -18,6 +18,8 @@ from stages.lib.pruning.criteria import magnitude
 from stages.lib.training import loop
 from tests import toys
 
+CPU = torch.device("cpu")
+
 
 class Reader(nn.Module):
     """Predicts the value of an image's only pixel as its class."""
@@ -84,17 +86,17 @@ def test_the_batch_size_does_not_change_what_is_predicted(monkeypatch, size):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_prediction_runs_in_evaluation_mode_and_puts_the_mode_back(training):
+def test_prediction_runs_in_evaluation_mode_and_leaves_the_network_alone(training):
     model = Reader().train(training)
     inference.predict(model, pixels([1, 2]))
     assert model.modes == [False]
     assert model.training is training
-
-
-def test_prediction_leaves_the_network_alone():
-    model = toys.convnet().train()
-    inference.predict(model, toys.halves(6))
-    assert toys.same_state(model, toys.convnet())
+    network = toys.convnet().train(training)
+    network.norm3.train(not training)
+    inference.predict(network, toys.halves(6))
+    assert network.norm3.training is not training
+    assert all(module.training is training for module in (network, network.norm2))
+    assert toys.same_state(network, toys.convnet())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -123,23 +125,31 @@ def test_share_correct_of_known_cases(predictions, labels, share):
     assert inference.share_correct(torch.tensor(predictions), torch.tensor(labels)) == share
 
 
-def test_a_data_set_comes_whole_and_normalised_onto_the_device():
-    def part(count):
-        return Part(np.full((count, 1, 2, 2), 51, np.uint8), np.arange(count, dtype=np.int64) % 2)
-
-    dataset = Dataset(part(4), part(3), part(2), ["no", "yes"], [0.2], [0.5], "checksum")
-    data = on_device.on_device(dataset, torch.device("cpu"))
-    assert [len(samples.labels) for samples in (data.train, data.validation, data.test)] == [
-        4,
-        3,
-        2,
+def prepared(counts, pixel):
+    """Prepared data of a class or two, all of one grey."""
+    parts = [
+        Part(np.full((count, 1, 2, 2), pixel, np.uint8), np.arange(count, dtype=np.int64) % 2)
+        for count in counts
     ]
+    return Dataset(*parts, ["no", "yes"], [0.2], [0.5], "checksum")
+
+
+def test_a_data_set_comes_whole_and_normalized_onto_the_device():
+    data = on_device.on_device(prepared((4, 3, 2), 51), CPU)
+    parts = (data.train, data.validation, data.test)
+    assert [len(samples.labels) for samples in parts] == [4, 3, 2]
     assert data.classes == ["no", "yes"]
     assert data.image_shape == (1, 2, 2)
     assert data.train.images.dtype == torch.uint8
     assert data.train.labels.tolist() == [0, 1, 0, 1]
     found = data.test.normalize(data.test.images)
     torch.testing.assert_close(found, torch.zeros(2, 1, 2, 2), atol=1e-6, rtol=0)
+
+
+def test_another_normalization_can_be_given():
+    data = on_device.on_device(prepared((1, 1, 1), 255), CPU, Normalize([0.0], [0.5], CPU))
+    for samples in (data.train, data.validation, data.test):
+        assert torch.equal(next(samples.batches()), torch.full((1, 1, 2, 2), 2.0))
 
 
 @pytest.fixture
@@ -184,21 +194,24 @@ def test_accuracies_are_those_of_their_own_part():
         return replace(samples, labels=labels)
 
     data = replace(data, validation=relabelled(data.validation, 15), test=relabelled(data.test, 3))
-    row, _ = Evaluator(0, data, counting.prunable_weights(model)).row(model, "dense")
+    row, _ = Evaluator(0, data, counting.prunable_weights(model)).row(model, "baseline")
     assert (row.validation_accuracy, row.test_accuracy) == (1, 0.25)
 
 
 def test_bytes_are_those_of_the_float32_file_unless_told(evaluator, tmp_path):
     model = toys.convnet()
     size = checkpoints.save_model(model, tmp_path / "model.safetensors")
-    assert evaluator.row(model, "dense")[0].bytes_on_disk == size
+    assert evaluator.row(model, "baseline")[0].bytes_on_disk == size
     assert evaluator.row(model, "int8", bytes_on_disk=123)[0].bytes_on_disk == 123
 
 
-def test_a_dense_network_has_sparsity_zero_and_is_kept_nowhere(evaluator):
-    row, _ = evaluator.row(toys.lived_in(toys.convnet()), "dense")
+def test_an_unpruned_network_has_sparsity_zero_and_is_kept_nowhere(evaluator):
+    model = toys.convnet().train()
+    row, _ = evaluator.row(model, "baseline")
     assert row.sparsity == 0
     assert row.model == ""
+    assert model.training
+    assert toys.same_state(model, toys.convnet())
 
 
 def test_sparsity_of_a_smaller_network_is_a_share_of_the_baseline(evaluator):
@@ -207,13 +220,6 @@ def test_sparsity_of_a_smaller_network_is_a_share_of_the_baseline(evaluator):
     kept = counting.prunable_weights(small) / evaluator.baseline_weights
     assert row.sparsity == round(1 - kept, 6)
     assert row.sparsity > 0.7
-
-
-def test_measuring_leaves_the_network_alone(evaluator):
-    model = toys.convnet().train()
-    evaluator.row(model, "dense")
-    assert model.training
-    assert toys.same_state(model, toys.convnet())
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 40), st.integers(1, 40))
@@ -253,7 +259,7 @@ def test_on_a_cpu_the_images_are_the_file_itself_and_are_never_written(tmp_path)
     parts = [part(name, count) for name, count in (("train", 12), ("validation", 6), ("test", 6))]
     dataset = Dataset(*parts, ["a", "b", "c"], [0.5], [0.25], "checksum")
     before = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
-    data = on_device.on_device(dataset, torch.device("cpu"))
+    data = on_device.on_device(dataset, CPU)
     for found, given_part in zip((data.train, data.validation, data.test), parts, strict=True):
         assert found.images.data_ptr() == given_part.images.ctypes.data
     recipe = toys.recipe(shift=1, mirror=True)
@@ -261,14 +267,3 @@ def test_on_a_cpu_the_images_are_the_file_itself_and_are_never_written(tmp_path)
     inference.accuracy(toys.convnet(), data.test)
     after = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
     assert after == before
-
-
-def test_another_normalisation_can_be_given():
-    def part(count):
-        return Part(np.full((count, 1, 2, 2), 255, np.uint8), np.zeros(count, np.int64))
-
-    dataset = Dataset(part(1), part(1), part(1), ["a"], [0.2], [0.5], "checksum")
-    given_one = Normalize([0.0], [0.5], torch.device("cpu"))
-    data = on_device.on_device(dataset, torch.device("cpu"), given_one)
-    for samples in (data.train, data.validation, data.test):
-        assert torch.equal(next(samples.batches()), torch.full((1, 1, 2, 2), 2.0))

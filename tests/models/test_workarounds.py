@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from stages.lib.models import workarounds
+from tests import toys
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = (2, 15)
@@ -46,19 +47,6 @@ def test_with_the_way_around_a_gradient_is_not_written_past_its_end_as_it_is_wit
         pytest.skip("this processor does not show the fault")
 
 
-class Functional(nn.Module):
-    """Calls a layer's convolution in one of the ways that there are."""
-
-    def __init__(self, call, **options):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(4, 6, 1, **options)
-        self.call = call
-
-    def forward(self, images):
-        return self.call(self.conv, images)
-
-
 CALLS = {
     "module": lambda conv, images: conv(images),
     "module by keyword": lambda conv, images: conv(input=images),
@@ -80,7 +68,8 @@ CALLS = {
     ids=str,
 )  # fmt: skip
 def test_results_are_the_same_and_the_layer_keeps_its_attributes(call, options):
-    model = Functional(call, **options)
+    torch.manual_seed(0)
+    model = toys.Net(lambda net, images: call(net.conv, images), conv=nn.Conv2d(4, 6, 1, **options))
     images = torch.randn(4, 4, 7, 11)
     parameters = list(model.parameters())
     expected = model(images)
@@ -97,22 +86,19 @@ def test_results_are_the_same_and_the_layer_keeps_its_attributes(call, options):
 
 
 @pytest.mark.parametrize(
-    ("layer", "changed"),
+    ("layer", "size"),
     [
-        (nn.Conv2d(4, 6, 1, stride=(2, 3)), True),
-        (nn.Conv2d(4, 6, 3, stride=2), False),
-        (nn.Conv2d(4, 6, 1), False),
+        (nn.Conv2d(4, 6, 1, stride=(2, 3)), (3, 2)),
+        (nn.Conv2d(4, 6, 3, stride=2), (6, 6)),
+        (nn.Conv2d(4, 6, 1), (6, 6)),
     ],
 )
-def test_the_pixels_that_are_skipped_go_first_where_there_are_any(monkeypatch, layer, changed):
-    sizes, conv2d = [], torch.conv2d
+def test_the_pixels_that_are_skipped_go_first_where_there_are_any(monkeypatch, layer, size):
+    conv2d = torch.conv2d
 
     def watched(images, *others):
-        sizes.append(tuple(images.shape[2:]))
+        assert images.shape[2:] == size
         return conv2d(images, *others)
 
-    monkeypatch.setattr(workarounds.torch, "conv2d", watched)
-    monkeypatch.setattr(functional, "conv2d", watched)
-    with workarounds.strided_convolutions(layer):
-        workarounds._unstrided(torch.ones(1, 4, 6, 6), layer.weight, stride=layer.stride)
-    assert sizes == [(3, 2) if changed else (6, 6)]
+    monkeypatch.setattr(torch, "conv2d", watched)
+    workarounds._unstrided(torch.ones(1, 4, 6, 6), layer.weight, stride=layer.stride)

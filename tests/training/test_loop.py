@@ -22,15 +22,19 @@ def generator(seed=0):
 
 
 def fit(model, recipe=None, epochs=2, learning_rate=0.05, seed=0, data=None, **others):
-    return loop.fit(
-        model,
-        data or toys.data(),
-        recipe or toys.recipe(),
-        epochs=epochs,
-        learning_rate=learning_rate,
-        generator=generator(seed),
-        **others,
-    )
+    others |= {"epochs": epochs, "learning_rate": learning_rate, "generator": generator(seed)}
+    return loop.fit(model, data or toys.data(), recipe or toys.recipe(), **others)
+
+
+@pytest.fixture
+def model():
+    return toys.lived_in(toys.convnet())
+
+
+@pytest.fixture
+def pruned(model):
+    """Masks of seven tenths of the weights."""
+    return masks.global_(magnitude.scores(model), 0.7)
 
 
 @pytest.mark.parametrize(
@@ -70,19 +74,15 @@ def test_batches_follow_the_generator():
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 0.01), (0.5, 0.0), (0.0, 0.1)])
-def test_steps_equal_torchs_own_sgd(momentum, weight_decay):
-    model, data = toys.lived_in(toys.convnet()), toys.data(train=21)
+def test_steps_equal_torchs_own_sgd(model, momentum, weight_decay):
+    data = toys.data(train=21)
     epochs, peak = 2, 0.05
     recipe = toys.recipe(momentum=momentum, weight_decay=weight_decay)
     trained, curve = fit(model, recipe, epochs, peak, data=data)
 
     reference = copy.deepcopy(model).train()
     optimizer = torch.optim.SGD(
-        reference.parameters(),
-        lr=peak,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        nesterov=momentum > 0,
+        reference.parameters(), peak, momentum, weight_decay=weight_decay, nesterov=momentum > 0
     )
     order = generator()
     for epoch in range(epochs):
@@ -103,19 +103,24 @@ def test_steps_equal_torchs_own_sgd(momentum, weight_decay):
         torch.testing.assert_close(trained.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_the_curve_ends_at_the_accuracy_of_the_trained_network():
-    data = toys.data()
-    trained, curve = fit(toys.convnet(), epochs=3, data=data)
-    assert [epoch.epoch for epoch in curve] == [1, 2, 3]
-    assert curve[-1].validation_accuracy == inference.accuracy(trained, data.validation)
-    assert all(0 <= epoch.train_accuracy <= 1 for epoch in curve)
+PRECISIONS = [torch.float32, torch.bfloat16]
 
 
-def test_loss_falls_and_accuracy_rises_on_separable_classes():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_separable_classes_are_learned_and_the_curve_says_so(precision):
     data = toys.data(train=60)
-    trained, curve = fit(toys.convnet(), epochs=6, learning_rate=0.1, data=data)
+    trained, curve = fit(
+        toys.convnet(), epochs=6, learning_rate=0.1, data=data, precision=precision
+    )
+    assert [epoch.epoch for epoch in curve] == [1, 2, 3, 4, 5, 6]
     assert curve[-1].train_loss < curve[0].train_loss / 2
+    assert all(0 <= epoch.train_accuracy <= 1 for epoch in curve)
+    assert curve[-1].validation_accuracy == inference.accuracy(trained, data.validation)
     assert inference.accuracy(trained, data.test) > 0.9
+    assert not any(module.training for module in trained.modules())
+    # The weights stay float32: more than bfloat16's eight bits of mantissa are in use.
+    assert {tensor.dtype for tensor in trained.parameters()} == {torch.float32}
+    assert not torch.equal(trained.conv2.weight, trained.conv2.weight.bfloat16().float())
 
 
 def test_augmentation_takes_part_in_training():
@@ -124,56 +129,43 @@ def test_augmentation_takes_part_in_training():
     assert not torch.equal(plain.conv1.weight, shifted.conv1.weight)
 
 
-def test_held_weights_stay_exactly_zero_and_the_others_move():
-    model = toys.lived_in(toys.convnet())
-    held = masks.global_(magnitude.scores(model), 0.7)
-    start = masks.masked(model, held)
-    trained, _ = fit(start, masks=held)
-    for name, mask in held.items():
+def test_masked_weights_stay_exactly_zero_and_the_others_move(model, pruned):
+    start = masks.masked(model, pruned)
+    trained, _ = fit(start, masks=pruned)
+    for name, mask in pruned.items():
         before, after = start.get_parameter(name), trained.get_parameter(name)
         assert not after[~mask].any()
         if mask.any():
             assert (before[mask] != after[mask]).double().mean() > 0.9
+    # Weights that were not zero before are zeroed too.
+    assert toys.same_state(fit(model, masks=pruned)[0], trained)
 
 
-def test_weights_outside_the_masks_are_zeroed_even_where_they_were_not():
-    model = toys.lived_in(toys.convnet())
-    held = masks.per_layer(magnitude.scores(model), {"conv2.weight": 0.5})
-    trained, _ = fit(model, epochs=1, masks=held)
-    assert not trained.conv2.weight[~held["conv2.weight"]].any()
-
-
-@pytest.mark.parametrize("mode", [True, False])
-def test_the_given_network_is_not_changed(mode):
-    model = toys.lived_in(toys.convnet()).train(mode)
+def test_the_given_network_is_not_changed(model, pruned):
+    model.train().norm3.eval()
     before = copy.deepcopy(model)
-    trained, _ = fit(model, masks=masks.uniform(magnitude.scores(model), 0.5))
+    trained, _ = fit(model, masks=pruned)
     assert toys.same_state(model, before)
-    assert model.training is mode
+    assert [module.training for module in model.modules()] == [
+        module.training for module in before.modules()
+    ]
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not toys.same_state(trained, before)
 
 
-def test_a_trained_network_is_in_evaluation_mode():
-    trained, _ = fit(toys.convnet(), epochs=1)
-    assert not any(module.training for module in trained.modules())
-
-
-def test_the_same_generator_seed_gives_the_same_network_and_another_seed_another():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_same_generator_seed_gives_the_same_network_and_another_seed_another(
+    model, pruned, precision
+):
     recipe = toys.recipe(shift=1, mirror=True)
-    first, curve = fit(toys.convnet(), recipe, seed=3)
+    first, curve = fit(model, recipe, seed=3, precision=precision, masks=pruned)
     torch.manual_seed(99)
-    again, same_curve = fit(toys.convnet(), recipe, seed=3)
+    again, same_curve = fit(model, recipe, seed=3, precision=precision, masks=pruned)
     assert toys.same_state(first, again)
     assert curve == same_curve
-    other, _ = fit(toys.convnet(), recipe, seed=4)
+    other, _ = fit(model, recipe, seed=4, precision=precision, masks=pruned)
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
-
-
-def test_training_leaves_the_global_random_stream_alone():
-    before = torch.get_rng_state()
-    fit(toys.convnet(), toys.recipe(shift=1, mirror=True), epochs=1)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert all(not first.get_parameter(name)[~mask].any() for name, mask in pruned.items())
 
 
 def test_a_huge_learning_rate_is_reported_as_divergence():
@@ -190,25 +182,9 @@ def test_a_network_without_finite_outputs_is_reported(poison):
         fit(model, label="broken")
 
 
-BFLOAT16 = {"precision": torch.bfloat16}
-
-
-def test_in_bfloat16_the_weights_stay_float32_and_the_loss_falls():
-    data = toys.data(train=60)
-    trained, curve = fit(toys.convnet(), epochs=6, learning_rate=0.1, data=data, **BFLOAT16)
-    state = trained.state_dict()
-    assert {one.dtype for one in state.values() if one.is_floating_point()} == {torch.float32}
-    assert curve[-1].train_loss < curve[0].train_loss / 2
-    assert inference.accuracy(trained, data.test) > 0.9
-    # More than bfloat16's eight bits of mantissa are in use.
-    assert not torch.equal(trained.conv2.weight, trained.conv2.weight.bfloat16().float())
-
-
-def test_bfloat16_comes_close_to_float32_and_is_not_the_same():
-    model = toys.lived_in(toys.convnet())
+def test_bfloat16_comes_close_to_float32_and_is_not_the_same(model):
     (full, full_curve), (half, half_curve) = (
-        fit(model, epochs=1, learning_rate=0.01, precision=precision)
-        for precision in (torch.float32, torch.bfloat16)
+        fit(model, epochs=1, learning_rate=0.01, precision=precision) for precision in PRECISIONS
     )
     assert not toys.same_state(full, half)
     assert half_curve[0].train_loss == pytest.approx(full_curve[0].train_loss, rel=0.05)
@@ -219,34 +195,16 @@ def test_bfloat16_comes_close_to_float32_and_is_not_the_same():
     assert (end - other).norm() < 0.2 * (end - start).norm()
 
 
-def test_in_bfloat16_the_same_seed_gives_the_same_bits_and_masks_are_held():
-    model = toys.lived_in(toys.convnet())
-    held = masks.global_(magnitude.scores(model), 0.7)
-    first, curve = fit(model, masks=held, **BFLOAT16)
-    again, same_curve = fit(model, masks=held, **BFLOAT16)
-    assert toys.same_state(first, again)
-    assert curve == same_curve
-    assert all(not first.get_parameter(name)[~mask].any() for name, mask in held.items())
-
-
-class Dropping(nn.Module):
-    """Half of the hidden units are dropped at random; some parameters are never used."""
-
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(64, 16)
-        self.drop = nn.Dropout(0.5)
-        self.unused = nn.Linear(4, 4)
-        self.classifier = nn.Linear(16, 3)
-        self.register_parameter("scale", nn.Parameter(torch.ones(3)))
-
-    def forward(self, images):
-        return self.classifier(self.drop(self.hidden(images.flatten(1)).relu()))
-
-
 def dropping():
+    """Half of the hidden units are dropped at random; some parameters are never used."""
     torch.manual_seed(0)
-    return Dropping()
+    net = toys.Net(
+        lambda net, images: net.classifier(net.drop(net.hidden(images.flatten(1)).relu())),
+        hidden=nn.Linear(64, 16), drop=nn.Dropout(0.5), unused=nn.Linear(4, 4),
+        classifier=nn.Linear(16, 3),
+    )  # fmt: skip
+    net.register_parameter("scale", nn.Parameter(torch.ones(3)))
+    return net
 
 
 def test_dropout_follows_the_generators_seed_and_not_the_global_stream():
@@ -275,9 +233,8 @@ def test_parameters_that_the_loss_does_not_depend_on_stay_as_they_are():
     assert not torch.equal(trained.hidden.weight, model.hidden.weight)
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_frozen_parameters_stay_as_they_are_and_frozen(precision):
-    model = toys.lived_in(toys.convnet())
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_frozen_parameters_stay_as_they_are_and_frozen(model, precision):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith("conv"))
     trained, _ = fit(model, toys.recipe(weight_decay=0.5), precision=precision)
@@ -291,3 +248,21 @@ def test_a_network_that_is_frozen_whole_is_reported():
     model = toys.convnet().requires_grad_(False)
     with pytest.raises(UserError, match="head only: the network has no parameter that requires"):
         fit(model, label="head only")
+
+
+def test_a_network_that_reads_its_strides_is_trained_as_it_is_measured():
+    trained = []
+    for call in (
+        lambda shortcut, images: shortcut(images),
+        lambda shortcut, images: shortcut(input=images),
+        lambda shortcut, images: functional.conv2d(images, shortcut.weight, None, shortcut.stride),
+    ):
+        torch.manual_seed(0)
+        network = toys.Net(
+            lambda net, images, call=call: net.fc(call(net.shortcut, net.stem(images)).flatten(1)),
+            stem=nn.Conv2d(1, 4, 3, padding=1), shortcut=nn.Conv2d(4, 8, 1, stride=2, bias=False),
+            fc=nn.Linear(8 * 16, 3),
+        )  # fmt: skip
+        trained.append(fit(network)[0])
+    assert toys.same_state(trained[0], trained[1])
+    assert toys.same_state(trained[0], trained[2])
