@@ -143,13 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown.add_argument("--markdown", action="store_true", help="for a summary in CI")
     arguments = parser.parse_args(argv)
     with errors.told():
-        params = parameters.read("layerwise_sweep", "report")
-        rules = comparison.Rules(
-            params.report.sparsity,
-            params.layerwise_sweep.max_accuracy_drop,
-            params.report.confidence,
-            params.report.tolerance,
-        )
+        report = parameters.read("report").report
+        rules = comparison.Rules(report.sparsity, report.confidence, report.tolerance)
         commit = commit_of(arguments.base)
         before, after = map(run_of, (at_revision(arguments.base, commit), in_working_tree()))
         told = comparison_text.Comparison(

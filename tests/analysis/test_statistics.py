@@ -177,7 +177,7 @@ def unpaired(before, after, images, confidence=0.95):
     """after − before, each a value per seed."""
     one, other = (dict(enumerate(values)) if isinstance(values, list) else values
                   for values in (after, before))  # fmt: skip
-    shares = [[Share(np.mean(list(part.values())), images)] for part in (one, other)]
+    shares = [Share(np.mean(list(part.values())), images) for part in (one, other)]
     return statistics.unpaired(*shares, confidence, statistics.over_seeds(one, other))
 
 
@@ -186,14 +186,14 @@ ENDLESS = 10**15
 
 def test_of_one_accuracy_each_it_is_newcombes_interval():
     # Newcombe (1998), table II, (a): 56/70 against 48/80, method 10.
-    shares = [Share(56 / 70, 70)], [Share(48 / 80, 80)]
+    shares = Share(56 / 70, 70), Share(48 / 80, 80)
     forth = statistics.unpaired(*shares, 0.95)
     assert (forth.low, forth.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
     assert forth.estimate == pytest.approx(0.2)
     back = statistics.unpaired(*reversed(shares), 0.95)
     assert (back.low, back.high) == pytest.approx((-forth.high, -forth.low))
     with pytest.raises(ValueError, match="no accuracy"):
-        statistics.unpaired([Share(0.5, 0)], [Share(0.5, 10)], 0.95)
+        statistics.unpaired(Share(0.5, 0), Share(0.5, 10), 0.95)
 
 
 def test_images_without_end_leave_students_t_of_paired_seeds():

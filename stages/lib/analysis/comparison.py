@@ -27,13 +27,11 @@ class Rules:
     """How runs are compared.
 
     sparsity: at which pruned networks are compared.
-    max_drop: of validation accuracy, for the sparsest points.
     confidence: of the intervals.
     tolerance: the accepted loss, as a share of accuracy and of a file's size.
     """
 
     sparsity: float
-    max_drop: float
     confidence: float
     tolerance: float
 
@@ -43,11 +41,10 @@ class Line:
     """A metric of both runs.
 
     metric: its name.
-    unit: "accuracy" or "sparsity" (shares), "bytes" or "ms".
+    unit: "accuracy" (a share), "bytes" or "ms".
     before, after: None if a run does not have it.
     change, low, high: the change with its bounds, None if it was not judged. For accuracies a
-        difference in shares; for a sparsity the difference of the accuracy that is kept at `point`;
-        for bytes (without bounds) and ms the ratio after / before.
+        difference in shares, for bytes (without bounds) and ms the ratio after / before.
     """
 
     metric: str
@@ -58,7 +55,6 @@ class Line:
     change: float | None = None
     low: float | None = None
     high: float | None = None
-    point: float | None = None
     real_loss: bool = False
 
 
@@ -90,95 +86,31 @@ def _lines(
             yield Line(*about, **judge(name))
 
 
-class Kept(NamedTuple):
-    """An accuracy by seed, and the accuracy of the same run that it is compared with, if any."""
-
-    accuracy: Mapping[int, float]
-    reference: Mapping[int, float] = {}
-
-    @property
-    def differences(self) -> dict[int, float]:
-        """The differences by seed."""
-        return {seed: value - self.reference.get(seed, 0) for seed, value in self.accuracy.items()}
-
-    def shares(self, images: int) -> tuple[list[Share], list[Share]]:
-        """The accuracy and the reference, with the number of images."""
-        return tuple(
-            [Share(fmean(values.values()), images)] if values else []
-            for values in (self.accuracy, self.reference)
-        )
-
-
-def _kept(rows: pd.DataFrame, column: str, reference: pd.DataFrame | None = None) -> Kept:
-    parts = (rows,) if reference is None else (rows, reference)
-    return Kept(*(dict(zip(part.seed, part[column].astype(float), strict=True)) for part in parts))
-
-
-def _judged(before: Kept, after: Kept, images: int, rules: Rules) -> dict[str, Any]:
-    old, old_reference = before.shares(images)
-    new, new_reference = after.shares(images)
-    found = statistics.unpaired(
-        [*new, *old_reference],
-        [*old, *new_reference],
-        rules.confidence,
-        statistics.over_seeds(after.differences, before.differences),
-    )
-    return {
-        "verdict": BETTER if found.low > 0 else WORSE if found.high < 0 else NOISE,
-        "change": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "real_loss": found.high < -rules.tolerance,
-    }
-
-
-def _other_data(before: Run, after: Run) -> str | None:
-    return None if before.manifest.same_data(after.manifest) else OTHER_DATA
-
-
 def _accuracies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
     found = [
-        {name: _kept(part, "test_accuracy")
+        {name: dict(zip(part.seed, part.test_accuracy.astype(float), strict=True))
          for name, part in metrics.accuracies(run.rows, rules.sparsity).items()}
         for run in (before, after)
     ]  # fmt: skip
     images = after.manifest.data.images.test
-    yield from _lines(
-        "test_accuracy", "accuracy", found, _other_data(before, after),
-        lambda name: _judged(*(part[name] for part in found), images, rules),
-        lambda kept: fmean(kept.accuracy.values()),
-    )  # fmt: skip
-
-
-def _sparsest(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    """A sparsest point is a step on a grid: only sparsities that both runs measured are considered.
-    Whether a step is noise is judged by how much of the baseline's validation accuracy each run
-    keeps at the sparser of the two points.
-    """
-    images = after.manifest.data.images.validation
-    runs = (before.rows, after.rows)
-
-    def reached(rows: pd.DataFrame) -> dict[str, float]:
-        points = {}
-        for name in metrics.pruned():
-            old, new = (set(run[run.method == name].target_sparsity) for run in runs)
-            there = rows.target_sparsity.isin(old & new or new or old)
-            points |= metrics.sparsest(
-                rows[there | (rows.method == "baseline")], [name], rules.max_drop
-            )
-        return points
-
-    found = [reached(rows) for rows in runs]
 
     def judge(name: str) -> dict[str, Any]:
-        point = max(part[name] for part in found)
-        kept = (
-            _kept(metrics.at(rows, name, point), "validation_accuracy", metrics.baseline(rows))
-            for rows in runs
-        )
-        return _judged(*kept, images, rules) | {"point": point}
+        old, new = (part[name] for part in found)
+        shares = (Share(fmean(seeds.values()), images) for seeds in (new, old))
+        terms = statistics.over_seeds(new, old)
+        difference = statistics.unpaired(*shares, rules.confidence, terms)
+        return {
+            "verdict": BETTER if difference.low > 0 else WORSE if difference.high < 0 else NOISE,
+            "change": difference.estimate,
+            "low": difference.low,
+            "high": difference.high,
+            "real_loss": difference.high < -rules.tolerance,
+        }
 
-    yield from _lines("sparsest_within", "sparsity", found, _other_data(before, after), judge)
+    obstacle = None if before.manifest.same_data(after.manifest) else OTHER_DATA
+    yield from _lines(
+        "test_accuracy", "accuracy", found, obstacle, judge, lambda seeds: fmean(seeds.values())
+    )
 
 
 def _sizes(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
@@ -246,9 +178,7 @@ def _latencies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
 
 
 def compare(before: Run, after: Run, rules: Rules) -> list[Line]:
-    """A line for each metric: accuracies, sparsest points, sizes, latencies."""
+    """A line for each metric: accuracies, sizes, latencies."""
     return [
-        line
-        for group in (_accuracies, _sparsest, _sizes, _latencies)
-        for line in group(before, after, rules)
+        line for group in (_accuracies, _sizes, _latencies) for line in group(before, after, rules)
     ]

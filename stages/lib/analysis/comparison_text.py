@@ -14,7 +14,6 @@ from stages.lib.core import hardware
 HEADERS = ("metric", "before → after", "difference", "verdict")
 VALUES: dict[str, Callable[[float], str]] = {
     "accuracy": lambda share: f"{100 * share:.2f} %",
-    "sparsity": tables.percent,
     "bytes": lambda size: f"{tables.count(size)} B",
     "ms": lambda time: f"{tables.milliseconds(time)} ms",
 }
@@ -29,8 +28,7 @@ def _difference(line: Line) -> str:
     numbers = (line.change, line.low, line.high)
     if line.unit == "ms":
         return "× {:.2f} [{:.2f}, {:.2f}]".format(*numbers)
-    text = "{:+.2f} [{:+.2f}, {:+.2f}] points".format(*(100 * number for number in numbers))
-    return text if line.point is None else f"{text} kept at {tables.percent(line.point)}"
+    return "{:+.2f} [{:+.2f}, {:+.2f}] points".format(*(100 * number for number in numbers))
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def _loss(reference: Any, line: Any, all_images: int, confidence: float) -> Inte
     shares = [
         Share(one.accuracy, count) for one, count in zip((reference, line), counts, strict=True)
     ]
-    apart = statistics.unpaired(shares[:1], shares[1:], surer)
+    apart = statistics.unpaired(*shares, surer)
     return Interval(loss, max(low, apart.low), min(high, apart.high), confidence, 1, min(counts))
 
 

@@ -169,37 +169,24 @@ def over_seeds(one: Mapping[int, float], other: Mapping[int, float]) -> list[Ter
     ]
 
 
-def unpaired(
-    plus: Sequence[Share],
-    minus: Sequence[Share],
-    confidence: float,
-    seeds: Sequence[Term] = (),
-) -> Interval:
-    """The interval of sum(plus) − sum(minus), if only the accuracies are known. For one accuracy
-    each: Newcombe's interval (1998, method 10), which adds the squared distances to the ends of
-    Wilson's intervals.
+def unpaired(one: Share, other: Share, confidence: float, seeds: Sequence[Term] = ()) -> Interval:
+    """The interval of the difference one − other, within [−1, 1], if only the accuracies are known,
+    each as if of its own images. For one seed: Newcombe's interval (1998, method 10), which adds
+    the squared distances to the ends of Wilson's intervals.
 
-    plus, minus: the accuracies, each as if of its own images.
     seeds: of `over_seeds`.
 
     ValueError for an accuracy outside 0…1 or without images.
     """
     z = _critical(confidence)
-    below = [share.away(z)[0] for share in plus] + [share.away(z)[1] for share in minus]
-    above = [share.away(z)[1] for share in plus] + [share.away(z)[0] for share in minus]
-    estimate = sum(share.value for share in plus) - sum(share.value for share in minus)
+    (below, above), (other_below, other_above) = one.away(z), other.away(z)
     down, up = (
-        _half_width([Term(sum(part**2 for part in parts) / z**2), *seeds], confidence)
-        for parts in (below, above)
+        _half_width([Term((mine**2 + its**2) / z**2), *seeds], confidence)
+        for mine, its in ((below, other_above), (above, other_below))
     )
-    return Interval(
-        estimate,
-        max(estimate - down, -float(len(minus))),
-        min(estimate + up, float(len(plus))),
-        confidence,
-        1,
-        min(share.images for share in (*plus, *minus)),
-    )
+    estimate = one.value - other.value
+    low, high = max(estimate - down, -1.0), min(estimate + up, 1.0)
+    return Interval(estimate, low, high, confidence, 1, min(one.images, other.images))
 
 
 def at_chance(accuracy: float, chance: float, images: int) -> bool:
