@@ -9,8 +9,8 @@ from stages.lib.core import methods
 
 
 def _undamaged(after: Arm, before: Arm, evidence: Evidence, arms: Arms) -> str:
-    """A network that was not damaged beyond doubt has nothing to recover. Networks at chance level
-    count, because recovery may start from nothing.
+    """Why a pair says nothing about recovery: pruning did not surely damage the network. Networks
+    at chance level count, because recovery may start from nothing.
     """
     baseline = arms["baseline", 0.0].correct
     loss = statistics.difference(baseline, before.correct, evidence.confidence)
@@ -46,8 +46,8 @@ def _budgets(arms: Arms, comparisons: Sequence[Comparison]) -> Iterator[str]:
         )
 
 
-# In the order of the course. Those of which it published nothing are ours: what the course's claims
-# assume without saying so.
+# In the order of the course. Claims without a published result are ours: the course's claims assume
+# them without saying so.
 CLAIMS = (
     Claim(
         "global_over_layerwise",

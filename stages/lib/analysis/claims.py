@@ -191,7 +191,7 @@ def _why(average: Interval, comparisons: Sequence[Comparison], carrying: Without
 
 
 def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
-    """Judges a claim by the rule JUDGED."""
+    """Judges a claim by the rule of its hypothesis."""
     unlearned = fair.unlearned(evidence, arms)
     if unlearned:
         return finding(claim.hypothesis, NOT_MEASURED, unlearned)

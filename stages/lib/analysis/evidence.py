@@ -74,7 +74,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The method's name for people."""
         return METHODS[self.method].title
 
 
@@ -91,7 +91,7 @@ class Comparison:
 
     @property
     def sparsity(self) -> float:
-        """Where they are compared."""
+        """The target sparsity of the comparison."""
         return self.one.target
 
     @property

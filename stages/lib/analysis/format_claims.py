@@ -111,7 +111,7 @@ def _loss(reference: Any, line: Any, all_images: int, confidence: float) -> Inte
 
 
 def _pairs(evidence: Evidence) -> Iterator[tuple[Any, Any]]:
-    """float32, and half precision of the same network on the same device, that have accuracies."""
+    """Pairs of float32 and half precision of the same network and device, both with accuracies."""
     known = evidence.formats[evidence.formats.accuracy.notna()]
     for _, table in known.groupby(["network", "device"], sort=False):
         lines = {line.dtype: line for line in table.drop_duplicates("dtype").itertuples()}
@@ -165,10 +165,10 @@ SPREAD = (
 
 @dataclass(frozen=True)
 class Timed:
-    """A claim on the latency of a network in half precision, on a device.
+    """A claim about the latency of a network in half precision on a device.
 
-    slower: whether the claim is that half precision is slower; every: whether all of its formats
-    must be.
+    slower: whether the claim is that half precision is slower; else that it is faster.
+    every: whether all half-precision formats must be.
     """
 
     hypothesis: Hypothesis
@@ -239,7 +239,7 @@ def _told(line: Any) -> str:
 
 
 def timed(claim: Timed, evidence: Evidence) -> Finding:
-    """Judges a claim about latencies, by SPREAD and its rule."""
+    """Judges a claim about latencies by its rule and SPREAD."""
     table = evidence.formats
     table = table[(table.network == claim.network) & (table.device == claim.device)]
     lines = list(table[table.batch_size == table.batch_size.min()].itertuples())

@@ -71,8 +71,8 @@ def weigh(better: bool | int, worse: bool | int) -> str:
 
 
 def of_one_seed(verdict: str, why: str) -> tuple[str, str]:
-    """What a verdict on accuracies, and its reason, become where they rest on one training: at most
-    suggestive, and nothing is contradicted by it.
+    """The verdict about accuracies, and its reason, if there is only one seed: reproduced becomes
+    suggestive, and contradicted becomes undecided.
     """
     if verdict == REPRODUCED:
         return SUGGESTIVE, f"{why}; by one seed alone: another training may differ"
