@@ -17,7 +17,7 @@ from stages.lib.analysis import (
     selection_file,
     stage_tables,
 )
-from stages.lib.analysis.selection import Budgets, Candidate
+from stages.lib.analysis.selection import Candidate
 from stages.lib.compression import storage_sizes
 from stages.lib.core import hardware, methods, outputs, paths, pipeline, prepared, records
 from stages.lib.core import params as parameters
@@ -45,14 +45,6 @@ def candidates_of(stage: Stage, rows: list[Row], meta: dict[str, Any]) -> list[C
         raise UserError(f"{file}: {error}; {records.REMEDY}") from None
 
 
-def budgets_of(options: parameters.Package) -> Budgets:
-    """The budgets that params.yaml sets."""
-    most = (options.max_bytes, options.max_latency_ms)
-    return Budgets(
-        options.max_accuracy_drop, *(None if limit == NO_LIMIT else limit for limit in most)
-    )
-
-
 def main(stage: Stage) -> None:
     params, meta = stage.params, prepared.read_meta(paths.PREPARED)
     package, deploy = stage.place(paths.package_directory()), stage.place(paths.DEPLOY)
@@ -67,7 +59,8 @@ def main(stage: Stage) -> None:
     lines = (storage_sizes.line(row, params.model.name) for row in stage.progress(kept, "file"))
     outputs.write_csv(package / paths.ROWS, records.FILE_SIZE, lines)
 
-    budgets = budgets_of(params.package)
+    limits = dict(params.package)
+    budgets = {name: limit for name, limit in limits.items() if limit != NO_LIMIT}
     selected, choices = selection_file.build(
         candidates_of(stage, rows, meta), budgets, params.seeds
     )

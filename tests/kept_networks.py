@@ -64,11 +64,17 @@ class Kept:
             self.latencies, self.seeds, 0.95,
         )  # fmt: skip
 
-    def choose(self, role, *budgets, **named):
-        return selection.choose(self.candidates, role, selection.Budgets(*budgets, **named))
+    def choose(self, role, *limits):
+        """limits: of the accuracy drop, bytes and latency, those that are set."""
+        return selection.choose(self.candidates, role, budgets(*limits))
 
-    def chosen(self, role, *budgets, **named):
-        return self.choose(role, *budgets, **named).candidate.name
+    def chosen(self, role, *limits):
+        return self.choose(role, *limits).candidate.name
+
+
+def budgets(*limits):
+    names = (selection.DROP, selection.BYTES, selection.LATENCY)
+    return {name: limit for name, limit in zip(names, limits, strict=False) if limit is not None}
 
 
 def plenty():

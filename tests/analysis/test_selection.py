@@ -7,10 +7,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept_networks import VALIDATION, Kept, plenty
+from kept_networks import VALIDATION, Kept, budgets, plenty
 
 from stages.lib.analysis import selection, selection_file
-from stages.lib.analysis.selection import FASTEST, SMALLEST, Budgets
+from stages.lib.analysis.selection import FASTEST, SMALLEST
 
 ROLES = (SMALLEST, FASTEST)
 
@@ -32,9 +32,9 @@ def test_the_smallest_and_the_fastest_that_are_accurate_enough(drop, smallest, f
 
 def test_what_has_no_latency_meets_no_latency_budget():
     networks = plenty()
-    assert networks.chosen(SMALLEST, 0.01, max_latency_ms=1.0) == "onnx_baseline_int8-8bit"
-    assert networks.chosen(SMALLEST, 0.03, max_latency_ms=1.0) == "structured_global_finetune-0.8"
-    assert networks.chosen(SMALLEST, 0.0, max_latency_ms=2.0) == "baseline-0"
+    assert networks.chosen(SMALLEST, 0.01, None, 1.0) == "onnx_baseline_int8-8bit"
+    assert networks.chosen(SMALLEST, 0.03, None, 1.0) == "structured_global_finetune-0.8"
+    assert networks.chosen(SMALLEST, 0.0, None, 2.0) == "baseline-0"
 
 
 def test_every_seed_is_within_the_byte_budget_and_so_is_the_file_that_is_shipped():
@@ -149,15 +149,15 @@ def test_without_a_baseline_nothing_is_compared():
 
 
 @pytest.mark.parametrize(
-    ("budgets", "reason", "nearest"),
+    ("limits", "reason", "nearest"),
     [
         (
-            Budgets(0.05, 500),
+            budgets(0.05, 500),
             "no file meets package.max_bytes (500): the least is 800 bytes",
             ["packed-50x", "packed-10x", "structured_global_finetune-0.8"],
         ),
         (
-            Budgets(0.01, None, 0.05),
+            budgets(0.01, None, 0.05),
             "no file meets package.max_latency_ms (0.05): the least is 0.2 ms",
             # By the latency's 3 times too much; 7 and 15; what was not timed would come last.
             [
@@ -167,15 +167,15 @@ def test_without_a_baseline_nothing_is_compared():
             ],
         ),
         (
-            Budgets(0.01, 2_000),
+            budgets(0.01, 2_000),
             "no file meets package.max_accuracy_drop (0.01) and package.max_bytes (2,000) together",
             # Twice as large; four times the drop; 3.5 times as large and a drop of 0.02.
             ["packed-10x", "structured_global_finetune-0.8", "packed-50x"],
         ),
     ],
 )
-def test_budgets_that_nothing_meets_are_named_with_what_comes_nearest(budgets, reason, nearest):
-    choice = selection.choose(plenty().candidates, SMALLEST, budgets)
+def test_budgets_that_nothing_meets_are_named_with_what_comes_nearest(limits, reason, nearest):
+    choice = selection.choose(plenty().candidates, SMALLEST, limits)
     assert choice.candidate is None
     assert choice.reason == reason
     assert [one.name for one in choice.nearest] == nearest
@@ -198,7 +198,7 @@ def test_each_two_of_three_budgets_can_be_met_and_not_all_together():
 def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
     networks = {one.name: one for one in plenty().candidates}
     missed = {
-        name: selection.overshoot(one, Budgets(0.01, 1_000, 0.1), VALIDATION)
+        name: selection.overshoot(one, budgets(0.01, 1_000, 0.1), VALIDATION)
         for name, one in networks.items()
     }
     assert missed["packed-10x"] == {"max_bytes": 3.0, "max_latency_ms": None}
@@ -209,7 +209,7 @@ def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
         "max_accuracy_drop": pytest.approx(1.0), "max_bytes": 8.0, "max_latency_ms": 1.0,
     }  # fmt: skip
     # A budget of no loss is missed in images: 5 of 1,000.
-    missed = selection.overshoot(networks["packed-10x"], Budgets(0.0), VALIDATION)
+    missed = selection.overshoot(networks["packed-10x"], budgets(0.0), VALIDATION)
     assert missed == {"max_accuracy_drop": pytest.approx(5.0)}
 
 
@@ -259,7 +259,7 @@ def networks_of_all_kinds(draw):
 def test_the_pick_meets_all_budgets_and_nothing_is_cheaper_beyond_the_noise(
     networks, drop, most, slowest, role
 ):
-    candidates, budgets = networks.candidates, Budgets(drop, most, slowest)
+    candidates, limits = networks.candidates, budgets(drop, most, slowest)
 
     def good(one):
         lost = 0.95 - sum(row.validation_accuracy for row in one.rows) / 2
@@ -269,12 +269,12 @@ def test_the_pick_meets_all_budgets_and_nothing_is_cheaper_beyond_the_noise(
         within &= role == SMALLEST or (ranked and one.rows[0].method != "finetune")
         return within and (slowest is None or (ranked and one.latency.milliseconds <= slowest))
 
-    choice = selection.choose(candidates, role, budgets)
+    choice = selection.choose(candidates, role, limits)
     fitting = [one for one in candidates if good(one)]
     assert (choice.candidate is None) == (not fitting)
     if choice.candidate is None:
         assert len(choice.nearest) <= selection.NEAREST
-        assert all(selection.overshoot(one, budgets, VALIDATION) for one in choice.nearest)
+        assert all(selection.overshoot(one, limits, VALIDATION) for one in choice.nearest)
         return
     assert choice.candidate in fitting
     if role == SMALLEST:
@@ -288,7 +288,7 @@ def test_the_pick_meets_all_budgets_and_nothing_is_cheaper_beyond_the_noise(
 @given(networks_of_all_kinds(), DROPS)
 @many
 def test_what_is_best_within_a_budget_and_what_is_recommended_are_the_same(networks, drop):
-    told, choices = selection_file.build(networks.candidates, Budgets(drop), networks.seeds)
+    told, choices = selection_file.build(networks.candidates, budgets(drop), networks.seeds)
     rows = told["budgets"]
     assert [loss for row in rows for loss in row["losses"]] == sorted({*selection.LOSSES, drop})
     (asked,) = [row for row in rows if row["losses"][-1] == drop]
@@ -325,14 +325,14 @@ def test_budgets_that_the_images_cannot_tell_apart_are_one_row_that_says_so(imag
     candidates = selection.collect(
         networks.rows, *parts, networks.latencies, networks.seeds, confidence=0.95
     )
-    rows = selection_file.build(candidates, Budgets(asked), networks.seeds)[0]["budgets"]
+    rows = selection_file.build(candidates, budgets(asked), networks.seeds)[0]["budgets"]
     assert [row["losses"] for row in rows] == losses
     told = f"{images:,} validation images × 3 seeds cannot tell these apart (± "
     assert all((told in row["note"]) == (len(row["losses"]) > 1) for row in rows)
 
 
 def test_every_ratio_is_the_quotient_of_two_numbers_shown():
-    told, _ = selection_file.build(plenty().candidates, Budgets(0.03), [0, 1, 2])
+    told, _ = selection_file.build(plenty().candidates, budgets(0.03), [0, 1, 2])
     baseline = told["baseline"]
     for row in told["budgets"]:
         for role in ROLES:

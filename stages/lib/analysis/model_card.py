@@ -126,7 +126,7 @@ def describe(
     data = ("source", "checksum", "classes", "image_shape", "images")
     return {
         "version": VERSION,
-        "budgets": dict(vars(budgets)),
+        "budgets": dict(budgets),
         **roles,
         "baseline": selected["baseline"],
         "seeds": list(run.seeds),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 from statistics import fmean
+from typing import NamedTuple
 
 from stages.lib.analysis import statistics, tables
 from stages.lib.analysis.latencies import Latency, Timed
@@ -27,27 +28,10 @@ SAME_SIZE = 0.01
 ROUNDING = 1e-6
 # How many candidates are named if nothing meets the budgets.
 NEAREST = 3
-# The names of the budgets, as in the params.
+# What a file may cost, by the names of the params: the loss of validation accuracy (a share), the
+# bytes of the file, the latency of one image. A budget that is not set is missing.
 DROP, BYTES, LATENCY = "max_accuracy_drop", "max_bytes", "max_latency_ms"
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """The budgets of a file.
-
-    max_accuracy_drop: the largest loss of validation accuracy, a share.
-    max_bytes: of the file; None for no limit.
-    max_latency_ms: of one image; None for no limit.
-    """
-
-    max_accuracy_drop: float
-    max_bytes: int | None = None
-    max_latency_ms: float | None = None
-
-    @property
-    def given(self) -> dict[str, float]:
-        """The budgets that are set, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+Budgets = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -114,8 +98,7 @@ class Candidate:
         return spent is not None and spent <= limit + (ROUNDING if budget == DROP else 0)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The choice for a role.
 
     candidate: None if nothing meets the budgets.
@@ -128,8 +111,7 @@ class Choice:
     nearest: tuple[Candidate, ...] = ()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The best networks for one or more accuracy budgets.
 
     losses: budgets that the validation images cannot tell apart, ascending.
@@ -212,7 +194,7 @@ def overshoot(
     A budget of 0 accuracy counts as one of `validation_images`.
     """
     missed = {}
-    for budget, limit in budgets.given.items():
+    for budget, limit in budgets.items():
         if not candidate.meets(budget, limit):
             spent = candidate.spent(budget)
             unit = max(limit, 1 / validation_images) if budget == DROP else limit
@@ -228,17 +210,17 @@ def _distance(missed: Mapping[str, float | None]) -> tuple[bool, float]:
 UNITS = {DROP: "a drop of {:.4g}", BYTES: "{:,.0f} bytes", LATENCY: "{:.4g} ms"}
 
 
-def _why_none(candidates: Sequence[Candidate], given: Mapping[str, float], what: str) -> str:
+def _why_none(candidates: Sequence[Candidate], budgets: Budgets, what: str) -> str:
     """A sentence that names the fewest budgets that no candidate meets together."""
     shown = {
         name: f"package.{name} ({value:,.0f})" if name == BYTES else f"package.{name} ({value:.4g})"
-        for name, value in given.items()
+        for name, value in budgets.items()
     }
     some = next(
         some
-        for count in range(1, len(given) + 1)
-        for some in combinations(given, count)
-        if not any(all(one.meets(name, given[name]) for name in some) for one in candidates)
+        for count in range(1, len(budgets) + 1)
+        for some in combinations(budgets, count)
+        if not any(all(one.meets(name, budgets[name]) for name in some) for one in candidates)
     )
     missed = f"no {what} meets {' and '.join(shown[name] for name in some)}"
     if len(some) > 1:
@@ -261,18 +243,15 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
         what, costs = "network with a latency to rank by", (LATENCY, BYTES)
     if not pool:
         return Choice(None, "no network has a latency of one image, for every seed, to rank by")
-    given = budgets.given
-    good = [one for one in pool if all(one.meets(name, given[name]) for name in given)]
+    good = [one for one in pool if all(one.meets(*budget) for budget in budgets.items())]
     if not good:
         images = pool[0].loss.images
         nearest = sorted(pool, key=lambda one: _distance(overshoot(one, budgets, images)))
-        return Choice(None, _why_none(pool, given, what), tuple(nearest[:NEAREST]))
+        return Choice(None, _why_none(pool, budgets, what), tuple(nearest[:NEAREST]))
     equal = _least(good, costs[0])
-    chosen = _least(equal, costs[1])[0]
-    if len(equal) > 1:
-        other = FASTEST if role == SMALLEST else SMALLEST
-        return Choice(chosen, f"the {other} of {len(equal)} that are as good as the {role}")
-    return Choice(chosen, f"the {role} of {len(good)} within the budgets")
+    others = f", equal to {len(equal) - 1} of them within the noise" if len(equal) > 1 else ""
+    reason = f"the {role} of {len(good)} within the budgets{others}"
+    return Choice(_least(equal, costs[1])[0], reason)
 
 
 def _resolution(choices: Mapping[str, Choice]) -> float:
@@ -291,7 +270,7 @@ def answers(candidates: Sequence[Candidate], asked: float) -> list[Answer]:
     """
     found: list[Answer] = []
     for loss in sorted({*LOSSES, asked}):
-        choices = {role: choose(candidates, role, Budgets(loss)) for role in (SMALLEST, FASTEST)}
+        choices = {role: choose(candidates, role, {DROP: loss}) for role in (SMALLEST, FASTEST)}
         here = Answer((loss,), _resolution(choices), choices)
         last = found[-1] if found else None
         if last and last.losses[-1] != asked and loss - last.losses[-1] < last.resolution:

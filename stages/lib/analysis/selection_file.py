@@ -86,7 +86,7 @@ def build(
         over += f" × {len(seeds)} seeds"
     roles = (selection.SMALLEST, selection.FASTEST)
     recommended = {role: selection.choose(candidates, role, budgets) for role in roles}
-    answers = selection.answers(candidates, budgets.max_accuracy_drop)
+    answers = selection.answers(candidates, budgets[selection.DROP])
     return {
         "validation_images": baseline.loss.images,
         "test_images": baseline.test.images,
