@@ -3,18 +3,20 @@
 import re
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY, Repository
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from stages.lib.core import paths, prepared
+from stages import train_baseline
+from stages.lib.core import paths, records
 from stages.lib.core.errors import UserError
-from stages.lib.evaluation import inference, samples
+from stages.lib.evaluation import inference
+from stages.lib.evaluation.context import Context
 from stages.lib.models import checkpoints, registry, torchvision_models, weights
 from tests import toys
 
@@ -330,39 +332,38 @@ def test_the_old_names_in_torchvisions_densenet_files_are_known():
     assert toys.same_state(second, first)
 
 
-@pytest.fixture(scope="module")
-def prepared_repository(tmp_path_factory):
-    """Digits, prepared; the weights of a network that has seen some of them; 0 epochs."""
-    repository = Repository(tmp_path_factory.mktemp("weights"), TINY)
-    assert repository.stage("prepare_data").returncode == 0
-    repository.change("train_baseline.epochs", 0)
-    return repository
+def take(file: Path, epochs: int = 0) -> Path:
+    """Runs stage train_baseline with these weights; its directory."""
+    params = SimpleNamespace(
+        model=SimpleNamespace(name="convnet", width=4, weights=str(file)),
+        train_baseline=SimpleNamespace(epochs=epochs, learning_rate=0.01),
+        training=toys.recipe(),
+    )
+    places = {paths.stage_directory("train_baseline", 0): file.parent / "out"}
+    context = Context("train_baseline", 0, params, places)
+    context.device, context.precision = torch.device("cpu"), torch.float32
+    context.data = toys.data()
+    train_baseline.main(context)
+    context.finish()
+    return context.directory
 
 
-def baseline(repository, stored) -> tuple[int, str]:
-    torch.save(stored, repository.path / "given.pt")
-    repository.change("model.weights", "given.pt")
-    done = repository.stage("train_baseline", "--seed", "0")
-    return done.returncode, done.stderr
+def test_with_no_epochs_the_given_weights_are_the_baseline(model, tmp_path, capsys):
+    directory = take(written(tmp_path / "given.pt", model.state_dict()))
+    assert toys.same_state(checkpoints.load_model(directory / paths.MODEL), model)
+    accuracy = inference.accuracy(model, toys.data().test)
+    (row,) = records.read(directory / paths.ROWS)
+    assert row.test_accuracy == pytest.approx(accuracy, abs=1e-6)
+    said = f"given.pt as it is: test accuracy {accuracy:.2%} of 12 images"
+    assert said in capsys.readouterr().err
 
 
-def test_with_no_epochs_the_given_weights_are_the_baseline(prepared_repository):
-    given = toys.lived_in(toys.convnet(classes=10))
-    code, said = baseline(prepared_repository, given.state_dict())
-    assert code == 0, said
-    folder = prepared_repository.path / paths.stage_directory("train_baseline", 0)
-    found = checkpoints.load_model(folder / paths.MODEL)
-    assert toys.same_state(found, given)
-
-    dataset = prepared.load(prepared_repository.path / "data/prepared")
-    data = samples.on_device(dataset, torch.device("cpu"))
-    expected = inference.accuracy(given, data.test)
-    assert f"given.pt as it is: test accuracy {expected:.2%} of 500 images" in said
-
-
-def test_with_no_epochs_a_head_for_other_classes_is_refused(prepared_repository):
-    code, said = baseline(prepared_repository, toys.convnet(classes=7).state_dict())
-    assert code == 2
-    assert said.startswith("error: model.weights: given.pt: classifier.weight, classifier.bias: ")
-    assert "set train_baseline.epochs to 1 or more" in said
-    assert "Traceback" not in said
+def test_a_head_for_other_classes_has_to_be_trained(tmp_path, capsys):
+    file = written(tmp_path / "given.pt", toys.convnet(classes=7).state_dict())
+    names = f"{file}: classifier.weight, classifier.bias: made for another number of classes"
+    with pytest.raises(UserError) as caught:
+        take(file)
+    assert str(caught.value).startswith(f"model.weights: {names}")
+    assert str(caught.value).endswith("set train_baseline.epochs to 1 or more")
+    take(file, epochs=1)
+    assert f"{names}, starting fresh" in capsys.readouterr().err

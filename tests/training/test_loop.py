@@ -37,21 +37,15 @@ def pruned(model):
     return masks.global_(magnitude.scores(model), 0.7)
 
 
-@pytest.mark.parametrize(
-    ("progress", "expected"), [(0.0, 0.1), (0.1, 0.55), (0.2, 1.0), (0.6, 0.5), (1.0, 0.0)]
-)
-def test_one_cycle_of_known_points(progress, expected):
-    assert loop.one_cycle(progress, 3.0) == pytest.approx(3 * expected, abs=1e-12)
-
-
-def test_one_cycle_has_no_jump_and_one_peak():
+def test_one_cycle_has_known_points_no_jump_and_one_peak():
+    known = {0.0: 0.1, 0.1: 0.55, 0.2: 1.0, 0.6: 0.5, 1.0: 0.0}
+    for progress, expected in known.items():
+        assert loop.one_cycle(progress, 3.0) == pytest.approx(3 * expected, abs=1e-12)
     rates = [loop.one_cycle(step / 10_000, 1.0) for step in range(10_001)]
     strides = [after - before for before, after in pairwise(rates)]
     assert max(map(abs, strides)) < 1e-3
-    peak = rates.index(max(rates))
-    assert peak == 2000
-    assert all(stride > 0 for stride in strides[:peak])
-    assert all(stride < 0 for stride in strides[peak:])
+    assert all(stride > 0 for stride in strides[:2000])
+    assert all(stride < 0 for stride in strides[2000:])
 
 
 @given(st.integers(1, 80), st.integers(2, 30))
@@ -168,18 +162,15 @@ def test_the_same_generator_seed_gives_the_same_network_and_another_seed_another
     assert all(not first.get_parameter(name)[~mask].any() for name, mask in pruned.items())
 
 
-def test_a_huge_learning_rate_is_reported_as_divergence():
-    with pytest.raises(UserError, match="step 3 of pruning") as caught:
-        fit(toys.convnet(), learning_rate=1e30, label="step 3 of pruning")
-    assert "lower its learning_rate" in str(caught.value)
-
-
-@pytest.mark.parametrize("poison", [math.inf, math.nan])
-def test_a_network_without_finite_outputs_is_reported(poison):
+@pytest.mark.parametrize(
+    ("weight", "learning_rate"), [(0.0, 1e30), (math.inf, 0.05), (math.nan, 0.05)]
+)
+def test_a_loss_that_is_no_number_is_reported_with_what_to_do(weight, learning_rate):
     model = toys.convnet()
-    model.classifier.weight.data[0, 0] = poison
-    with pytest.raises(UserError, match="broken: the loss is no longer a number after epoch 1"):
-        fit(model, label="broken")
+    model.classifier.weight.data[0, 0] = weight
+    words = "step 3 of pruning: the loss is no longer a number after epoch [12]; lower its learning"
+    with pytest.raises(UserError, match=words):
+        fit(model, learning_rate=learning_rate, label="step 3 of pruning")
 
 
 def test_bfloat16_comes_close_to_float32_and_is_not_the_same(model):
