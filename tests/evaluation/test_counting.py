@@ -42,26 +42,8 @@ def test_parameters_of_the_convnet_by_closed_form(width, in_channels, classes):
     assert counting.parameters(model) == convolutions + norms + hidden + classifier
     weights = convolutions + 48 * width**2 + 12 * width * classes
     assert counting.prunable_weights(model) == weights
-
-
-def test_the_course_network_has_its_size():
-    mebibytes = counting.parameters(toys.convnet(32, 3, 10)) * 4 / 2**20
-    assert 1.25 < mebibytes < 1.37
-
-
-@pytest.mark.parametrize(("width", "in_channels", "classes"), WIDTHS)
-@pytest.mark.parametrize(("height", "breadth"), [(8, 8), (12, 4)])
-def test_macs_of_the_convnet_by_closed_form(width, in_channels, classes, height, breadth):
-    pixels = height * breadth
-    expected = (
-        9 * (in_channels * width + width**2) * pixels
-        + 9 * 6 * width**2 * pixels // 4
-        + 9 * 24 * width**2 * pixels // 16
-        + 48 * width**2
-        + 12 * width * classes
-    )
-    model = toys.convnet(width, in_channels, classes)
-    assert counting.macs(model, (in_channels, height, breadth)) == expected
+    # The course's network has 1.31 MiB.
+    assert width < 32 or 1.25 < counting.parameters(model) * 4 / 2**20 < 1.37
 
 
 @pytest.mark.parametrize(
@@ -69,6 +51,7 @@ def test_macs_of_the_convnet_by_closed_form(width, in_channels, classes, height,
     [
         (toys.convnet(), (1, 8, 8)),
         (toys.convnet(6, 3), (3, 10, 7)),
+        (torchvision_models.build("mobilenet_v3_small", 3, (32, 32), 3), (3, 32, 32)),
         (odd_network(), (3, 16, 24)),
     ],
 )
@@ -203,12 +186,7 @@ def test_a_weight_used_without_calling_its_layer_counts_as_used():
     assert counting.positions(functions, (1, 8, 8)) == expected
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t"])
 def test_every_weight_of_torchvisions_networks_is_used(name):
     model = torchvision_models.build(name, 3, (32, 32), 3)
-    found = counting.positions(model, (3, 32, 32))
-    assert all(found.values())
-    if name == "mobilenet_v3_small":
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.eval()(torch.zeros(1, 3, 32, 32))
-        assert counting.macs(model, (3, 32, 32)) == counter.get_total_flops() / 2
+    assert all(counting.positions(model, (3, 32, 32)).values())

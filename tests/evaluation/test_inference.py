@@ -41,12 +41,16 @@ def pixels(values, labels=None):
     return toys.samples(images, torch.tensor(values if labels is None else labels))
 
 
-def test_predictions_are_in_the_order_of_the_samples(monkeypatch):
+def test_predictions_are_in_the_order_of_the_samples_in_batches_of_any_size(monkeypatch):
     monkeypatch.setattr(on_device, "BATCH", 4)
     values = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     found = inference.predict(Reader(), pixels(values))
     assert found.dtype == torch.int64
     assert found.tolist() == values
+    model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
+    expected = inference.predict(model, samples)
+    monkeypatch.setattr(on_device, "BATCH", 3)
+    assert torch.equal(inference.predict(model, samples), expected)
 
 
 def test_a_short_last_batch_weighs_what_it_is_worth(monkeypatch):
@@ -77,14 +81,6 @@ def test_a_row_has_top5_from_twenty_classes_up(classes, known):
     assert row.test_top5 == (pytest.approx(2 / 3, abs=1e-6) if known else None)
 
 
-@pytest.mark.parametrize("size", [1, 3, 10, 500])
-def test_the_batch_size_does_not_change_what_is_predicted(monkeypatch, size):
-    model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
-    expected = inference.predict(model, samples)
-    monkeypatch.setattr(on_device, "BATCH", size)
-    assert torch.equal(inference.predict(model, samples), expected)
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_prediction_runs_in_evaluation_mode_and_leaves_the_network_alone(training):
     model = Reader().train(training)
@@ -108,21 +104,12 @@ def test_images_come_in_the_dtype_of_the_network(dtype):
 
 
 def test_images_come_on_the_device_of_the_network():
-    class OnMeta(Reader):
-        def forward(self, images):
-            assert images.device.type == "meta"
-            return torch.zeros(len(images), 3)
+    def answer(net, images):
+        assert images.device.type == "meta"
+        return torch.zeros(len(images), 3)
 
-    found = inference.predict(OnMeta().to("meta"), pixels([1, 2]))
-    assert found.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("predictions", "labels", "share"),
-    [([1, 2, 3], [1, 2, 3], 1.0), ([1, 2, 3, 0], [1, 0, 0, 0], 0.5), ([1], [0], 0.0)],
-)
-def test_share_correct_of_known_cases(predictions, labels, share):
-    assert inference.share_correct(torch.tensor(predictions), torch.tensor(labels)) == share
+    network = toys.Net(answer, fc=nn.Linear(1, 1)).to("meta")
+    assert inference.predict(network, pixels([1, 2])).tolist() == [0, 0]
 
 
 def prepared(counts, pixel):
