@@ -16,6 +16,8 @@ torch.set_num_threads(1)
 
 # Derandomized, so that a red test stays red; no deadline, since the first call into torch is slow.
 few_examples = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+# Where each example builds networks.
+fewer_examples = settings(few_examples, max_examples=25)
 
 
 def convnet(width: int = 4, in_channels: int = 1, classes: int = 3, seed: int = 0) -> nn.Module:
@@ -61,6 +63,12 @@ class Net(nn.Module):
 def noise(count: int, image_shape: Sequence[int] = (1, 8, 8), seed: int = 0) -> torch.Tensor:
     """A float batch for a network."""
     return torch.randn(count, *image_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def laplace(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Numbers distributed as trained weights are: many small ones."""
+    chances = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+    return -chances.sign() * (1 - 2 * chances.abs()).clamp_min(1e-6).log() / 50
 
 
 def samples(images: torch.Tensor, labels: torch.Tensor) -> Samples:

@@ -69,6 +69,23 @@ def test_it_answers_as_the_quantized_network(build):
         assert torch.equal(small.model.get_parameter(name), linear.dequantize(one))
 
 
+def test_statistics_estimated_anew_are_those_of_the_batches():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.9)).eval()
+    before = copy.deepcopy(model)
+    batches = list(toys.noise(40).split(10))
+    fitted = batch_norm.recalibrated(model, batches)
+    with torch.no_grad():
+        outputs = [model[0](batch) for batch in batches]
+    for statistic, values in (
+        ("running_mean", [output.mean((0, 2, 3)) for output in outputs]),
+        ("running_var", [output.var((0, 2, 3)) for output in outputs]),
+    ):
+        torch.testing.assert_close(getattr(fitted[1], statistic), torch.stack(values).mean(0))
+    assert not fitted.training
+    assert fitted[1].momentum == 0.1
+    assert toys.same_state(model, before)
+
+
 def test_norms_become_weight_and_bias():
     model = toys.lived_in(toys.convnet())
     found = batch_norm.affine(model)

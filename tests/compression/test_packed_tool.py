@@ -9,35 +9,40 @@ from stages.tools import packed as tool
 from tests import toys
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     return toys.lived_in(toys.convnet())
 
 
+@pytest.fixture(scope="module")
+def content(model):
+    return packed.pack(model, linear.quantize_weights(model, 4, "symmetric", "channel"))
+
+
 @pytest.fixture
-def file(model, tmp_path):
+def file(content, tmp_path):
     path = tmp_path / "net.packed"
-    packed.save(path, model, linear.quantize_weights(model, 4, "symmetric", "channel"))
+    path.write_bytes(content)
     return path
 
 
 def printed(capsys, *argv):
     tool.main(list(map(str, argv)))
-    found = capsys.readouterr()
-    assert found.err == ""
-    return found.out
+    output = capsys.readouterr()
+    assert output.err == ""
+    return output.out
 
 
 def failed(capsys, *argv):
     """What a mistake prints, after checking that it is one line and that the code is 2."""
     with pytest.raises(SystemExit) as stop:
         tool.main(list(map(str, argv)))
-    found = capsys.readouterr()
+    output = capsys.readouterr()
     assert stop.value.code == 2
-    assert found.out == ""
-    assert found.err.startswith("error: ")
-    assert found.err.count("\n") == 1
-    return found.err
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    return output.err
 
 
 def test_info_tells_each_tensor_and_the_totals(capsys, file, model):
@@ -72,29 +77,28 @@ def test_what_is_packed_is_the_network_quantized(capsys, model, tmp_path, bits):
     chosen = [] if bits == 4 else ["--bits", bits]
     assert str(target) in printed(capsys, "pack", source, "-o", target, *chosen)
     quantized = linear.quantize_weights(model, bits, "symmetric", "channel")
-    expected = linear.with_weights(model, quantized)
-    assert toys.same_state(packed.load(target)[0], expected)
+    assert toys.same_state(packed.load(target)[0], linear.with_weights(model, quantized))
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "unpack"])
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("change", "problem"),
     [
         (lambda data: data[:-1], "cut short"),
         (lambda data: data[:-1] + b"\0", "damaged"),
         (lambda data: b"PK\3\4" + data, "not a packed network"),
         (lambda data: container.sealed(data[:4] + b"\3" + data[5:]), "version 3"),
-        (lambda _: b"", "not a packed network"),
+        (lambda data: b"", "not a packed network"),
         (None, "not found"),
     ],
 )
 def test_a_file_that_is_not_sound_is_one_line_and_exit_code_2(
-    capsys, file, tmp_path, command, content, problem
+    capsys, file, tmp_path, command, change, problem
 ):
-    if content is None:
+    if change is None:
         file.unlink()
     else:
-        file.write_bytes(content(file.read_bytes()))
+        file.write_bytes(change(file.read_bytes()))
     target = tmp_path / "out.safetensors"
     text = failed(capsys, command, file, *(["-o", target] if command == "unpack" else []))
     assert str(file) in text
@@ -138,28 +142,27 @@ def test_too_large_a_network_is_refused_until_it_is_allowed(capsys, file):
     assert printed(capsys, "verify", file, "--max-elements", allowed)
 
 
-def test_a_failed_write_leaves_the_old_file(capsys, file, tmp_path):
+def test_a_failed_write_leaves_the_old_file(capsys, file, content, tmp_path):
     source = tmp_path / "net.safetensors"
     source.write_bytes(b"none")
-    before = file.read_bytes()
     assert str(source) in failed(capsys, "pack", source, "-o", file)
-    assert file.read_bytes() == before
+    assert file.read_bytes() == content
 
 
 @pytest.mark.parametrize(
     "argv",
     [
-        [],
-        ["info"],
-        ["show", "x"],
-        ["unpack", "x"],
-        ["pack", "x", "-o", "y", "--bits", "1"],
-        ["pack", "x", "-o", "y", "--bits", "four"],
-        ["info", "x", "--max-elements", "-1"],
+        "",
+        "info",
+        "show x",
+        "unpack x",
+        "pack x -o y --bits 1",
+        "pack x -o y --bits four",
+        "info x --max-elements -1",
     ],
 )
 def test_a_command_line_that_is_none_is_exit_code_2(capsys, argv):
     with pytest.raises(SystemExit) as stop:
-        tool.main(argv)
+        tool.main(argv.split())
     assert stop.value.code == 2
     assert "usage: python -m stages.tools.packed" in capsys.readouterr().err

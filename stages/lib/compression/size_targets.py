@@ -88,7 +88,7 @@ def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: tor
     return len(packed.pack(small.model, empty))
 
 
-def _finished(
+def finished(
     model: nn.Module, quantized: Mapping[str, Quantized], train: Samples, stream: torch.Generator
 ) -> Compact:
     """The trained network as it is packed, its batch norms recalibrated to the quantized
@@ -154,4 +154,4 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
             name: min(float((parts.Q == 0).double().mean()), allocation.SPARSITIES[-1])
             for name, parts in quantized.items()
         }
-        yield Size(factor, epochs, _finished(model, quantized, train, stream))
+        yield Size(factor, epochs, finished(model, quantized, train, stream))
