@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept_networks import VALIDATION, Kept, budgets, plenty
+from kept_networks import Kept, budgets, plenty
 
 from stages.lib.analysis import selection, selection_file
 from stages.lib.analysis.selection import FASTEST, SMALLEST
@@ -198,8 +198,7 @@ def test_each_two_of_three_budgets_can_be_met_and_not_all_together():
 def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
     networks = {one.name: one for one in plenty().candidates}
     missed = {
-        name: selection.overshoot(one, budgets(0.01, 1_000, 0.1), VALIDATION)
-        for name, one in networks.items()
+        name: selection.overshoot(one, budgets(0.01, 1_000, 0.1)) for name, one in networks.items()
     }
     assert missed["packed-10x"] == {"max_bytes": 3.0, "max_latency_ms": None}
     assert missed["packed-50x"] == {
@@ -209,7 +208,7 @@ def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
         "max_accuracy_drop": pytest.approx(1.0), "max_bytes": 8.0, "max_latency_ms": 1.0,
     }  # fmt: skip
     # A budget of no loss is missed in images: 5 of 1,000.
-    missed = selection.overshoot(networks["packed-10x"], budgets(0.0), VALIDATION)
+    missed = selection.overshoot(networks["packed-10x"], budgets(0.0))
     assert missed == {"max_accuracy_drop": pytest.approx(5.0)}
 
 
@@ -274,7 +273,7 @@ def test_the_pick_meets_all_budgets_and_nothing_is_cheaper_beyond_the_noise(
     assert (choice.candidate is None) == (not fitting)
     if choice.candidate is None:
         assert len(choice.nearest) <= selection.NEAREST
-        assert all(selection.overshoot(one, limits, VALIDATION) for one in choice.nearest)
+        assert all(selection.overshoot(one, limits) for one in choice.nearest)
         return
     assert choice.candidate in fitting
     if role == SMALLEST:

@@ -4,7 +4,6 @@ Each is a hypothesis that is in code before the run: a statement, what the cours
 rule by which it is judged (accuracy_claims, format_claims, error_claims).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ from stages.lib.analysis import evidence as fair
 from stages.lib.analysis.accuracy_claims import CLAIMS
 from stages.lib.analysis.evidence import Evidence
 from stages.lib.analysis.verdicts import VERDICTS, Finding
+from stages.lib.core import outputs
 
 __all__ = ["VERDICTS", "Evidence", "Finding", "judge", "to_json"]
 
@@ -33,21 +33,8 @@ def judge(evidence: Evidence) -> list[Finding]:
     ]
 
 
-def _plain(value: Any) -> Any:
-    """A value for JSON: numbers with six significant digits, null for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):  # numpy's numbers
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
-
-
 def to_json(findings: Sequence[Finding], context: Mapping[str, Any]) -> dict[str, Any]:
     """The content of reports/findings.json. context: what all findings have in common (seeds,
     images, confidence, …).
     """
-    return _plain({"context": context, "findings": [asdict(one) for one in findings]})
+    return outputs.plain({"context": context, "findings": [asdict(one) for one in findings]})

@@ -3,7 +3,7 @@ half precision.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -45,31 +45,24 @@ HALF_SIZE = Hypothesis(
 
 def half_size(evidence: Evidence) -> Finding:
     """Judges HALF_SIZE."""
-    here, numbers = [], []
-    for network, table in evidence.formats.groupby("network", sort=False):
-        lines = table.drop_duplicates("dtype").set_index("dtype")
-        if FLOAT32 not in lines.index or len(lines) < 2:
-            continue
-        ratios = (lines.tensor_bytes / lines.tensor_bytes[FLOAT32]).drop(FLOAT32).dropna()
-        numbers += [
-            {"network": network, "dtype": dtype, "ratio": float(ratio),
-             "bytes_on_disk": int(lines.bytes_on_disk[dtype]),
-             "float32_bytes_on_disk": int(lines.bytes_on_disk[FLOAT32])}
-            for dtype, ratio in ratios.items()
-        ]  # fmt: skip
-        sizes = ", ".join(
-            f"{name} {tables.size(size)}" for name, size in lines.bytes_on_disk.items()
-        )
-        here.append(f"{network}: {sizes}")
-    if not numbers:
+    lines = evidence.formats.dropna(subset=["tensor_bytes"]).drop_duplicates(["network", "dtype"])
+    single = lines[lines.dtype == FLOAT32].set_index("network").tensor_bytes
+    lines = lines.assign(ratio=lines.tensor_bytes / lines.network.map(single))
+    half = lines[(lines.dtype != FLOAT32) & lines.ratio.notna()]
+    if half.empty:
         why = "float32 and half precision were not both measured for any network"
         return finding(HALF_SIZE, NOT_MEASURED, why)
-    ratios = [one["ratio"] for one in numbers]
-    halved = all(abs(ratio / 0.5 - 1) <= SIZE_TOLERANCE for ratio in ratios)
-    listed = dict.fromkeys(f"{ratio:.3f}" for ratio in (min(ratios), max(ratios)))
-    why = f"{' to '.join(listed)} of float32's bytes"
-    verdict = REPRODUCED if halved else CONTRADICTED
-    return finding(HALF_SIZE, verdict, why, tuple(here), tuple(numbers))
+    least, most = half.ratio.min(), half.ratio.max()
+    halved = max(abs(least / 0.5 - 1), abs(most / 0.5 - 1)) <= SIZE_TOLERANCE
+    ends = dict.fromkeys(f"{ratio:.3f}" for ratio in (least, most))
+    here = tuple(
+        f"{network}: "
+        + ", ".join(f"{one.dtype} {tables.size(one.bytes_on_disk)}" for one in part.itertuples())
+        for network, part in lines[lines.network.isin(half.network)].groupby("network", sort=False)
+    )
+    numbers = half[["network", "dtype", "ratio", "bytes_on_disk"]].to_dict("records")
+    verdict, why = REPRODUCED if halved else CONTRADICTED, " to ".join(ends)
+    return finding(HALF_SIZE, verdict, f"{why} of float32's bytes", here, tuple(numbers))
 
 
 HALF_ACCURACY = Hypothesis(
@@ -86,73 +79,70 @@ HALF_ACCURACY = Hypothesis(
 def _loss(reference: Any, line: Any, all_images: int, confidence: float) -> Interval:
     """The accuracy of float32 minus that of half precision.
 
-    Predictions per image are not stored. On all test images the loss is exact. On a sample, two
-    bounds are combined, each at half the error probability: the interval of two accuracies as if of
-    different images, and the fact that a loss cannot exceed the share of images on which the two
-    formats disagree.
+    Which images each is wrong on is not stored. On all test images, the loss is exact. On a sample,
+    two bounds hold, each at half the doubt: the interval for independent images, and that a loss
+    cannot exceed the share of images on which the two formats disagree.
     """
     loss, surer = reference.accuracy - line.accuracy, 0.5 + confidence / 2
-    counts = [
+    mine, its = (
         all_images if pd.isna(one.agreement) else int(one.agreement_images)
         for one in (reference, line)
-    ]
-    if counts == [all_images, all_images]:
+    )
+    if mine == its == all_images:
         return Interval(loss, loss, loss, 1.0, 1, all_images)
-    low, high = -1.0, 1.0
+    most = 1.0
     if pd.notna(line.agreement):
-        differing = np.arange(counts[1]) >= round(line.agreement * counts[1])
-        high = statistics.accuracy(differing[None], surer).high
-        low = -high
-    shares = [
-        Share(one.accuracy, count) for one, count in zip((reference, line), counts, strict=True)
-    ]
-    apart = statistics.unpaired(*shares, surer)
-    return Interval(loss, max(low, apart.low), min(high, apart.high), confidence, 1, min(counts))
+        differing = np.arange(its) >= round(line.agreement * its)
+        most = statistics.accuracy(differing[None], surer).high
+    apart = statistics.unpaired(Share(reference.accuracy, mine), Share(line.accuracy, its), surer)
+    low, high = max(-most, apart.low), min(most, apart.high)
+    return Interval(loss, low, high, confidence, 1, min(mine, its))
 
 
-def _pairs(evidence: Evidence) -> Iterator[tuple[Any, Any]]:
-    """Pairs of float32 and half precision of the same network and device, both with accuracies."""
-    known = evidence.formats[evidence.formats.accuracy.notna()]
+def _pairs(formats: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
+    """float32, and half precision of the same network on the same device, that have accuracies."""
+    known = formats[formats.accuracy.notna()].drop_duplicates(["network", "device", "dtype"])
     for _, table in known.groupby(["network", "device"], sort=False):
-        lines = {line.dtype: line for line in table.drop_duplicates("dtype").itertuples()}
+        lines = {line.dtype: line for line in table.itertuples()}
         reference = lines.pop(FLOAT32, None)
-        yield from ((reference, line) for line in lines.values() if reference is not None)
+        yield from ((reference, line) for line in lines.values() if reference)
+
+
+def _sentence(reference: Any, line: Any, loss: Interval) -> str:
+    images = tables.count(loss.images)
+    certainty = f", exactly, on all {images} test images"
+    if loss.confidence < 1:
+        low, high = tables.points(loss.low), tables.points(loss.high)
+        certainty = f" ({low} to {high}, from a sample of {images} images)"
+    return (
+        f"{line.network} on {line.device}: float32 {100 * reference.accuracy:.1f} %,"
+        f" {line.dtype} {100 * line.accuracy:.1f} %; lost {tables.points(loss.estimate)} points"
+        f"{certainty}"
+    )
 
 
 def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
-    """Judges HALF_ACCURACY for the networks whose accuracy was measured."""
-    unlearned, pairs = fair.unlearned(evidence, arms), list(_pairs(evidence))
+    """Judges HALF_ACCURACY, for the networks whose accuracy was measured."""
+    unlearned, pairs = fair.unlearned(evidence, arms), list(_pairs(evidence.formats))
     if unlearned or not pairs:
         why = "the accuracies of float32 and of half precision were not both measured on a device"
         return finding(HALF_ACCURACY, NOT_MEASURED, unlearned or why)
     each = 1 - (1 - evidence.confidence) / len(pairs)
-    bound, here, numbers = evidence.tolerance + ROUNDING, [], []
-    for reference, line in pairs:
-        loss = _loss(reference, line, evidence.images, each)
-        images = f"{tables.count(loss.images)} {{}}images"
-        certainty = (
-            f", exactly, on all {images.format('test ')}"
-            if loss.confidence == 1
-            else f" ({tables.points(loss.low)} to {tables.points(loss.high)}, from a sample of"
-            f" {images.format('')})"
-        )
-        here.append(
-            f"{line.network} on {line.device}: float32 {100 * reference.accuracy:.1f} %,"
-            f" {line.dtype} {100 * line.accuracy:.1f} %; lost {tables.points(loss.estimate)} points"
-            f"{certainty}"
-        )
-        numbers.append(
-            {"network": line.network, "device": line.device, "dtype": line.dtype,
-             "loss": loss.estimate, "low": loss.low, "high": loss.high,
-             "confidence": loss.confidence, "images": loss.images,
-             "float32_accuracy": reference.accuracy, "accuracy": line.accuracy}
-        )  # fmt: skip
-    inside = sum(-bound <= one["low"] and one["high"] <= bound for one in numbers)
-    outside = sum(one["low"] > bound or one["high"] < -bound for one in numbers)
-    verdict = CONTRADICTED if outside else REPRODUCED if inside == len(numbers) else UNDECIDED
-    why = f"within ±{100 * evidence.tolerance:g} points in {inside} of {len(numbers)}"
+    losses = [_loss(*pair, evidence.images, each) for pair in pairs]
+    bound = evidence.tolerance + ROUNDING
+    inside = sum(-bound <= loss.low and loss.high <= bound for loss in losses)
+    outside = sum(loss.low > bound or loss.high < -bound for loss in losses)
+    verdict = CONTRADICTED if outside else REPRODUCED if inside == len(losses) else UNDECIDED
+    why = f"within ±{100 * evidence.tolerance:g} points in {inside} of {len(losses)}"
     if outside:
         why += f", beyond in {outside}"
+    here = [_sentence(*pair, loss) for pair, loss in zip(pairs, losses, strict=True)]
+    numbers = [
+        {"network": line.network, "device": line.device, "dtype": line.dtype}
+        | {"float32_accuracy": reference.accuracy, "accuracy": line.accuracy}
+        | asdict(loss)
+        for (reference, line), loss in zip(pairs, losses, strict=True)
+    ]
     return finding(HALF_ACCURACY, *of_one_seed(verdict, why), tuple(here), tuple(numbers))
 
 

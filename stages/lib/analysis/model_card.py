@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.analysis.selection import Budgets, Candidate, Choice
-from stages.lib.core import custom_model, methods, normalization, outputs, paths
-from stages.lib.core.errors import UserError
-from stages.lib.core.records import REMEDY
+from stages.lib.core import custom_model, methods, normalization, paths
 
 VERSION = 2
 TRAINING, NORMALIZE = "training", "normalize"
@@ -134,11 +132,3 @@ def describe(
         "data": {name: run.meta[name] for name in data},
         "machine": dict(run.machine),
     }
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Reads a card. UserError with file and remedy if it is missing, damaged or another file."""
-    card = outputs.read_json(path, REMEDY)
-    if not isinstance(card, dict) or card.get("version") != VERSION:
-        raise UserError(f"{path}: not a model card of version {VERSION}; {REMEDY}")
-    return card

@@ -185,19 +185,17 @@ def _least(pool: Sequence[Candidate], budget: str) -> list[Candidate]:
     return [one for one in known if not fastest.latency.is_faster(one.latency)]
 
 
-def overshoot(
-    candidate: Candidate, budgets: Budgets, validation_images: int
-) -> dict[str, float | None]:
+def overshoot(candidate: Candidate, budgets: Budgets) -> dict[str, float | None]:
     """By how much a candidate exceeds each budget that it misses, as a share of the budget (0.5:
     half as much again); None if unknown.
 
-    A budget of 0 accuracy counts as one of `validation_images`.
+    A budget of 0 accuracy counts as one image of the validation images.
     """
     missed = {}
     for budget, limit in budgets.items():
         if not candidate.meets(budget, limit):
             spent = candidate.spent(budget)
-            unit = max(limit, 1 / validation_images) if budget == DROP else limit
+            unit = max(limit, 1 / candidate.loss.images) if budget == DROP else limit
             missed[budget] = None if spent is None else (spent - limit) / unit
     return missed
 
@@ -245,8 +243,7 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
         return Choice(None, "no network has a latency of one image, for every seed, to rank by")
     good = [one for one in pool if all(one.meets(*budget) for budget in budgets.items())]
     if not good:
-        images = pool[0].loss.images
-        nearest = sorted(pool, key=lambda one: _distance(overshoot(one, budgets, images)))
+        nearest = sorted(pool, key=lambda one: _distance(overshoot(one, budgets)))
         return Choice(None, _why_none(pool, budgets, what), tuple(nearest[:NEAREST]))
     equal = _least(good, costs[0])
     others = f", equal to {len(equal) - 1} of them within the noise" if len(equal) > 1 else ""

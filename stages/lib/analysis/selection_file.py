@@ -5,20 +5,7 @@ from typing import Any
 
 from stages.lib.analysis import selection, tables
 from stages.lib.analysis.selection import BASELINE, Answer, Budgets, Candidate, Choice
-from stages.lib.analysis.statistics import Interval
-
-
-def _rounded(value: float) -> float:
-    """Rounds to six significant digits, as in tables."""
-    return float(f"{value:.6g}")
-
-
-def _interval(found: Interval, name: str) -> dict[str, float]:
-    return {
-        name: _rounded(found.estimate),
-        "low": _rounded(found.low),
-        "high": _rounded(found.high),
-    }
+from stages.lib.core import outputs
 
 
 def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
@@ -26,25 +13,24 @@ def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
     latencies are medians; the file and its bytes are those of the deployed seed.
     """
     row, latency = candidate.shipped, candidate.latency
-    milliseconds = latency and _rounded(latency.milliseconds)
-    comparable = candidate.ranked and baseline.ranked
+    loss, test = candidate.loss, candidate.test
+    timed = {name: getattr(latency, name, None) for name in ("engine", "batch_size", "threads")}
+    speedup = None
+    if candidate.ranked and baseline.ranked:
+        speedup = baseline.latency.milliseconds / latency.milliseconds
     return {
         "name": candidate.name,
         "words": candidate.words,
         "method": row.method,
         "file": row.model,
         "bytes": row.bytes_on_disk,
-        "times_smaller": _rounded(baseline.shipped.bytes_on_disk / row.bytes_on_disk),
-        "validation_loss": _interval(candidate.loss, "estimate"),
-        "test": _interval(candidate.test, "accuracy"),
-        "latency_ms": milliseconds,
-        "latency_iqr_ms": _rounded(latency.iqr_ms) if latency and latency.iqr_ms else None,
-        "engine": latency and latency.engine,
-        "batch_size": latency and latency.batch_size,
-        "threads": latency and latency.threads,
-        "speedup": _rounded(_rounded(baseline.latency.milliseconds) / milliseconds)
-        if comparable
-        else None,
+        "times_smaller": baseline.shipped.bytes_on_disk / row.bytes_on_disk,
+        "validation_loss": {"estimate": loss.estimate, "low": loss.low, "high": loss.high},
+        "test": {"accuracy": test.estimate, "low": test.low, "high": test.high},
+        "latency_ms": latency and latency.milliseconds,
+        "latency_iqr_ms": latency and latency.iqr_ms,
+        **timed,
+        "speedup": speedup,
     }
 
 
@@ -58,24 +44,6 @@ def _note(answer: Answer, over: str) -> str:
     )
 
 
-def _recommended(choice: Choice, baseline: Candidate, budgets: Budgets) -> dict[str, Any]:
-    images = baseline.loss.images
-    return {
-        "choice": choice.candidate and describe(choice.candidate, baseline),
-        "reason": choice.reason,
-        "nearest": [
-            describe(one, baseline)
-            | {
-                "misses": {
-                    name: None if share is None else _rounded(share)
-                    for name, share in selection.overshoot(one, budgets, images).items()
-                }
-            }
-            for one in choice.nearest
-        ],
-    }
-
-
 def build(
     candidates: Sequence[Candidate], budgets: Budgets, seeds: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Choice]]:
@@ -86,24 +54,29 @@ def build(
         over += f" × {len(seeds)} seeds"
     roles = (selection.SMALLEST, selection.FASTEST)
     recommended = {role: selection.choose(candidates, role, budgets) for role in roles}
-    answers = selection.answers(candidates, budgets[selection.DROP])
-    return {
+
+    def told(candidate: Candidate | None) -> dict[str, Any] | None:
+        return candidate and describe(candidate, baseline)
+
+    return outputs.plain({
         "validation_images": baseline.loss.images,
         "test_images": baseline.test.images,
-        "seeds": list(seeds),
-        "baseline": describe(baseline, baseline),
+        "seeds": seeds,
+        "baseline": told(baseline),
         "budgets": [
-            {
-                "losses": list(answer.losses),
-                "note": _note(answer, over),
-                **{
-                    role: choice.candidate and describe(choice.candidate, baseline)
-                    for role, choice in answer.choices.items()
-                },
-            }
-            for answer in answers
+            {"losses": answer.losses, "note": _note(answer, over)}
+            | {role: told(choice.candidate) for role, choice in answer.choices.items()}
+            for answer in selection.answers(candidates, budgets[selection.DROP])
         ],
         "recommended": {
-            role: _recommended(choice, baseline, budgets) for role, choice in recommended.items()
+            role: {
+                "choice": told(choice.candidate),
+                "reason": choice.reason,
+                "nearest": [
+                    told(one) | {"misses": selection.overshoot(one, budgets)}
+                    for one in choice.nearest
+                ],
+            }
+            for role, choice in recommended.items()
         },
-    }, recommended
+    }), recommended  # fmt: skip

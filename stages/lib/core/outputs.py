@@ -8,6 +8,7 @@ import csv
 import errno
 import filecmp
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -126,6 +127,19 @@ def read_json(path: Path, remedy: str) -> Any:
         raise UserError(f"{path}: not found; {remedy}") from None
     except (OSError, ValueError, RecursionError):
         raise UserError(f"{path}: not JSON (cut short?); {remedy}") from None
+
+
+def plain(value: Any) -> Any:
+    """A value for JSON: numbers with six significant digits, and null for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if hasattr(value, "item"):  # numpy's numbers
+        value = value.item()
+    if isinstance(value, float):
+        return _cell(value) if math.isfinite(value) else None
+    return value
 
 
 def _cell(value: Any) -> Any:
