@@ -1,12 +1,150 @@
-"""What a page tells people to type, a test types."""
+"""What a page tells people to type, a test types; and every params file is one."""
 
+import itertools
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import networkx
+import numpy as np
 import pytest
+import yaml
+from conftest import ALWAYS, ROOT, Repository, params_with
+from dvc.repo import Repo
+from PIL import Image
 
+from stages.lib.core import params
 from tests import documents
+from tests import test_house as house
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+REFERENCE = yaml.safe_load(
+    (ROOT / "reports/reference/cifar10/params.yaml").read_text(encoding="utf-8")
+)
+# Pages that another test types.
+ELSEWHERE = {"docs/extending.md": "tests/pruning/test_extending.py"}
+# What takes long is rehearsed: DVC says what it would run, and the params that it was given are
+# validated, with the files that they name. Installs are checked against what is installed here.
+# .ci/run types `pytest`, and tests/benchmarks the benchmarks.
+REHEARSED = """
+pip() { python -m pip --quiet "$@" --dry-run --no-deps --no-index; }
+pytest() { for file; do test -e "$file"; done; }
+python() {
+    case "$2" in
+    tests.benchmarks.*) test -e "${2//.//}.py" ;;
+    *) command python "$@" ;;
+    esac
+}
+dvc() {
+    case "$1 $2" in
+    "repro "*) command dvc "$@" --dry && python -m stages.probe && git checkout -q params.yaml ;;
+    "exp run")
+        python -c "import sys; from dvc.utils.hydra import apply_overrides
+apply_overrides('params.yaml', sys.argv[2::2])" "${@:3}" && dvc repro ;;
+    *) command dvc "$@" ;;
+    esac
+}
+"""
 
 
-@pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.parent.name + page.stem)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
 def test_every_code_block_is_typed_or_marked(page):
     """In a language that the tests type, or under a comment that says why it is not typed."""
     for block in documents.blocks(page):
         assert block.marked or block.language in documents.TYPED, block.place
+
+
+def arrows(diagram: str) -> set[tuple[str, str]]:
+    """Who is reached from where in a Mermaid flowchart, directly or not."""
+    graph = networkx.DiGraph()
+    for line in diagram.splitlines():
+        groups = [re.findall(r"\w+", group) for group in line.split("-->")]
+        for starts, ends in itertools.pairwise(groups):
+            graph.add_edges_from((start, end) for start in starts for end in ends)
+    return set(networkx.transitive_closure(graph).edges)
+
+
+def drawn() -> dict[str, set[tuple[str, str]]]:
+    """What a flowchart may show: from the bottom the imports, from the top the stages."""
+    imports = {(name, other) for name, others in house.MAY_IMPORT.items() for other in others}
+    plain = re.compile(r"^.*:|@.*$")
+    stages = {
+        (plain.sub("", before.addressing), plain.sub("", after.addressing))
+        for after, before in Repo().index.graph.edges
+    }
+    return {
+        kind: set(networkx.transitive_closure(networkx.DiGraph(edges)).edges)
+        for kind, edges in (("flowchart BT", imports), ("flowchart TD", stages))
+    }
+
+
+def write_images(folder: Path, count: int) -> None:
+    """A folder of two classes, of so many images each."""
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / label / f"{number}.png")
+
+
+def type_block(repository: Repository, block: documents.Block) -> None:
+    """Types a block. A program that begins with a path in a comment is a file to be written."""
+    if block.language == "yaml":
+        params.validate(params_with(yaml.safe_load(block.text)))
+    elif block.language == "mermaid":
+        kind, _, rest = block.text.partition("\n")
+        assert arrows(rest) == drawn()[kind], block.place
+    elif file := re.match(r"# (\S+/\S+\.py)\n", block.text):
+        (repository.path / file[1]).parent.mkdir(parents=True, exist_ok=True)
+        (repository.path / file[1]).write_text(block.text, encoding="utf-8")
+    else:
+        program = block.text if block.language == "python" else REHEARSED + block.text
+        command = [sys.executable] if block.language == "python" else ["bash", "-e"]
+        done = repository.run(*command, "-c", program, HOME=str(repository.path / "home"))
+        assert done.returncode == 0, f"{block.place}: {done.stdout[-1000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
+def test_what_a_page_tells_to_type_works(tiny, tmp_path, monkeypatch, page):
+    """All blocks of a page, one after the other, where the files are that they name."""
+    blocks = [block for block in documents.blocks(page) if not block.marked]
+    if name_of(page) in ELSEWHERE:
+        assert page.name in (ROOT / ELSEWHERE[name_of(page)]).read_text(encoding="utf-8")
+        return
+    if not blocks:
+        return
+    repository = tiny.copy(tmp_path / "reader")
+    monkeypatch.chdir(repository.path)
+    for name in ("docs", "tests", "reports/reference"):
+        shutil.copytree(ROOT / name, name)
+    shutil.copy(ROOT / "requirements-dev.txt", ".")
+    for folder in {*re.findall(r"\$HOME/(\w+)", "".join(block.text for block in blocks))}:
+        write_images(repository.path / "home" / folder, 1)
+    for part in ("train", "test"):
+        write_images(repository.path / REFERENCE["data"]["root"] / part, 1)
+    packed, *_ = sorted(repository.path.glob("artifacts/compress/seed-0/*.packed"))
+    os.link(packed, repository.path / "FILE")
+    for block in blocks:
+        type_block(repository, block)
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("params*.yaml")), ids=name_of)
+def test_every_params_file_is_valid(file):
+    params.validate(params.parse(file.read_text(encoding="utf-8")))
+
+
+def test_the_reference_runs_from_here(tmp_path):
+    """Its first stages, with few images and one epoch."""
+    reduced = {"data": {"validation_images": 4}, "train_baseline": {"epochs": 1}}
+    values = {name: REFERENCE[name] | reduced.get(name, {}) for name in ("data", "train_baseline")}
+    repository = Repository(tmp_path / "reference", REFERENCE | values)
+    for part in ("train", "test"):
+        write_images(repository.path / REFERENCE["data"]["root"] / part, 10)
+    assert repository.repro("train_baseline") == ALWAYS | {"prepare_data", "train_baseline@0"}
