@@ -50,7 +50,7 @@ class _Series:
     """The timings of one call. Creating it warms the call up."""
 
     def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
-        self.timer, self.clock = timeit.Timer(call, timer=clock), clock
+        self.timer = timeit.Timer(call, timer=clock)
         # The first call also chooses kernels. It counts only if it is the only one.
         self.warm_up = [self.timer.timeit(1)]
         if self.warm_up[0] < MOST_BOXES * seconds:
@@ -68,10 +68,10 @@ class _Series:
         blocks = min(BLOCKS, fitting - warm_up)
         if blocks < 1:
             return
-        start, number = self.clock(), (fitting - warm_up) // blocks
-        self.timer.timeit(warm_up)
+        number = (fitting - warm_up) // blocks
+        self.left -= self.timer.timeit(warm_up)
         means = [self.timer.timeit(number) / number for _ in range(blocks)]
-        self.left -= self.clock() - start
+        self.left -= number * sum(means)
         self.expected = median(means)
         self.blocks += means
         self.repetitions += number * blocks

@@ -1,5 +1,6 @@
 """torch.compile with a time limit, if this machine has a compiler."""
 
+import logging
 import os
 import shutil
 import signal
@@ -44,6 +45,8 @@ def compile_for(model: nn.Module, batch: torch.Tensor, seconds: float) -> nn.Mod
     """
     if compiler() is None:
         raise UserError("no C++ compiler for torch.compile")
+    # Its compiler imports a module that warns where there is no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     network = torch.compile(model, dynamic=False)
     try:
         with _within(seconds), torch.inference_mode():
