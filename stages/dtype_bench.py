@@ -36,14 +36,10 @@ def main(context: Context) -> None:
         else:
             subject = resnet152(options.resnet152_image_size, max(2, options.agreement_images))
             about = {"seed": context.seed, "method": name, "target_sparsity": 0, "weight_bits": 32}
+            network = about, subject.model, subject.samples.normalize
             latencies += benchmark.measure(
-                [
-                    benchmark.of_torch(
-                        about, subject.model, subject.samples.normalize, torch.device(device), dtype
-                    )
-                    for device in devices
-                    for dtype in options.dtypes
-                ],
+                [benchmark.of_torch(*network, torch.device(device), dtype)
+                 for device in devices for dtype in options.dtypes],
                 subject.samples.images, options.batch_sizes,
                 threads=context.params.compute.threads, seconds=options.seconds, isa=isa,
             )  # fmt: skip

@@ -18,20 +18,16 @@ from stages.lib.models import checkpoints
 
 def sources(context: Context) -> list[Source]:
     """The baseline, the sparsest fine-tuned network, and fine-tuned networks with fewer filters."""
-    options = context.params.export_onnx
+    options, seed = context.params.export_onnx, context.seed
     scopes, sparsities = options.structured_scopes, options.structured_sparsities
-    baseline, finetuned, structured = (
-        context.rows(stage, context.seed)
-        for stage in ("train_baseline", "finetune", "structured_prune")
-    )
     chosen = [
         row
-        for row in structured
+        for row in context.rows("structured_prune", seed)
         if METHODS[row.method].trained
         and (scopes == ALL or METHODS[row.method].scope in scopes)
         and (sparsities == ALL or row.target_sparsity in sparsities)
     ]
-    rows = [*baseline, finetuned[-1], *chosen]
+    rows = [*context.rows("train_baseline", seed), context.rows("finetune", seed)[-1], *chosen]
     return [Source(row, checkpoints.load_model(Path(row.model))) for row in rows]
 
 
@@ -39,14 +35,9 @@ def main(context: Context) -> None:
     options, threads = context.params.export_onnx, context.params.compute.threads
     # The files are for a CPU, whatever device the networks were trained on.
     context.device = device.configure("cpu", threads)
-    count = options.calibration_images
-    files = onnx_files.Collection(
-        context.results,
-        onnx_files.calibration_samples(context.data, count, context.seed),
-        onnx_int8.weight_bits(options.weight_bits, hardware.read(paths.HARDWARE)),
-        options.percentile,
-        threads,
-    )
+    images = onnx_files.calibration_samples(context.data, options.calibration_images, context.seed)
+    bits = onnx_int8.weight_bits(options.weight_bits, hardware.read(paths.HARDWARE))
+    files = onnx_files.Collection(context.results, images, bits, options.percentile, threads)
     files.add_all(sources(context), options.calibration)
     outputs.write_csv(context.directory / paths.AGREEMENT, records.AGREEMENT, files.agreements)
 

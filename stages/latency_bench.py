@@ -9,15 +9,15 @@ from stages.lib.engines.benchmark import Subject
 from stages.lib.evaluation.context import Context
 from stages.lib.models import checkpoints
 
+STAGES = ("train_baseline", "global_prune", "finetune", "structured_prune", "export_onnx")
+
 
 def subjects(context: Context, seed: int) -> list[Subject]:
     """The networks of one seed in every engine; first the baseline in eager torch on the CPU."""
     options, normalize = context.params.latency_bench, context.data.test.normalize
     baseline, masked, finetuned, structured, exported = (
-        context.rows(stage, seed)
-        for stage in ("train_baseline", "global_prune", "finetune", "structured_prune",
-                      "export_onnx")
-    )  # fmt: skip
+        context.rows(stage, seed) for stage in STAGES
+    )
     networks = [
         (benchmark.about(row), checkpoints.load_model(Path(row.model)), normalize)
         for row in (*baseline, *masked[-1:], *finetuned[-1:], *structured)

@@ -151,3 +151,9 @@ def test_what_is_not_installed_as_required_is_a_line(tmp_path, monkeypatch, pins
     said = requirements.note(file)
     assert note.format(file) in said
     assert bool(note) == said.endswith("results may differ")
+
+
+def test_the_isa_that_kernels_choose_by_is_named_in_one_order():
+    isa = ["amx_tile", "avx", "avx512_vnni", "avx2", "fma"]
+    assert hardware.kernel_isa(isa) == "avx2 avx512_vnni"
+    assert hardware.kernel_isa([]) == ""

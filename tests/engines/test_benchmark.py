@@ -9,7 +9,7 @@ import torch
 
 from stages.lib.core import records
 from stages.lib.core.records import Row
-from stages.lib.engines import benchmark, latency, onnx_export, torch_compile
+from stages.lib.engines import benchmark, latency, onnx_export
 from stages.lib.engines.latency import Latency
 from stages.lib.evaluation import images
 from stages.lib.evaluation.samples import Samples
@@ -97,21 +97,17 @@ def test_a_latency_that_says_little_says_so(network, monkeypatch, times, told):
         assert line["repetitions"] == (given.repetitions if given else 0)
 
 
-class Picky(torch.nn.Module):
+class Picky(torch.nn.Linear):
     """As networks that view what channels-last tensors cannot be viewed as."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(64, 3)
 
     def forward(self, batch):
         if len(batch) > 1:
             raise RuntimeError("view size is not compatible\nand a trace")
-        return self.linear(batch.flatten(1))
+        return super().forward(batch.flatten(1))
 
 
 def test_a_network_that_fails_has_a_line_that_says_why(network):
-    subjects = [benchmark.of_torch(ABOUT, one, NORMALIZE, CPU) for one in (Picky(), network)]
+    subjects = [benchmark.of_torch(ABOUT, one, NORMALIZE, CPU) for one in (Picky(64, 3), network)]
     lines = measured(subjects, sizes=(1, 2))
     assert lines[2]["note"] == "not run: view size is not compatible"
     assert [line["repetitions"] > 0 for line in lines] == [True, True, False, True]
@@ -119,9 +115,13 @@ def test_a_network_that_fails_has_a_line_that_says_why(network):
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """Has torch.compile make a function of a batch out of any network."""
-    monkeypatch.setattr(torch_compile, "compiler", lambda: "c++")
-    return lambda function: monkeypatch.setattr(torch, "compile", lambda model, **options: function)
+    """Has torch.compile make a function of a batch out of any network; None: without a compiler."""
+
+    def use(function):
+        monkeypatch.setenv("CXX", "true" if function else "no-such-compiler")
+        monkeypatch.setattr(torch, "compile", lambda model, **options: function)
+
+    return use
 
 
 def stubborn(batch):
@@ -137,21 +137,21 @@ def broken(batch):
 
 @pytest.mark.parametrize(
     ("compiled", "note"),
-    [(stubborn, "torch.compile took more than 0.1 s"), (broken, "no header")],
+    [
+        (stubborn, "torch.compile took more than 0.1 s"),
+        (broken, "no header"),
+        (None, "no C++ compiler for torch.compile"),
+    ],
 )
-def test_a_compiler_that_fails_or_takes_too_long_is_given_up(network, compiling, compiled, note):
+def test_a_compiler_that_is_not_there_fails_or_takes_too_long_is_given_up(
+    network, compiling, compiled, note
+):
     compiling(compiled)
     (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, 0.1)])
     assert (line["engine"], line["note"]) == ("torch.compile", f"not run: {note}")
     assert line["repetitions"] == 0
     assert "latency_ms" not in line
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_without_a_compiler_a_line_says_so(network, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, 60)])
-    assert line["note"] == "not run: no C++ compiler for torch.compile"
 
 
 def test_what_is_compiled_is_called_with_the_batch_and_timed(network, compiling):

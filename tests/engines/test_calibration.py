@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.lib.engines import calibration
@@ -27,6 +27,7 @@ def normal(count=100_000, seed=0):
     ),
     percent=st.floats(50, 100),
 )
+@example(values=[0.0] * 7, percent=90)
 @few_examples
 def test_every_value_is_counted_once_and_every_range_lies_within_them(values, percent):
     seen = observed(values)
@@ -36,13 +37,6 @@ def test_every_value_is_counted_once_and_every_range_lies_within_them(values, pe
         assert seen.low <= low <= high <= seen.high or low == pytest.approx(high)
         if name == "minmax" or (name == "percentile" and percent == 100):
             assert (low, high) == (seen.low, seen.high)
-
-
-def test_zeros_alone_have_a_histogram_and_ranges():
-    seen = observed(np.zeros(7))
-    assert seen.counts[BINS] == 7
-    for name in ("minmax", "percentile", "entropy"):
-        assert calibration.method(name, 90)(seen) == (0, 0)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.99, 0.9999])

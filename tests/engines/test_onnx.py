@@ -14,69 +14,27 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 from torchvision.models import DenseNet, VisionTransformer
 
-from stages.lib.core import hardware
 from stages.lib.core.errors import UserError
-from stages.lib.engines import calibration, onnx_export, onnx_int8, onnx_session
+from stages.lib.engines import onnx_export, onnx_int8, onnx_pixels, onnx_session
 from stages.lib.engines.onnx_runtime import onnxruntime
-from stages.lib.evaluation import images
-from stages.lib.evaluation.samples import Samples
 from stages.lib.models import prunable, registry
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from stages.lib.structured import analysis, ranking, removal
 from stages.lib.training import loop
 from tests import families, toys
+from tests.onnx_toys import answers, compared, int8, operators, samples
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
 CLASSES = ["above", "below", "dark"]
 NETWORK = (1, 8, 8)
 
 
-def samples(count, shape=NETWORK, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
-    channels = shape[0]
-    normalize = images.Normalize([0.4, 0.5, 0.6][:channels], [0.2, 0.3, 0.25][:channels], CPU)
-    return Samples(pixels, torch.zeros(count).long(), normalize)
-
-
 def exported(model, shape=NETWORK, classes=CLASSES, **about):
     return onnx_export.export(model, samples(5, shape), classes, about)
-
-
-def compared(model, file, shape=NETWORK, count=7):
-    """torch and ONNX Runtime, on as many images as the exporter never saw at once."""
-    given = samples(count, shape)
-    logits = onnx_session.logits(onnx_session.session(file, 1), given.images, 100)
-    return onnx_export.compare(onnx_export.torch_logits(model, given), logits)
-
-
-def int8(file, bits=8, method="minmax", given=None):
-    observed = onnx_int8.observe(file, samples(32, seed=1).images if given is None else given, 1)
-    choose = calibration.method(method, 99.9)
-    ranges = {name: choose(values) for name, values in observed.items()}
-    return onnx_int8.quantize(file, ranges, bits, {"weight_bits": bits})
-
-
-def weights(file):
-    """The quantized weights of convolutions and linear layers, int8, by name."""
-    tensors = {
-        value.name: numpy_helper.to_array(value)
-        for value in onnx.load_from_string(file).graph.initializer
-    }
-    levels = {
-        name: value for name, value in tensors.items() if value.dtype == np.int8 and value.ndim > 1
-    }
-    return tensors, levels
-
-
-def operators(file):
-    return [node.op_type for node in onnx.load_from_string(file).graph.node]
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +69,10 @@ class HandMade(nn.Module):
         return self.linear((first * gate * (1 - gate)).mean((2, 3)))
 
 
-def tiny_vit():
-    torch.manual_seed(0)
-    return VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3)
-
-
-def tiny_densenet():
-    torch.manual_seed(0)
-    return DenseNet(8, (2, 2), 16, num_classes=3)
-
-
-def small(scope):
+def small():
     model = toys.lived_in(toys.convnet(8))
     plan = analysis.analyse(model, NETWORK)
-    return removal.remove(model, plan, ranking.choose(model, plan, 0.5, scope))
+    return removal.remove(model, plan, ranking.choose(model, plan, 0.5, "global"))
 
 
 NETWORKS = {
@@ -134,10 +82,9 @@ NETWORKS = {
         lambda: registry.build_seeded(registry.architecture("resnet20", 4, 3, 3), 0), (3, 16, 16),
     ),
     "hand-made": (HandMade, NETWORK),
-    "vit": (tiny_vit, (3, 32, 32)),
-    "densenet": (tiny_densenet, (3, 32, 32)),
-    **{f"{scope}, fewer filters": (lambda scope=scope: small(scope), NETWORK)
-       for scope in ("layer", "global")},
+    "vit": (lambda: VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3), (3, 32, 32)),
+    "densenet": (lambda: DenseNet(8, (2, 2), 16, num_classes=3), (3, 32, 32)),
+    "fewer filters": (small, NETWORK),
     **{
         name: (lambda name=name: families.build(name), families.shape(name))
         for name in ("mobilenet_v3_small", "efficientnet_b0")
@@ -155,15 +102,15 @@ def test_the_file_and_its_int8_answer_as_torch_does(name):
     given = exported(model, shape)
     assert model.training
     assert toys.same_state(model.eval(), before)
-    agreement = compared(model, given, shape)
+    agreement = compared(model, given, samples(7, shape))
     assert agreement.difference < 1e-4
     assert agreement.agreement == 1
     assert agreement.images == 7
     onnx.checker.check_model(onnx.load_from_string(given), full_check=True)
     if name == "efficientnet_b0":  # as deep as another is, and random weights in int8 say little
         return
-    quantized = int8(given, given=samples(16, shape).images)
-    agreement = compared(model, quantized, shape, count=16)
+    quantized = int8(given, samples(16, shape).images)
+    agreement = compared(model, quantized, samples(16, shape))
     assert 0 < agreement.difference < 0.6 * agreement.largest
     assert name not in LARGE or len(quantized) < 0.6 * len(given)
 
@@ -177,11 +124,10 @@ def test_batch_norm_is_folded_and_any_number_of_raw_images_is_read(file):
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     for value in (graph.input[0], graph.output[0]):
         assert value.type.tensor_type.shape.dim[0].dim_param == "n"
-    session = onnx_session.session(file, 1)
     for count in (1, 2, 5):
-        answers = session.run(None, {"images": samples(count).images.numpy()})[0]
-        assert answers.shape == (count, 3)
-        assert answers.dtype == np.float32
+        logits = answers(file, samples(count))
+        assert logits.shape == (count, 3)
+        assert logits.dtype == torch.float32
 
 
 HOSTILE = ["a\nb", '"quoted" \\ back', "\0", "été 日本 🦊", "\udcff", "x" * 5000, "</script>", ""]
@@ -200,7 +146,7 @@ def digests():
     """Of a file and its int8 file."""
     given = toys.halves(40)
     file = onnx_export.export(toys.lived_in(toys.convnet(8)), given, CLASSES, {})
-    files = file, int8(file, method="entropy", given=given.images)
+    files = file, int8(file, given.images, method="entropy")
     return [hashlib.sha256(one).hexdigest() for one in files]
 
 
@@ -216,7 +162,7 @@ def test_the_same_network_gives_the_same_bytes_in_a_fresh_process(tmp_path):
 
 
 def test_no_path_and_no_trace_of_the_exporter_is_inside(file):
-    for one in (file, int8(file)):
+    for one in (file, int8(file, samples(9).images)):
         for word in ("site-packages", ".py", "pytorch", "onnx.quantize"):
             assert word.encode() not in one
         assert not any(str(place).encode() in one for place in (ROOT, tempfile.gettempdir()))
@@ -225,36 +171,31 @@ def test_no_path_and_no_trace_of_the_exporter_is_inside(file):
         assert not any(node.doc_string or node.metadata_props for node in proto.graph.node)
 
 
-class OfTheBatch(nn.Module):
+class OfTheBatch(nn.Linear):
     """Tracing takes the size of its batch for a constant."""
 
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(64, 3)
-
     def forward(self, given):
-        return self.linear(given.flatten(1)) * len(given)
+        return super().forward(given.flatten(1)) * len(given)
 
 
-class OfTheImage(OfTheBatch):
+class OfTheImage(nn.Linear):
     """Tracing takes the branch of the images that it sees."""
 
     def forward(self, given):
-        logits = self.linear(given.flatten(1))
-        return logits if given.mean() > 0 else -logits
+        return super().forward(given.flatten(1)) * (1 if given.mean() > 0 else -1)
 
 
 def fails(network, images):
     raise RuntimeError("beyond this one too\nand more")
 
 
-@pytest.mark.parametrize("model", [OfTheBatch(), OfTheImage()], ids=["batch", "branch"])
-def test_what_tracing_gets_wrong_is_found_and_refused(monkeypatch, model):
+@pytest.mark.parametrize("kind", [OfTheBatch, OfTheImage])
+def test_what_tracing_gets_wrong_is_found_and_refused(monkeypatch, kind):
     monkeypatch.setattr(onnx_export, "_captured", fails)
     given = samples(30)
     given.images[10:] //= 9
     with pytest.raises(UserError, match="cannot be exported to ONNX") as error:
-        onnx_export.export(model, given, CLASSES, {})
+        onnx_export.export(kind(64, 3), given, CLASSES, {})
     assert "\n" not in str(error.value)
 
 
@@ -262,10 +203,10 @@ def test_what_tracing_cannot_follow_is_captured(monkeypatch):
     monkeypatch.setattr(onnx_export, "_traced", fails)
     model = toys.lived_in(toys.convnet())
     given = exported(model)
-    assert compared(model, given).difference < 1e-4
+    assert compared(model, given, samples(7)).difference < 1e-4
     assert str(ROOT).encode() not in given
     assert "BatchNormalization" not in operators(given)
-    assert compared(model, int8(given)).difference > 0
+    assert compared(model, int8(given, samples(9).images), samples(7)).difference > 0
 
 
 @pytest.mark.parametrize("broken", [b"", b"garbage", "half"])
@@ -303,9 +244,8 @@ def test_int8_of_a_trained_network_answers_as_it_and_says_nothing(
     trained, file, capfd, method, bits
 ):
     model, data = trained
-    small = int8(file, bits, method, data.train.images)
-    logits = onnx_session.logits(onnx_session.session(small, 1), data.test.images, 100)
-    agreement = onnx_export.compare(onnx_export.torch_logits(model, data.test), logits)
+    small = int8(file, data.train.images, bits, method)
+    logits, agreement = answers(small, data.test), compared(model, small, data.test)
     assert agreement.agreement >= 0.95
     assert agreement.difference < 0.2 * agreement.largest
     assert (logits.argmax(1) == data.test.labels).double().mean() >= 0.95
@@ -319,7 +259,9 @@ def test_int8_of_a_trained_network_answers_as_it_and_says_nothing(
 def test_weights_have_a_scale_per_channel_no_zero_point_and_their_zeros(trained, bits, most):
     model, data = trained
     pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.8))
-    tensors, levels = weights(int8(onnx_export.export(pruned, data.test, CLASSES, {}), bits))
+    small = int8(onnx_export.export(pruned, data.test, CLASSES, {}), data.train.images, bits)
+    tensors = onnx_pixels.constants(onnx.load_from_string(small).graph)
+    levels = {name: one for name, one in tensors.items() if one.dtype == np.int8 and one.ndim > 1}
     pairs = zip(
         sorted(levels.items(), key=lambda item: item[1].size),
         sorted(prunable.weights(pruned).values(), key=torch.Tensor.numel),
@@ -348,7 +290,9 @@ def test_convolutions_and_linear_layers_run_in_integers(file):
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as directory:
         options.optimized_model_filepath = str(Path(directory) / "optimized")
-        onnxruntime.InferenceSession(int8(file), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(
+            int8(file, samples(9).images), options, providers=["CPUExecutionProvider"]
+        )
         optimized = Path(options.optimized_model_filepath).read_bytes()
     found = operators(optimized)
     assert found.count("QLinearConv") == 6
@@ -363,9 +307,8 @@ def test_what_the_tools_cannot_quantize_is_told_in_a_line(file):
 
 
 def test_observed_ranges_are_those_of_the_values(file):
-    given = samples(40, seed=3).images
-    observed = onnx_int8.observe(file, given, 1)
-    logits = onnx_session.logits(onnx_session.session(file, 1), given, 100)
+    given = samples(40)
+    observed, logits = onnx_int8.observe(file, given.images, 1), answers(file, given)
     assert observed["logits"].low == pytest.approx(float(logits.min()), rel=1e-5)
     assert observed["logits"].high == pytest.approx(float(logits.max()), rel=1e-5)
     assert observed["logits"].counts.sum() == logits.numel()
@@ -389,9 +332,3 @@ def test_seven_bits_where_sums_of_eight_would_saturate(machine, isa, bits):
     about = {"machine": machine, "isa": isa}
     assert [onnx_int8.weight_bits(wanted, about) for wanted in ("auto", 7, 8)] == [bits, 7, 8]
     assert 2 * 255 * 64 <= np.iinfo(np.int16).max < 2 * 255 * 127
-
-
-def test_the_isa_that_kernels_choose_by_is_named_in_one_order():
-    isa = ["amx_tile", "avx", "avx512_vnni", "avx2", "fma"]
-    assert hardware.kernel_isa(isa) == "avx2 avx512_vnni"
-    assert hardware.kernel_isa([]) == ""

@@ -1,5 +1,7 @@
 """The ONNX files of one seed: which there are, by which calibration, and why one is not there."""
 
+from pathlib import Path
+
 import pytest
 
 from stages.lib.core import outputs, paths, records
@@ -31,7 +33,7 @@ def collect(tmp_path):
         kept.write()
         outputs.write_csv(tmp_path / paths.AGREEMENT, records.AGREEMENT, files.agreements)
         rows = {row.method: row for row in records.read(tmp_path / paths.ROWS)}
-        assert {row.model.rpartition("/")[2] for row in rows.values()} == {
+        assert {Path(row.model).name for row in rows.values()} == {
             path.name for path in tmp_path.glob("*.onnx")
         }
         return rows, {line["method"]: line for line in files.agreements}
@@ -54,14 +56,10 @@ def test_the_best_calibration_of_the_baseline_is_that_of_all(collect, tmp_path, 
     assert sorted(rows) == sorted([*FOUR, *each])
     assert set(rows) == set(agreements)
     assert not any(line["note"] for line in agreements.values())
-    files = {
-        method: (tmp_path / row.model.rpartition("/")[2]).read_bytes()
-        for method, row in rows.items()
-    }
-    chosen = {
-        method: onnx_export.metadata(file)["about"].get("calibration")
-        for method, file in files.items()
-    }
+    files = {method: tmp_path / Path(row.model).name for method, row in rows.items()}
+    files = {method: file.read_bytes() for method, file in files.items()}
+    about = {method: onnx_export.metadata(file)["about"] for method, file in files.items()}
+    chosen = {method: notes.get("calibration") for method, notes in about.items()}
     assert chosen["onnx_finetune_int8"] == chosen["onnx_baseline_int8"]
     assert chosen["onnx_baseline_float32"] is None
     if each:
