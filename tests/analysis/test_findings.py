@@ -16,27 +16,35 @@ from stages.lib.analysis import evidence as fair
 from stages.lib.analysis.predictions import Key
 from stages.lib.core import methods
 
-ACCURACY = {
-    "global_over_layerwise", "recovery", "iterative_best", "iterative_best_at_equal_budget",
-    "unstructured_over_structured", "unstructured_over_structured_finetuned",
-    "magnitude_over_random", "magnitude_over_random_finetuned", "global_over_layerwise_finetuned",
-    "pruned_over_dense",
-}  # fmt: skip
-OTHERS = {
-    "half_size", "half_accuracy", "float32_on_cpu", "small_network_on_gpu", "large_network_on_gpu",
-    "quantization_error_8bit", "quantization_error_16bit", "quantization_error_law",
-}  # fmt: skip
-DECIDED = {"reproduced", "contradicted"}
-ON_GPU = {"small_network_on_gpu", "large_network_on_gpu"}
-PUBLISHED = {"quantization_error_8bit", "quantization_error_16bit"}
 OURS = {
     "magnitude_over_random", "magnitude_over_random_finetuned", "global_over_layerwise_finetuned",
     "pruned_over_dense",
 }  # fmt: skip
+ACCURACY = OURS | {
+    "global_over_layerwise", "recovery", "iterative_best", "iterative_best_at_equal_budget",
+    "unstructured_over_structured", "unstructured_over_structured_finetuned",
+}  # fmt: skip
+ON_GPU = {"small_network_on_gpu", "large_network_on_gpu"}
+PUBLISHED = {"quantization_error_8bit", "quantization_error_16bit"}
+OTHERS = {"half_size", "half_accuracy", "float32_on_cpu", "quantization_error_law"}
+ALL = ACCURACY | ON_GPU | PUBLISHED | OTHERS
+DECIDED = {"reproduced", "contradicted"}
+POINTS = (0.2, 0.4, 0.6, 0.8)
 
 
 def judged(given_evidence):
     return {found.id: found for found in findings.judge(given_evidence)}
+
+
+def one_of(name, *arguments, **fields):
+    """A finding, by what `evidence` takes."""
+    return judged(evidence(*arguments, **fields))[name]
+
+
+def layerwise(better, uniform=0.8, **fields):
+    """The finding on global against uniform pruning, by their accuracies at POINTS."""
+    runs = {"baseline": {0.0: 0.95}, "global": better, "uniform": dict.fromkeys(better, uniform)}
+    return one_of("global_over_layerwise", runs, **fields)
 
 
 def changed(**accuracy):
@@ -48,8 +56,8 @@ def changed(**accuracy):
     return GOOD | points
 
 
-def without(*methods):
-    return {method: points for method, points in GOOD.items() if method not in methods}
+def without(*names):
+    return {method: points for method, points in GOOD.items() if method not in names}
 
 
 def text_of(found):
@@ -60,7 +68,7 @@ def test_every_hypothesis_is_there_whatever_was_measured():
     nothing = evidence({"baseline": {0.0: 0.95}}, formats=formats().iloc[:0],
                        layers=quantized_layers().iloc[:0])  # fmt: skip
     found = judged(nothing)
-    assert set(found) == ACCURACY | OTHERS
+    assert set(found) == ALL
     assert {one.verdict for one in found.values()} == {"not measured"}
     assert all(one.why and one.title and one.rule for one in found.values())
     assert {name for name, one in found.items() if not one.course} == OURS
@@ -70,7 +78,7 @@ def test_every_hypothesis_is_there_whatever_was_measured():
 def test_a_run_that_shows_every_effect_reproduces_all_that_it_measured(seeds):
     found = judged(evidence(seeds=seeds))
     verdict = {name: one.verdict for name, one in found.items()}
-    expected = dict.fromkeys(ACCURACY | OTHERS, "reproduced")
+    expected = dict.fromkeys(ALL, "reproduced")
     expected |= dict.fromkeys(ON_GPU, "not measured") | dict.fromkeys(PUBLISHED, "undecided")
     # Half precision is measured on one seed's network.
     expected |= dict.fromkeys(ACCURACY if len(seeds) == 1 else (), "suggestive")
@@ -94,19 +102,16 @@ def test_one_seed_is_said_to_be_images_alone_and_contradicts_nothing():
     ("name", "one", "other"),
     [
         ("global_over_layerwise", "global", "uniform"),
-        ("global_over_layerwise_finetuned", "finetune", "uniform_finetune"),
         ("iterative_best_at_equal_budget", "iterative", "finetune_long"),
         ("iterative_best", "iterative", "finetune"),
     ],
 )
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (0,)])
 def test_a_tie_is_undecided(name, one, other, seeds):
-    found = judged(evidence(GOOD | {other: GOOD[one]}, seeds=seeds))[name]
+    found = one_of(name, GOOD | {other: GOOD[one]}, seeds=seeds)
     assert found.verdict == "undecided"
     assert found.average["low"] < found.average["estimate"] == 0 < found.average["high"]
-    for line in found.evidence:
-        assert line["difference"] == 0
-        assert line["low"] < 0 < line["high"]
+    assert all(line["low"] < line["difference"] == 0 < line["high"] for line in found.evidence)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_a_tie_is_undecided(name, one, other, seeds):
     ],
 )
 def test_accuracy_findings_follow_the_numbers(name, accuracy, verdict):
-    assert judged(evidence(changed(**accuracy)))[name].verdict == verdict
+    assert one_of(name, changed(**accuracy)).verdict == verdict
 
 
 def test_published_and_equal_budget_are_two_verdicts_and_the_epochs_are_told():
@@ -162,42 +167,35 @@ def test_published_and_equal_budget_are_two_verdicts_and_the_epochs_are_told():
 
 def test_unequal_budgets_are_not_compared():
     columns = {("finetune_long", 0.4): {"extra_epochs": 9}}
-    found = judged(evidence(columns=columns))["iterative_best_at_equal_budget"]
+    found = one_of("iterative_best_at_equal_budget", columns=columns)
     assert found.verdict == "reproduced"
     assert "left out at 40 %: not the same budget: 5 and 9 epochs" in text_of(found)
     columns[("finetune_long", 0.8)] = {"extra_epochs": 4}
-    found = judged(evidence(columns=columns))["iterative_best_at_equal_budget"]
+    found = one_of("iterative_best_at_equal_budget", columns=columns)
     assert found.verdict == "not measured"
 
 
 def test_the_rival_of_iterative_pruning_is_chosen_on_validation():
     columns = {("global", 0.8): {"validation_accuracy": 0.9}}
-    found = judged(evidence(columns=columns))["iterative_best"]
-    assert [line["other"] for line in found.evidence] == ["finetune", "global"]
+    lines = one_of("iterative_best", columns=columns).evidence
+    assert [line["other"] for line in lines] == ["finetune", "global"]
 
 
 def test_seeds_that_disagree_leave_a_large_difference_undecided():
     spread = {0.4: [0.9, 0.5, 0.7], 0.8: [0.8, 0.3, 0.5]}
-    found = judged(evidence(GOOD | {"global": spread}))["global_over_layerwise"]
-    assert found.verdict == "undecided"
-    one = judged(evidence({m: {p: np.atleast_1d(v)[0] for p, v in points.items()}
-                           for m, points in (GOOD | {"global": spread}).items()},
-                          seeds=(0,)))["global_over_layerwise"]  # fmt: skip
-    assert one.verdict == "suggestive"
+    assert layerwise(spread, 0.3).verdict == "undecided"
+    first = {point: values[0] for point, values in spread.items()}
+    assert layerwise(first, 0.3, seeds=(0,)).verdict == "suggestive"
 
 
 def test_many_comparisons_want_more_of_each():
     """Six images of a thousand for one method, none for the other: beyond doubt at 95 %, not at
     99 %, which five comparisons want.
     """
-    baseline = {"baseline": {0.0: 0.95}}
-    one = baseline | {"global": {0.5: 0.806}, "uniform": {0.5: 0.8}}
-    found = judged(evidence(one, seeds=(0,)))["global_over_layerwise"]
+    found = layerwise({0.5: 0.806}, seeds=(0,))
     assert found.verdict == "suggestive"
     assert found.evidence[0]["confidence"] == 0.95
-    ties = dict.fromkeys((0.1, 0.2, 0.3, 0.4), 0.8)
-    many = baseline | {"global": one["global"] | ties, "uniform": one["uniform"] | ties}
-    found = judged(evidence(many, seeds=(0,)))["global_over_layerwise"]
+    found = layerwise({0.5: 0.806} | dict.fromkeys((0.1, 0.2, 0.3, 0.4), 0.8), seeds=(0,))
     assert found.verdict == "undecided"
     assert [line["confidence"] for line in found.evidence] == pytest.approx([0.99] * 5)
     assert "intervals of 95 % in all, each 99 % as there are 5" in text_of(found)
@@ -207,53 +205,44 @@ def test_the_verdict_is_by_the_mean_over_the_sparsities():
     """Seeds that are beyond doubt at no single sparsity can be so on average, and the interval of
     that is the one of the mean correctness.
     """
-    points = (0.2, 0.4, 0.6, 0.8)
-    shifted = {p: [0.8 + 0.05 * ((s + i) % 3) for s in range(3)] for i, p in enumerate(points)}
-    runs = {"baseline": {0.0: 0.95}, "uniform": dict.fromkeys(points, 0.78), "global": shifted}
-    given_evidence = evidence(runs)
-    found = judged(given_evidence)["global_over_layerwise"]
+    shifted = {p: [0.8 + 0.05 * ((s + i) % 3) for s in range(3)] for i, p in enumerate(POINTS)}
+    found = layerwise(shifted, 0.78)
     assert {line["outcome"] for line in found.evidence} == {"undecided"}
     assert found.verdict == "reproduced"
     means = [
-        np.mean([given_evidence.correct[Key(method, p)] for p in points], axis=0)
-        for method in ("global", "uniform")
+        np.mean([right(values, IMAGES) for values in accuracies], axis=0)
+        for accuracies in (shifted.values(), [[0.78] * 3] * 4)
     ]
     expected = statistics.difference(*means, 0.95)
     assert (found.average["low"], found.average["high"]) == (expected.low, expected.high)
 
 
 def test_a_single_sparsity_beyond_doubt_contradicts_whatever_the_mean():
-    points = {0.2: 0.95, 0.4: 0.9, 0.6: 0.9, 0.8: 0.2}
-    runs = {"baseline": {0.0: 0.95}, "uniform": dict.fromkeys(points, 0.3), "global": points}
-    found = judged(evidence(runs))["global_over_layerwise"]
+    found = layerwise({0.2: 0.95, 0.4: 0.9, 0.6: 0.9, 0.8: 0.2}, 0.3)
     assert found.average["low"] > 0
     assert found.verdict == "contradicted"
     assert "; taken singly, worse at 80 %" in found.why
 
 
-def test_what_one_sparsity_carries_is_undecided_and_said_to_be():
-    points = dict.fromkeys((0.2, 0.4, 0.6, 0.8), 0.8)
-    runs = {"baseline": {0.0: 0.95}, "uniform": points, "global": points | {0.8: 0.95}}
-    found = judged(evidence(runs))["global_over_layerwise"]
+@pytest.mark.parametrize(
+    ("ahead", "verdict", "told"),
+    [((0.8,), "undecided", ", carried by 80 % alone: without it +0.0 points"),
+     ((0.6, 0.8), "reproduced", "")],
+)  # fmt: skip
+def test_what_one_sparsity_carries_is_undecided_and_said_to_be(ahead, verdict, told):
+    found = layerwise({point: 0.95 if point in ahead else 0.8 for point in POINTS})
     assert found.average["low"] > 0
-    assert found.verdict == "undecided"
-    assert "carried by 80 % alone: without it +0.0 points" in found.why
-
-
-def test_what_two_sparsities_bear_is_carried_by_none():
-    points = dict.fromkeys((0.2, 0.4, 0.6, 0.8), 0.8)
-    runs = {"baseline": {0.0: 0.95}, "uniform": points, "global": points | {0.6: 0.95, 0.8: 0.95}}
-    found = judged(evidence(runs))["global_over_layerwise"]
-    assert found.verdict == "reproduced"
-    assert "carried" not in found.why
+    assert found.verdict == verdict
+    assert told in found.why
+    assert ("carried" in found.why) == bool(told)
 
 
 def test_equal_methods_are_rarely_told_apart():
     """Of runs whose methods are equally good, no more than one in twenty may say otherwise."""
     random = np.random.default_rng(0)
-    points, wrong = (0.2, 0.4, 0.6, 0.8), 0
-    template = evidence({"baseline": {0.0: 0.95}, "global": dict.fromkeys(points, 0.8),
-                         "uniform": dict.fromkeys(points, 0.8)}, images=300)  # fmt: skip
+    points, wrong = dict.fromkeys(POINTS, 0.8), 0
+    runs = {"baseline": {0.0: 0.95}, "global": points, "uniform": points}
+    template = evidence(runs, images=300)
     arms = fair.arms_of(template)
     for _ in range(200):
         easy = random.random(300) ** 0.3
@@ -281,61 +270,45 @@ def test_missing_rows_are_not_measured():
 
 
 def test_one_scope_of_two_is_judged_and_the_other_said_to_be_missing():
-    found = judged(evidence(without("structured_global")))["unstructured_over_structured"]
+    found = one_of("unstructured_over_structured", without("structured_global"))
     assert found.verdict == "reproduced"
     assert "not run: structured, global" in text_of(found)
 
 
 def test_lists_of_other_sparsities_are_compared_where_they_meet():
-    found = judged(evidence(GOOD | {"uniform": {0.2: 0.9, 0.8: 0.3, 0.9: 0.1}}))
-    lines = found["global_over_layerwise"].evidence
-    assert [line["sparsity"] for line in lines] == [0.8]
-    none = judged(evidence(GOOD | {"uniform": {0.2: 0.9}}))["global_over_layerwise"]
+    found = one_of("global_over_layerwise", GOOD | {"uniform": {0.2: 0.9, 0.8: 0.3, 0.9: 0.1}})
+    assert [line["sparsity"] for line in found.evidence] == [0.8]
+    none = one_of("global_over_layerwise", GOOD | {"uniform": {0.2: 0.9}})
     assert none.verdict == "not measured"
     assert "share no sparsity" in none.why
 
 
-def spoilt(change):
-    """GOOD's evidence with the rows of uniform at 80 % put through `change`."""
-    given_evidence = evidence()
-    rows = given_evidence.rows
-    chosen = (rows.method == "uniform") & (rows.target_sparsity == 0.8)
-    return change(given_evidence, chosen)
+def without_a(column):
+    def change(rows, chosen):
+        return rows.assign(**{column: rows[column].mask(chosen & (rows.seed == 1))})
 
-
-def _nan(given_evidence, chosen, column="test_accuracy"):
-    rows = given_evidence.rows.copy()
-    rows.loc[chosen & (rows.seed == 1), column] = math.nan
-    return dataclasses.replace(given_evidence, rows=rows)
-
-
-def _missing_seed(given_evidence, chosen):
-    rows = given_evidence.rows
-    return dataclasses.replace(given_evidence, rows=rows[~(chosen & (rows.seed == 2))])
-
-
-def _twice(given_evidence, chosen):
-    rows = pd.concat([given_evidence.rows, given_evidence.rows[chosen]], ignore_index=True)
-    return dataclasses.replace(given_evidence, rows=rows)
-
-
-def _no_predictions(given_evidence, _):
-    correct = {k: v for k, v in given_evidence.correct.items() if k[:2] != ("uniform", 0.8)}
-    return dataclasses.replace(given_evidence, correct=correct)
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (_nan, "no accuracy"),
-        (lambda found, chosen: _nan(found, chosen, "validation_accuracy"), "no accuracy"),
-        (_missing_seed, "not measured for every seed"),
-        (_twice, "not measured for every seed"),
-        (_no_predictions, "no stored predictions"),
+        (without_a("test_accuracy"), "no accuracy"),
+        (without_a("validation_accuracy"), "no accuracy"),
+        (lambda rows, chosen: rows[~(chosen & (rows.seed == 2))], "not measured for every seed"),
+        (lambda rows, chosen: pd.concat([rows, rows[chosen]]), "not measured for every seed"),
+        (None, "no stored predictions"),
     ],
 )
 def test_a_point_that_is_not_whole_is_left_out_and_said_to_be(change, told):
-    found = judged(spoilt(change))
+    spoilt = evidence()
+    if change is None:
+        del spoilt.correct[Key("uniform", 0.8)]
+    else:
+        rows = spoilt.rows
+        chosen = (rows.method == "uniform") & (rows.target_sparsity == 0.8)
+        spoilt = dataclasses.replace(spoilt, rows=change(rows, chosen))
+    found = judged(spoilt)
     one = found["global_over_layerwise"]
     assert one.verdict == "reproduced"
     assert f"left out at 80 %: layer-wise (uniform): {told}" in text_of(one)
@@ -345,10 +318,10 @@ def test_a_point_that_is_not_whole_is_left_out_and_said_to_be(change, told):
 
 
 def test_nothing_but_points_that_are_not_whole_is_not_measured():
-    given_evidence = evidence(changed(uniform={0.8: 0.3}))
-    rows = given_evidence.rows.copy()
-    rows.loc[rows.method == "uniform", "test_accuracy"] = math.nan
-    found = judged(dataclasses.replace(given_evidence, rows=rows))["global_over_layerwise"]
+    spoilt = evidence(changed(uniform={0.8: 0.3}))
+    accuracy = spoilt.rows.test_accuracy.mask(spoilt.rows.method == "uniform")
+    spoilt = dataclasses.replace(spoilt, rows=spoilt.rows.assign(test_accuracy=accuracy))
+    found = judged(spoilt)["global_over_layerwise"]
     assert found.verdict == "not measured"
     assert "no accuracy" in found.why
 
@@ -365,55 +338,54 @@ def test_a_baseline_at_chance_measures_no_accuracy(accuracy):
     assert found["quantization_error_law"].verdict == "reproduced"
 
 
-def test_chance_is_the_share_of_the_commonest_class():
-    given_evidence = evidence(GOOD | {"baseline": {0.0: 0.9}}, chance=0.9)
-    assert judged(given_evidence)["recovery"].verdict == "not measured"
+def test_chance_is_what_the_evidence_says():
+    assert one_of("recovery", GOOD | {"baseline": {0.0: 0.9}}, chance=0.9).verdict == "not measured"
 
 
-@pytest.mark.parametrize("change", [lambda rows: rows[rows.method != "baseline"],
-                                    lambda rows: rows.assign(test_accuracy=rows.test_accuracy.where(
-                                        rows.method != "baseline"))])  # fmt: skip
+@pytest.mark.parametrize("change", [lambda rows, chosen: rows[~chosen], without_a("test_accuracy")])
 def test_without_a_baseline_no_accuracy_is_judged(change):
-    given_evidence = evidence()
-    found = judged(dataclasses.replace(given_evidence, rows=change(given_evidence.rows)))
+    rows = evidence().rows
+    spoilt = dataclasses.replace(evidence(), rows=change(rows, rows.method == "baseline"))
+    found = judged(spoilt)
     assert {found[name].verdict for name in ACCURACY} == {"not measured"}
     assert all("the baseline" in found[name].why for name in ACCURACY)
 
 
 def test_two_methods_at_chance_are_not_compared():
     """The difference would be beyond doubt, and say nothing."""
-    found = judged(evidence(changed(**{"global": (0.8, 0.08), "uniform": (0.6, 0.02)})))
-    one = found["global_over_layerwise"]
+    one = one_of(
+        "global_over_layerwise", changed(**{"global": (0.8, 0.08), "uniform": (0.6, 0.02)})
+    )
     assert one.verdict == "reproduced"
     assert [line["sparsity"] for line in one.evidence if "difference" in line] == [0.4]
     assert "left out at 80 %: both are no better than chance" in text_of(one)
-    both = judged(evidence(changed(**{"global": (0.1, 0.08), "uniform": (0.05, 0.02)})))
-    assert both["global_over_layerwise"].verdict == "not measured"
+    both = changed(**{"global": (0.1, 0.08), "uniform": (0.05, 0.02)})
+    assert one_of("global_over_layerwise", both).verdict == "not measured"
 
 
 def test_one_method_at_chance_has_lost_to_one_that_is_not():
-    found = judged(evidence(changed(uniform=(0.1, 0.1))))["global_over_layerwise"]
+    found = one_of("global_over_layerwise", changed(uniform=(0.1, 0.1)))
     assert found.verdict == "reproduced"
     assert len(found.evidence) == 2
 
 
 def test_a_network_that_stays_at_chance_has_not_recovered():
-    found = judged(evidence(changed(**{"global": (0.8, 0.1), "finetune": (0.92, 0.1)})))
-    assert found["recovery"].verdict == "undecided"
-    assert "but not at 80 % (against global)" in found["recovery"].why
+    found = one_of("recovery", changed(**{"global": (0.8, 0.1), "finetune": (0.92, 0.1)}))
+    assert found.verdict == "undecided"
+    assert "but not at 80 % (against global)" in found.why
 
 
 def test_where_pruning_damaged_nothing_there_is_nothing_to_recover():
     pruned = {one.name for pair in methods.recoveries() for one in pair}
     unharmed = dict.fromkeys(pruned, dict.fromkeys((0.4, 0.8), 0.95))
-    found = judged(evidence(GOOD | unharmed))["recovery"]
+    found = one_of("recovery", GOOD | unharmed)
     assert found.verdict == "not measured"
     assert "nothing to recover" in found.why
 
 
 def test_networks_of_other_sparsity_than_asked_for_are_not_compared():
     columns = {("structured_layer", 0.8): {"sparsity": 0.7}}
-    found = judged(evidence(columns=columns))["unstructured_over_structured"]
+    found = one_of("unstructured_over_structured", columns=columns)
     assert "left out at 80 %: 80 % and 70 % of the weights were gone" in text_of(found)
     assert ("structured_layer", 0.8) in {
         (line["other"], line["sparsity"]) for line in found.evidence if "left_out" in line
@@ -433,14 +405,14 @@ def test_networks_of_other_sparsity_than_asked_for_are_not_compared():
     ],
 )
 def test_half_size_is_half_of_the_tensors_in_every_network(sizes, verdict):
-    assert judged(evidence(formats=formats(sizes=sizes)))["half_size"].verdict == verdict
+    assert one_of("half_size", formats=formats(sizes=sizes)).verdict == verdict
 
 
 def test_one_network_that_does_not_shrink_contradicts():
     table = formats()
     odd = (table.network == "resnet152") & (table.dtype == "float16")
-    found = judged(evidence(formats=table.assign(tensor_bytes=table.tensor_bytes.mask(odd, 3000))))
-    assert found["half_size"].verdict == "contradicted"
+    table = table.assign(tensor_bytes=table.tensor_bytes.mask(odd, 3000))
+    assert one_of("half_size", formats=table).verdict == "contradicted"
 
 
 @pytest.mark.parametrize(
@@ -454,7 +426,7 @@ def test_one_network_that_does_not_shrink_contradicts():
     ],
 )
 def test_a_loss_on_all_test_images_is_exact(drop, verdict):
-    found = judged(evidence(formats=formats(drop=drop)))["half_accuracy"]
+    found = one_of("half_accuracy", formats=formats(drop=drop))
     assert found.verdict == verdict
     assert "exactly, on all 1,000 test images" in text_of(found)
     assert ("speaks against it" in found.why) == (verdict == "undecided")
@@ -481,9 +453,10 @@ def sampled(agreement, count, accuracy=0.9):
     ],
 )
 def test_a_loss_on_a_sample_is_an_interval(agreement, count, accuracy, verdict):
-    found = judged(evidence(images=10_000, formats=sampled(agreement, count, accuracy)))
-    assert found["half_accuracy"].verdict == verdict
-    for line in found["half_accuracy"].evidence:
+    table = sampled(agreement, count, accuracy)
+    found = one_of("half_accuracy", images=10_000, formats=table)
+    assert found.verdict == verdict
+    for line in found.evidence:
         assert line["low"] <= line["high"]
         assert line["images"] == count
 
@@ -516,7 +489,7 @@ def test_without_float32_accuracy_is_compared_with_nothing():
 )
 def test_float32_is_the_fastest_where_the_spread_allows_to_say_so(latency, spread, verdict):
     table = formats(latency=latency, spread=spread)
-    found = judged(evidence(formats=table))["float32_on_cpu"]
+    found = one_of("float32_on_cpu", formats=table)
     assert found.verdict == verdict
     unranked = math.isnan(spread) or spread > 0.3 * min(latency)
     assert ("not ranked: the IQR passes 30 %" in found.why) == unranked
@@ -531,7 +504,7 @@ def test_float32_is_the_fastest_where_the_spread_allows_to_say_so(latency, sprea
     ],
 )
 def test_it_is_told_what_the_cpu_has_for_half_formats(isa, told):
-    assert told in text_of(judged(evidence(isa=isa))["float32_on_cpu"])
+    assert told in text_of(one_of("float32_on_cpu", isa=isa))
 
 
 @pytest.mark.parametrize(
@@ -556,8 +529,8 @@ def test_half_formats_on_a_gpu(gpu, small, large):
 def test_the_smallest_batch_is_judged():
     table = formats()
     larger = formats(latency=(9.0, 1.0, 1.0)).assign(batch_size=64)
-    found = judged(evidence(formats=pd.concat([larger, table], ignore_index=True)))
-    assert found["float32_on_cpu"].verdict == "reproduced"
+    table = pd.concat([larger, table], ignore_index=True)
+    assert one_of("float32_on_cpu", formats=table).verdict == "reproduced"
 
 
 # Quantization error.
@@ -576,7 +549,7 @@ def test_the_smallest_batch_is_judged():
 )
 def test_the_published_error_lies_among_the_layers_or_far_off(error, verdict):
     table = quantized_layers(unit=error * 4.0**8)
-    assert judged(evidence(layers=table))["quantization_error_8bit"].verdict == verdict
+    assert one_of("quantization_error_8bit", layers=table).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -584,19 +557,19 @@ def test_the_published_error_lies_among_the_layers_or_far_off(error, verdict):
     [(1.0, "reproduced"), (1.09, "reproduced"), (1.2, "contradicted"), (0.5, "contradicted")],
 )
 def test_the_law_holds_within_a_tenth(ratio, verdict):
-    found = judged(evidence(layers=quantized_layers(ratio=ratio)))
-    assert found["quantization_error_law"].verdict == verdict
+    found = one_of("quantization_error_law", layers=quantized_layers(ratio=ratio))
+    assert found.verdict == verdict
 
 
 def test_the_law_is_undecided_where_layers_differ_or_a_width_is_missing():
     table = quantized_layers()
     apart = table.assign(ratio=table.ratio.mask(table.layer == "fc", 1.5))
-    assert judged(evidence(layers=apart))["quantization_error_law"].verdict == "undecided"
+    assert one_of("quantization_error_law", layers=apart).verdict == "undecided"
     found = judged(evidence(layers=table[table.bits == 8]))
     assert found["quantization_error_law"].verdict == "undecided"
     assert found["quantization_error_16bit"].verdict == "not measured"
-    by_channel = judged(evidence(layers=table.assign(granularity="channel")))
-    assert by_channel["quantization_error_law"].verdict == "not measured"
+    by_channel = one_of("quantization_error_law", layers=table.assign(granularity="channel"))
+    assert by_channel.verdict == "not measured"
 
 
 # What becomes of it.
