@@ -10,7 +10,7 @@ transform of counts; Anscombe, 1948). A decoder computes only with integers, so 
 decodes the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import constriction
@@ -87,12 +87,6 @@ def _modelled_bits(table: Table, least: int, counts: np.ndarray) -> float:
     return float((counts * (PRECISION - np.log2(used))).sum())
 
 
-def _low_zeros(values: np.ndarray) -> int:
-    """The number of low bits that are zero in every value; 0 if all values are 0."""
-    joined = int(np.bitwise_or.reduce(values))
-    return (joined & -joined).bit_length() - 1 if joined else 0
-
-
 def table_for(values: np.ndarray) -> Table:
     """The table with which an integer array takes the fewest bits, including the table. Arrays of
     few but wide values get short tables, because low bits without a pattern are split off.
@@ -103,7 +97,8 @@ def table_for(values: np.ndarray) -> Table:
         return EMPTY
     if int(values.max()) - int(values.min()) >= LARGEST_ALPHABET:
         raise ValueError("integers of more than 16 bits are not coded")
-    zeros = _low_zeros(values)
+    joined = int(np.bitwise_or.reduce(values))
+    zeros = (joined & -joined).bit_length() - 1 if joined else 0
     least, counts = entropy.histogram(values >> zeros)
     best, fewest = None, np.inf
     for shift in range(LARGEST_SHIFT + 1):
@@ -126,16 +121,20 @@ def _model(frequency: np.ndarray) -> constriction.stream.model.Categorical:
     return constriction.stream.model.Categorical((frequency - 1).astype(np.float64), perfect=False)
 
 
-def _parts(table: Table) -> list[tuple[int, constriction.stream.model.Model]]:
-    """The parts of a value in the order of decoding: how many low bits a part is (0: the bits above
-    them), and its model. A part with one possible value is not coded.
+def _pieces(
+    tables: Sequence[Table], lengths: Sequence[int]
+) -> Iterator[tuple[int, slice, int, constriction.stream.model.Model]]:
+    """What is coded at a time, in the order of decoding: the array, the piece of it, how many low
+    bits of its values (0: the bits above them), and the model of these. A part of values that can
+    be one number only is not coded.
     """
-    parts = []
-    if len(table.roots) > 1:
-        parts.append((0, _model(frequencies(table.roots))))
-    if table.shift:
-        parts.append((table.shift, constriction.stream.model.Uniform(2**table.shift)))
-    return parts
+    for number, (table, length) in enumerate(zip(tables, lengths, strict=True)):
+        parts = [(0, _model(frequencies(table.roots)))] if len(table.roots) > 1 else []
+        if table.shift:
+            parts.append((table.shift, constriction.stream.model.Uniform(2**table.shift)))
+        for low_bits, model in parts:
+            for start in range(0, length, PIECE):
+                yield number, slice(start, min(start + PIECE, length)), low_bits, model
 
 
 def _symbols(values: np.ndarray, table: Table, low_bits: int) -> np.ndarray:
@@ -153,11 +152,8 @@ def encode(arrays: Sequence[np.ndarray], tables: Sequence[Table]) -> bytes:
     """
     coder = constriction.stream.stack.AnsCoder(np.array([START], dtype=np.uint32))
     # A stack: what is to come out first goes in last.
-    for values, table in reversed(list(zip(arrays, tables, strict=True))):
-        for low_bits, model in reversed(_parts(table)):
-            for start in reversed(range(0, len(values), PIECE)):
-                piece = _symbols(values[start : start + PIECE], table, low_bits)
-                coder.encode_reverse(piece, model)
+    for number, piece, low_bits, model in reversed([*_pieces(tables, list(map(len, arrays)))]):
+        coder.encode_reverse(_symbols(arrays[number][piece], tables[number], low_bits), model)
     # The last word is not zero, but its upper bytes may be.
     return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
@@ -174,21 +170,18 @@ def decode(
         raise ValueError("the coded symbols end with a byte too many")
     words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32)
     coder = constriction.stream.stack.AnsCoder(words)
-    found = []
+    arrays = []
     for table, length, dtype in zip(tables, lengths, dtypes, strict=True):
         least = table.least << table.shift << table.zeros
         most = (((table.least + len(table.roots)) << table.shift) - 1) << table.zeros
         if least < np.iinfo(dtype).min or most > np.iinfo(dtype).max:
             raise ValueError("a table holds symbols that are out of range")
-        values = np.full(length, least, dtype=dtype)
-        for low_bits, model in _parts(table):
-            for start in range(0, length, PIECE):
-                piece = values[start : start + PIECE]
-                symbols = coder.decode(model, len(piece))
-                # Wraps where the type is signed, and back.
-                high = symbols if low_bits else symbols << table.shift
-                piece += (high << table.zeros).astype(dtype)
-        found.append(values)
+        arrays.append(np.full(length, least, dtype=dtype))
+    for number, piece, low_bits, model in _pieces(tables, lengths):
+        symbols = coder.decode(model, piece.stop - piece.start)
+        shift = tables[number].zeros + (0 if low_bits else tables[number].shift)
+        # Wraps where the type is signed, and back.
+        arrays[number][piece] += (symbols << shift).astype(dtypes[number])
     if coder.num_words() != 1 or coder.get_compressed()[0] != START:
         raise ValueError("the coded symbols do not end where they should")
-    return found
+    return arrays

@@ -4,7 +4,6 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,6 @@ FLOAT_BITS = 32
 SCALE_BYTES = 4
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The bytes of a network. Except in `dense` and `zipped`, biases, norms and scales count
-    uncompressed.
-
-    dense: the float32 file with its zeros.
-    nonzeros: the nonzero values, as if their positions took no space.
-    index_value: the nonzero values with the position of each.
-    entropy: the Shannon bound. Quantized weights: n · H of their integers. Other weights: n · H of
-        which are zero, and the nonzero values uncompressed.
-    zipped: the float32 file in a zip archive (DEFLATE).
-    """
-
-    dense: int
-    nonzeros: int
-    index_value: int
-    entropy: int
-    zipped: int
-
-
 def zip_bytes(data: bytes, name: str) -> int:
     """The size of a zip archive that holds this one file, deflated."""
     buffer = io.BytesIO()
@@ -51,9 +30,18 @@ def zip_bytes(data: bytes, name: str) -> int:
     return buffer.getbuffer().nbytes
 
 
-def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Sizes:
-    """The sizes of a network with quantized weights of `bits` each, or of a float32 network if
-    `quantized` is empty.
+def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> dict[str, int]:
+    """The bytes of a network, by column of records.FILE_SIZE. Biases, norms and scales count
+    uncompressed, except in the first and the last.
+
+    dense_bytes: the float32 file with its zeros.
+    nonzero_bytes: the nonzero values, as if their positions took no space.
+    index_value_bytes: the nonzero values with the position of each.
+    entropy_bytes: the Shannon bound. Quantized weights: n · H of their integers. Other weights:
+        n · H of which are zero, and the nonzero values uncompressed.
+    zip_bytes: the float32 file in a zip archive (DEFLATE).
+
+    quantized: the integer weights, of `bits` each; empty for a float32 network.
     """
     state = checkpoints.tensors_of(model)
     weights = prunable.weights(model)
@@ -66,7 +54,7 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
     for name in weights:
         parts = quantized.get(name)
         if parts is None:
-            values, width = state[name].detach().cpu().numpy(), FLOAT_BITS
+            values, width = state[name].numpy(), FLOAT_BITS
             mask = entropy.bound_bits((values != 0).astype(np.int8))
             bound += mask + entropy.nonzero_bits(values, width)
         else:
@@ -75,17 +63,17 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> Si
             raw += parts.S.numel() * SCALE_BYTES
         nonzeros += entropy.nonzero_bits(values, width)
         index_value += entropy.index_value_bits(values, width)
-    return Sizes(
-        dense=checkpoints.serialized_bytes(model),
-        nonzeros=raw + math.ceil(nonzeros / 8),
-        index_value=raw + math.ceil(index_value / 8),
-        entropy=raw + math.ceil(bound / 8),
-        zipped=zip_bytes(save(state), paths.MODEL),
-    )
+    return {
+        "dense_bytes": checkpoints.serialized_bytes(model),
+        "nonzero_bytes": raw + math.ceil(nonzeros / 8),
+        "index_value_bytes": raw + math.ceil(index_value / 8),
+        "entropy_bytes": raw + math.ceil(bound / 8),
+        "zip_bytes": zip_bytes(save(state), paths.MODEL),
+    }
 
 
 def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
-    """A kept network and its quantized weights, by name."""
+    """A kept network, and its quantized weights by name."""
     file, family = Path(row.model), methods.METHODS[row.method].family
     if family == methods.PACKED:
         return packed.load(file, network=network)
@@ -96,18 +84,6 @@ def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
 
 def line(row: Row, network: str) -> dict[str, Any]:
     """The line of records.FILE_SIZE for a network whose file is kept. network: `model.name`."""
-    forms = sizes(*_load(row, network), row.weight_bits)
-    return {
-        "seed": row.seed,
-        "method": row.method,
-        "target_sparsity": row.target_sparsity,
-        "weight_bits": row.weight_bits,
-        "times_smaller": row.times_smaller,
-        "dense_bytes": forms.dense,
-        "nonzero_bytes": forms.nonzeros,
-        "index_value_bytes": forms.index_value,
-        "entropy_bytes": forms.entropy,
-        "zip_bytes": forms.zipped,
-        "file_bytes": row.bytes_on_disk,
-        "model": row.model,
-    }
+    shared = ("seed", "method", "target_sparsity", "weight_bits", "times_smaller", "model")
+    about = {name: getattr(row, name) for name in shared}
+    return about | sizes(*_load(row, network), row.weight_bits) | {"file_bytes": row.bytes_on_disk}
