@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from stages.lib.evaluation.samples import Samples
-from stages.lib.models import prunable
+from stages.lib.models import prunable, workarounds
+from stages.lib.models.modes import evaluating
 
 BATCH = 10
 
@@ -26,9 +27,9 @@ def of_logits(
     parameters = [model.get_parameter(name) for name in weights]
     total = [torch.zeros_like(parameter) for parameter in parameters]
     order = torch.randperm(len(samples.labels), generator=generator)[:count]
-    model.eval()
     for index in order.split(BATCH):
-        logits = model(samples.normalize(samples.images[index])).float()
+        with evaluating(model), workarounds.strided_convolutions(model):
+            logits = model(samples.normalize(samples.images[index])).float()
         signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits) * 2 - 1
         gradients = torch.autograd.grad((logits * signs).sum(), parameters, allow_unused=True)
         for squares, gradient in zip(total, gradients, strict=True):

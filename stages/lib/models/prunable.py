@@ -21,7 +21,7 @@ def _weights_of(module: nn.Module) -> tuple[str, ...]:
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
     """The convolutions and linear layers, whose filters or units can be removed, by name."""
-    return {name: one for name, one in model.named_modules() if isinstance(one, WEIGHTED)}
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -31,8 +31,7 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     Biases, norms and embeddings are few and are not pruned. Raises UserError for a weight that is
     computed from other parameters, because pruning it would change nothing.
     """
-    found: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
+    by_id: dict[int, tuple[str, torch.Tensor]] = {}
     for name, module in model.named_modules():
         for leaf in _weights_of(module):
             full = f"{name}.{leaf}" if name else leaf
@@ -43,10 +42,8 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
                     " spectral norm, …), so pruning it would change nothing; make it a plain weight"
                     " with torch.nn.utils.parametrize.remove_parametrizations"
                 )
-            if id(weight) not in seen:
-                seen.add(id(weight))
-                found[full] = weight.detach()
-    return found
+            by_id.setdefault(id(weight), (full, weight.detach()))
+    return dict(by_id.values())
 
 
 def layer_of(weight: str) -> str:

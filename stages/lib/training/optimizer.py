@@ -16,7 +16,7 @@ class SGD:
     """
 
     def __init__(self, model: nn.Module, options: Training) -> None:
-        self.parameters = [one for one in model.parameters() if one.requires_grad]
+        self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
         self.momenta: list[torch.Tensor | None] = [None] * len(self.parameters)
         self.options = options
 
