@@ -56,19 +56,25 @@ def failed(capsys, *argv):
     return printed.err
 
 
-@pytest.mark.usefixtures("repository")
-def test_nothing_changed(capsys):
+@pytest.mark.parametrize(
+    ("change", "metric", "verdict"),
+    [
+        ({}, "test_accuracy.iterative", "equal"),
+        ({"accuracies": ACCURACIES | {"iterative": 0.97}}, "test_accuracy.iterative", "better"),
+        ({"wobble": {0: 0.001, 1: -0.001, 2: 0.0}}, "test_accuracy.finetune", "within noise"),
+        ({"time": 40.0, "machine": MACHINE | {"cpu": "another"}},
+         "latency_ms.baseline.torch.cpu", "other machine"),
+        ({"accuracies": dict.fromkeys(ACCURACIES, 0.5), "meta": META | {"checksum": "0"}},
+         "test_accuracy.finetune", "other data"),
+    ],
+)  # fmt: skip
+def test_what_is_no_real_loss_is_exit_code_0(repository, capsys, change, metric, verdict):
+    put(repository, **change)
     code, lines = lines_of(capsys)
     assert code == 0
-    assert {line["verdict"] for line in lines.values()} == {"equal"}
     assert len(lines) > 10
-
-
-def test_an_improvement(repository, capsys):
-    put(repository, accuracies=ACCURACIES | {"iterative": 0.97})
-    code, lines = lines_of(capsys)
-    assert code == 0
-    assert lines["test_accuracy.iterative"]["verdict"] == "better"
+    assert lines[metric]["verdict"] == verdict
+    assert change or {line["verdict"] for line in lines.values()} == {"equal"}
 
 
 def test_a_loss_beyond_the_tolerance_is_exit_code_1_until_the_tolerance_forgives_it(
@@ -87,28 +93,6 @@ def test_a_loss_beyond_the_tolerance_is_exit_code_1_until_the_tolerance_forgives
     code, lines = lines_of(capsys)
     assert code == 0
     assert lines["test_accuracy.iterative"]["verdict"] == "worse"
-
-
-def test_noise(repository, capsys):
-    put(repository, wobble={0: 0.001, 1: -0.001, 2: 0.0})
-    code, lines = lines_of(capsys)
-    assert code == 0
-    assert lines["test_accuracy.finetune"]["verdict"] == "within noise"
-
-
-def test_another_machine(repository, capsys):
-    put(repository, time=40.0, machine=MACHINE | {"cpu": "another CPU"})
-    code, lines = lines_of(capsys)
-    assert code == 0
-    assert lines["latency_ms.baseline.torch.cpu"]["verdict"] == "other machine"
-    assert lines["test_accuracy.finetune"]["verdict"] == "equal"
-
-
-def test_other_data(repository, capsys):
-    put(repository, accuracies=dict.fromkeys(ACCURACIES, 0.5), meta=META | {"checksum": "0"})
-    code, lines = lines_of(capsys)
-    assert code == 0
-    assert lines["test_accuracy.finetune"]["verdict"] == "other data"
 
 
 @pytest.mark.parametrize("stage", ["iterative_prune", "int_quantize", "latency_bench"])
@@ -179,26 +163,26 @@ def test_not_in_the_repositorys_root(repository, monkeypatch, capsys):
     assert "params.yaml: not found; run from the repository's root" in failed(capsys, "HEAD")
 
 
-def test_no_report(repository, capsys):
-    shutil.rmtree(repository / "reports")
-    assert failed(capsys, "HEAD") == (
-        "error: working tree: reports: no report there; run `dvc repro`\n"
-    )
-    git(repository, "commit", "-qam", "no report")
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ("reports", "reports: no report there"),
+        (RUN, "reports/runs/run.json: not there, the report is of an older format"),
+        ("reports/runs/finetune/seed-2/rows.csv", "finetune/seed-2/rows.csv: missing"),
+        ("reports/runs/train_baseline/seed-2/rows.csv", "seed-2/rows.csv: missing"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_place_and_a_remedy(repository, capsys, lost, told):
+    path = repository / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    error = failed(capsys, "HEAD")
+    assert error.startswith("error: working tree: ")
+    assert f"{told}; run `dvc repro`" in error
+    git(repository, "commit", "-qam", "without it")
     put(repository)
-    assert "HEAD: reports: no report there; take another revision" in failed(capsys, "HEAD")
-
-
-def test_a_report_from_before_the_manifest(repository, capsys):
-    (repository / RUN).unlink()
-    assert "working tree: reports/runs/run.json: not there, the report is of an older" in failed(
-        capsys, "HEAD"
-    )
-    git(repository, "commit", "-qam", "an older format")
-    put(repository)
-    assert "HEAD: reports/runs/run.json: not there, the report is of an older" in failed(
-        capsys, "HEAD"
-    )
+    error = failed(capsys, "HEAD")
+    assert error.startswith("error: HEAD: ")
+    assert f"{told}; take another revision" in error
 
 
 @pytest.mark.parametrize(
@@ -217,12 +201,6 @@ def test_a_torn_file(repository, capsys, file, problem):
     git(repository, "commit", "-qam", "torn")
     put(repository)
     assert f"HEAD: reports/runs/{file}: {problem}" in failed(capsys, "HEAD")
-
-
-@pytest.mark.parametrize("stage", ["finetune", "train_baseline"])
-def test_a_missing_file(repository, capsys, stage):
-    (repository / f"reports/runs/{stage}/seed-2/rows.csv").unlink()
-    assert f"reports/runs/{stage}/seed-2/rows.csv: missing" in failed(capsys, "HEAD")
 
 
 def test_as_a_command_nothing_is_written_and_the_tree_stays_as_it_is(repository):
