@@ -32,23 +32,17 @@ def settings(monkeypatch):
 
 
 @pytest.mark.usefixtures("settings")
-def test_configuring_again_changes_nothing(monkeypatch):
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    found = []
+@pytest.mark.parametrize(("given", "expected"), [(None, ":4096:8"), ("as before", "as before")])
+def test_torch_is_set_up_and_setting_it_up_again_changes_nothing(monkeypatch, given, expected):
+    if given is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     for _ in range(2):
-        where = device.configure("cpu", 1)
-        found.append((
-            where, torch.get_num_threads(), torch.get_deterministic_debug_mode(),
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
-            os.environ["CUBLAS_WORKSPACE_CONFIG"],
-        ))  # fmt: skip
-    assert found[0] == found[1] == (CPU, 1, 2, False, False, ":4096:8")
-
-
-@pytest.mark.usefixtures("settings")
-def test_a_workspace_that_the_user_set_stays():
-    device.configure("cpu", 1)
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == "as before"
+        assert device.configure("cpu", 1) == CPU
+        assert torch.get_num_threads() == 1
+        assert torch.get_deterministic_debug_mode() == 2
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
 
 
 @pytest.mark.usefixtures("settings")
@@ -81,13 +75,9 @@ def test_a_c_library_without_mallopt_is_no_obstacle(monkeypatch, platform):
 
 @pytest.mark.parametrize(
     ("precision", "native", "expected"),
-    [
-        ("auto", True, torch.bfloat16),
-        ("auto", False, torch.float32),
-        ("float32", True, torch.float32),
-        ("bfloat16", False, torch.bfloat16),
-    ],
-)
+    [("auto", True, torch.bfloat16), ("auto", False, torch.float32),
+     ("float32", True, torch.float32), ("bfloat16", False, torch.bfloat16)],
+)  # fmt: skip
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_training_is_in_bfloat16_where_asked_or_native(
     monkeypatch, where, precision, native, expected
@@ -96,10 +86,8 @@ def test_training_is_in_bfloat16_where_asked_or_native(
         return native or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    # The other device's answer does not matter.
+    # On a GPU the processor's answer does not matter.
     monkeypatch.setattr(hardware, "native_bfloat16", lambda: native == (where == "cpu"))
-    if where == "cuda":
-        monkeypatch.setattr(hardware, "native_bfloat16", lambda: not native)
     assert device.training_dtype(precision, torch.device(where)) == expected
 
 

@@ -44,13 +44,10 @@ def test_parameters_are_the_papers_and_those_of_the_shortcuts(depth, millions):
     found = counting.parameters(model)
     assert found == convolutions + norms + classifier + SHORTCUTS
     assert round((found - SHORTCUTS) / 1e6, 2) == millions
-
-
-@pytest.mark.parametrize("depth", [8, 20, 56])
-def test_depth_counts_the_weighted_layers_beside_the_shortcuts(depth):
-    names = list(prunable.layers(resnet.ResNet(depth, 1, 3)))
-    assert len([name for name in names if "shortcut" not in name]) == depth
-    assert len([name for name in names if "shortcut" in name]) == 2
+    # The depth counts the weighted layers beside the two shortcuts.
+    layers = list(prunable.layers(model))
+    assert len(layers) == depth + 2
+    assert len([name for name in layers if "shortcut" in name]) == 2
 
 
 @pytest.mark.parametrize("depth", [0, 2, 7, 18, 21, 51, -4, 101])
@@ -68,22 +65,13 @@ def test_images_of_any_size_give_a_logit_per_class(size, channels):
         assert toys.convnet(in_channels=channels, classes=5).eval()(images).shape == (2, 5)
 
 
-def test_the_convnet_halves_the_image_after_the_second_and_the_fourth_convolution():
-    model = toys.convnet().eval()
-    convolutions = [model.get_submodule(f"conv{index}") for index in range(1, 7)]
-    sizes = [shape[1:] for shape in shapes(model, convolutions, (1, 8, 12))]
+def test_each_network_halves_the_image_where_it_says():
+    convnet, small_resnet = toys.convnet().eval(), resnet.ResNet(20, 1, 3).eval()
+    convolutions = [convnet.get_submodule(f"conv{index}") for index in range(1, 7)]
+    sizes = [shape[1:] for shape in shapes(convnet, convolutions, (1, 8, 12))]
     assert sizes == [(8, 12), (8, 12), (4, 6), (4, 6), (2, 3), (2, 3)]
-
-
-def test_scores_of_one_image_do_not_depend_on_the_rest_of_the_batch():
-    model, batch = toys.lived_in(toys.convnet()), toys.noise(6)
-    torch.testing.assert_close(model(batch)[:2], model(batch[:2]))
-
-
-def test_a_resnet_halves_the_image_twice():
-    model = resnet.ResNet(20, 1, 3).eval()
-    stages = [model.stage1, model.stage2, model.stage3]
-    assert shapes(model, stages, (1, 16, 12)) == [(16, 16, 12), (32, 8, 6), (64, 4, 3)]
+    stages = [small_resnet.stage1, small_resnet.stage2, small_resnet.stage3]
+    assert shapes(small_resnet, stages, (1, 16, 12)) == [(16, 16, 12), (32, 8, 6), (64, 4, 3)]
 
 
 def test_a_block_whose_branch_is_zero_passes_the_rest_on():
@@ -93,15 +81,12 @@ def test_a_block_whose_branch_is_zero_passes_the_rest_on():
     assert torch.equal(block(images), images.relu())
 
 
-SMALL = {
-    "resnet18": 32, "mobilenet_v3_small": 32, "squeezenet1_1": 32, "googlenet": 32,
-    "inception_v3": 75, "densenet121": 32, "vit_b_32": 32,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_torchvisions_networks_get_the_datas_channels_and_classes(name):
-    side = SMALL[name]
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("mobilenet_v3_small", 32), ("squeezenet1_1", 32), ("googlenet", 32), ("inception_v3", 75),
+     ("vit_b_32", 32)],
+)  # fmt: skip
+def test_torchvisions_networks_get_the_datas_channels_and_classes(name, side):
     description = registry.architecture(name, 16, 1, 5, (side, side))
     assert description == {
         "name": name, "in_channels": 1, "image_size": [side, side], "classes": 5,
