@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from stages.lib.analysis import evidence as fair
 from stages.lib.analysis import tables
-from stages.lib.analysis.evidence import Arm, Arms, Comparison, Evidence
+from stages.lib.analysis.evidence import OUTCOMES, Arm, Arms, Comparison, Evidence
 from stages.lib.analysis.statistics import Interval
 from stages.lib.analysis.verdicts import (
     NOT_MEASURED,
@@ -141,11 +141,6 @@ def _basis(comparisons: Sequence[Comparison], confidence: float) -> str:
     return f"intervals of {100 * confidence:g} % in all{corrected}; {over}"
 
 
-def _sign(found: Interval) -> int:
-    """1 if the whole interval lies above zero, -1 if below, else 0."""
-    return (found.low > 0) - (found.high < 0)
-
-
 class Without(NamedTuple):
     """The mean difference without one sparsity."""
 
@@ -158,18 +153,13 @@ def _carrying(pairs: Sequence[Pair], average: Interval, confidence: float) -> Wi
     longer decided. Of several, the one that leaves the smallest mean; None if there is none.
     """
     targets = sorted({one.target for one, _ in pairs})
-    if len(targets) < LEAST_TO_LEAVE_OUT or not _sign(average):
+    if len(targets) < LEAST_TO_LEAVE_OUT or not average.sign:
         return None
-    means = [
-        Without(
-            target,
-            fair.on_average([pair for pair in pairs if pair[0].target != target], confidence),
-        )
-        for target in targets
-    ]
-    least = min(means, key=lambda one: _sign(average) * one.average.estimate)
-    halved = _sign(average) * least.average.estimate < abs(average.estimate) / 2
-    return least if halved and _sign(least.average) != _sign(average) else None
+    rest = {target: [pair for pair in pairs if pair[0].target != target] for target in targets}
+    means = [Without(target, fair.on_average(some, confidence)) for target, some in rest.items()]
+    least = min(means, key=lambda one: average.sign * one.average.estimate)
+    halved = average.sign * least.average.estimate < abs(average.estimate) / 2
+    return least if halved and least.average.sign != average.sign else None
 
 
 def _why(average: Interval, comparisons: Sequence[Comparison], carrying: Without | None) -> str:
@@ -183,10 +173,10 @@ def _why(average: Interval, comparisons: Sequence[Comparison], carrying: Without
             f", carried by {tables.percent(carrying.sparsity)} alone: without it"
             f" {_interval(carrying.average)}"
         )
-    for outcome in ("worse", "better"):
-        singly = [one for one in comparisons if one.outcome == outcome]
+    for sign in (-1, 1):
+        singly = [one for one in comparisons if one.difference.sign == sign]
         if singly:
-            return f"{text}; taken singly, {outcome} at {places(singly)}"
+            return f"{text}; taken singly, {OUTCOMES[sign]} at {places(singly)}"
     return text
 
 
@@ -222,8 +212,8 @@ def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
     comparisons = fair.compare(pairs, evidence.confidence)
     average = fair.on_average(pairs, evidence.confidence)
     carrying = _carrying(pairs, average, evidence.confidence)
-    decided = 0 if carrying else _sign(average)
-    worse = decided < 0 or any(one.outcome == "worse" for one in comparisons)
+    decided = 0 if carrying else average.sign
+    worse = decided < 0 or any(one.difference.sign < 0 for one in comparisons)
     verdict, why = weigh(decided > 0, worse), _why(average, comparisons, carrying)
     behind = [one for one in comparisons if one.difference.estimate <= 0 or one.one.at_chance]
     if claim.each and behind and verdict == REPRODUCED:

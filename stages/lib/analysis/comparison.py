@@ -100,7 +100,7 @@ def _accuracies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
         terms = statistics.over_seeds(new, old)
         difference = statistics.unpaired(*shares, rules.confidence, terms)
         return {
-            "verdict": BETTER if difference.low > 0 else WORSE if difference.high < 0 else NOISE,
+            "verdict": {1: BETTER, 0: NOISE, -1: WORSE}[difference.sign],
             "change": difference.estimate,
             "low": difference.low,
             "high": difference.high,

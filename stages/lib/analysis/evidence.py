@@ -18,6 +18,8 @@ from stages.lib.core.records import ALL_LAYERS
 # always meet a target.
 MOST_APART = 0.05
 FLOAT32 = 32
+# What an interval says of the first of two, by its sign.
+OUTCOMES = {1: "better", 0: "undecided", -1: "worse"}
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,6 @@ class Comparison:
         """The target sparsity of the comparison."""
         return self.one.target
 
-    @property
-    def outcome(self) -> str:
-        """Whether `one` is better or worse; undecided if the interval contains zero."""
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "undecided"
-
     def numbers(self) -> dict[str, Any]:
         """The comparison for JSON, with the interval's fields among the others; in shares."""
         interval = asdict(self.difference)
@@ -114,7 +109,7 @@ class Comparison:
             "other_accuracy": self.other.accuracy,
             "one_epochs": self.one.epochs,
             "other_epochs": self.other.epochs,
-            "outcome": self.outcome,
+            "outcome": OUTCOMES[self.difference.sign],
         }
 
 

@@ -40,6 +40,11 @@ class Interval:
     seeds: int
     images: int
 
+    @property
+    def sign(self) -> int:
+        """1 if the whole interval lies above zero, -1 if below, else 0."""
+        return (self.low > 0) - (self.high < 0)
+
 
 def _checked(name: str, values: NDArray) -> NDArray[np.float64]:
     values = np.asarray(values)
