@@ -99,8 +99,8 @@ def data(train: int = 24, validation: int = 15, test: int = 12) -> Data:
     )
 
 
-def recipe(**changes: float) -> Training:
-    """Training settings without augmentation."""
+def training_params(**changes: float) -> Training:
+    """Training params without augmentation."""
     usual = {
         "batch_size": 8,
         "momentum": 0.9,

@@ -115,7 +115,7 @@ def scheme_of(model, sparsity=0.8, bits=3):
 def test_what_was_trained_is_what_is_quantized(model):
     scheme, data = scheme_of(model), toys.data()
     trained, curve = loop.fit(
-        model, data, toys.recipe(), epochs=4, learning_rate=0.02, generator=generator(),
+        model, data, toys.training_params(), epochs=4, learning_rate=0.02, generator=generator(),
         scheme=scheme,
     )  # fmt: skip
     quantized = scheme.quantized(trained)
@@ -163,7 +163,7 @@ def context_of(baseline, times_smaller):
                 times_smaller=times_smaller, granularity="channel", epochs=1, learning_rate=0.01,
                 sensitivity_images=10, distillation=0.5, temperature=4.0,
             ),
-            training=toys.recipe(),
+            training=toys.training_params(),
         ),
         baseline=baseline, data=toys.data(), precision=torch.float32, name="compress",
         generator=lambda purpose: generator(),

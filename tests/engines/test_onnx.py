@@ -43,7 +43,12 @@ def trained():
     data = toys.data(train=120, validation=60, test=60)
     generator = torch.Generator().manual_seed(0)
     model, _ = loop.fit(
-        toys.convnet(8), data, toys.recipe(), epochs=6, learning_rate=0.05, generator=generator
+        toys.convnet(8),
+        data,
+        toys.training_params(),
+        epochs=6,
+        learning_rate=0.05,
+        generator=generator,
     )
     return model, data
 

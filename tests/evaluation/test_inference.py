@@ -249,8 +249,8 @@ def test_on_a_cpu_the_images_are_the_file_itself_and_are_never_written(tmp_path)
     data = on_device.on_device(dataset, CPU)
     for found, given_part in zip((data.train, data.validation, data.test), parts, strict=True):
         assert found.images.data_ptr() == given_part.images.ctypes.data
-    recipe = toys.recipe(shift=1, mirror=True)
-    loop.fit(toys.convnet(), data, recipe, epochs=1, learning_rate=0.1, generator=torch.Generator())
+    params = toys.training_params(shift=1, mirror=True)
+    loop.fit(toys.convnet(), data, params, epochs=1, learning_rate=0.1, generator=torch.Generator())
     inference.accuracy(toys.convnet(), data.test)
     after = [(tmp_path / f"{name}.npy").read_bytes() for name in ("train", "validation", "test")]
     assert after == before

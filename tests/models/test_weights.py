@@ -332,7 +332,7 @@ def take(file: Path, epochs: int = 0) -> Path:
     params = SimpleNamespace(
         model=SimpleNamespace(name="convnet", width=4, weights=str(file)),
         train_baseline=SimpleNamespace(epochs=epochs, learning_rate=0.01),
-        training=toys.recipe(),
+        training=toys.training_params(),
     )
     places = {paths.stage_directory("train_baseline", 0): file.parent / "out"}
     context = Context("train_baseline", 0, params, places)

@@ -53,7 +53,7 @@ def test_networks_that_write_into_their_images_learn_as_those_that_do_not(studen
         return loop.fit(
             student(toys.lived_in(toys.convnet(seed=1), 1)),
             toys.data(),
-            toys.recipe(),
+            toys.training_params(),
             epochs=2,
             learning_rate=0.05,
             generator=torch.Generator(),

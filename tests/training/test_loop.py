@@ -21,9 +21,9 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def fit(model, recipe=None, epochs=2, learning_rate=0.05, seed=0, data=None, **others):
+def fit(model, params=None, epochs=2, learning_rate=0.05, seed=0, data=None, **others):
     others |= {"epochs": epochs, "learning_rate": learning_rate, "generator": generator(seed)}
-    return loop.fit(model, data or toys.data(), recipe or toys.recipe(), **others)
+    return loop.fit(model, data or toys.data(), params or toys.training_params(), **others)
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_batches_follow_the_generator():
 def test_steps_equal_torchs_own_sgd(model, momentum, weight_decay):
     data = toys.data(train=21)
     epochs, peak = 2, 0.05
-    recipe = toys.recipe(momentum=momentum, weight_decay=weight_decay)
-    trained, curve = fit(model, recipe, epochs, peak, data=data)
+    params = toys.training_params(momentum=momentum, weight_decay=weight_decay)
+    trained, curve = fit(model, params, epochs, peak, data=data)
 
     reference = copy.deepcopy(model).train()
     optimizer = torch.optim.SGD(
@@ -81,7 +81,7 @@ def test_steps_equal_torchs_own_sgd(model, momentum, weight_decay):
     order = generator()
     for epoch in range(epochs):
         losses = 0.0
-        parts = loop.batches(21, recipe.batch_size, order)
+        parts = loop.batches(21, params.batch_size, order)
         for step, index in enumerate(parts):
             rate = loop.one_cycle((epoch + step / len(parts)) / epochs, peak)
             optimizer.param_groups[0]["lr"] = rate
@@ -119,7 +119,7 @@ def test_separable_classes_are_learned_and_the_curve_says_so(precision):
 
 def test_augmentation_takes_part_in_training():
     plain, _ = fit(toys.convnet(), epochs=1)
-    shifted, _ = fit(toys.convnet(), toys.recipe(shift=2), epochs=1)
+    shifted, _ = fit(toys.convnet(), toys.training_params(shift=2), epochs=1)
     assert not torch.equal(plain.conv1.weight, shifted.conv1.weight)
 
 
@@ -151,13 +151,13 @@ def test_the_given_network_is_not_changed(model, pruned):
 def test_the_same_generator_seed_gives_the_same_network_and_another_seed_another(
     model, pruned, precision
 ):
-    recipe = toys.recipe(shift=1, mirror=True)
-    first, curve = fit(model, recipe, seed=3, precision=precision, masks=pruned)
+    params = toys.training_params(shift=1, mirror=True)
+    first, curve = fit(model, params, seed=3, precision=precision, masks=pruned)
     torch.manual_seed(99)
-    again, same_curve = fit(model, recipe, seed=3, precision=precision, masks=pruned)
+    again, same_curve = fit(model, params, seed=3, precision=precision, masks=pruned)
     assert toys.same_state(first, again)
     assert curve == same_curve
-    other, _ = fit(model, recipe, seed=4, precision=precision, masks=pruned)
+    other, _ = fit(model, params, seed=4, precision=precision, masks=pruned)
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
     assert all(not first.get_parameter(name)[~mask].any() for name, mask in pruned.items())
 
@@ -218,7 +218,7 @@ def test_dropout_follows_the_generators_seed_and_not_the_global_stream():
 
 def test_parameters_that_the_loss_does_not_depend_on_stay_as_they_are():
     model = dropping()
-    trained, _ = fit(model, toys.recipe(weight_decay=0.5))
+    trained, _ = fit(model, toys.training_params(weight_decay=0.5))
     assert torch.equal(trained.unused.weight, model.unused.weight)
     assert torch.equal(trained.scale, model.scale)
     assert not torch.equal(trained.hidden.weight, model.hidden.weight)
@@ -228,7 +228,7 @@ def test_parameters_that_the_loss_does_not_depend_on_stay_as_they_are():
 def test_frozen_parameters_stay_as_they_are_and_frozen(model, precision):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith("conv"))
-    trained, _ = fit(model, toys.recipe(weight_decay=0.5), precision=precision)
+    trained, _ = fit(model, toys.training_params(weight_decay=0.5), precision=precision)
     for name, parameter in model.named_parameters():
         found = trained.get_parameter(name)
         assert found.requires_grad is parameter.requires_grad
