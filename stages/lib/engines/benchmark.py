@@ -50,7 +50,7 @@ def of_torch(
 ) -> Subject:
     """Eager torch. Images are normalized before the clock starts, which favours torch.
 
-    dtype: of weights and activations, a name of number_formats.DTYPES.
+    dtype: of weights and activations: float32, float16 or bfloat16.
     """
     network = number_formats.cast(network, dtype, device)
     first = next(network.parameters())
@@ -92,9 +92,7 @@ def of_file(row: Row, threads: int) -> Subject:
 def _prepared(
     subject: Subject, images: torch.Tensor, per_image: float, seconds: float
 ) -> tuple[Call | None, str]:
-    """The call, after running it once; or None, if it fails or would take too long, with the
-    reason.
-    """
+    """The call, after running it once; or None, and why it fails or is not run."""
     expected = per_image * len(images) * BATCHING_GAIN
     if expected > latency.MOST_BOXES * seconds:
         box = f"the time box is {seconds:g} s"
@@ -114,8 +112,7 @@ def _measured(time: Latency) -> dict[str, Any]:
         note = "one call takes longer than the time box: no IQR"
     elif not time.is_steady:
         note = f"unsteady: the IQR is {time.iqr / time.median:.0%} of the median; not ranked"
-    iqr = None if time.iqr is None else time.iqr * 1e3
-    latencies = {"latency_ms": time.median * 1e3, "latency_iqr_ms": iqr}
+    latencies = {"latency_ms": time.median * 1e3, "latency_iqr_ms": time.iqr and time.iqr * 1e3}
     return {**latencies, "repetitions": time.repetitions, "note": note}
 
 
@@ -144,6 +141,7 @@ def measure(
     devices = dict.fromkeys(subject.device for subject in subjects)
     for size, device in ((size, device) for size in batch_sizes for device in devices):
         batch = images[torch.arange(size) % len(images)].cpu()
+        place = {"device": device.type, "batch_size": size, "threads": threads, "isa": isa}
         prepared = {
             index: _prepared(subject, batch, per_image[index], seconds)
             for index, subject in enumerate(subjects)
@@ -156,12 +154,4 @@ def measure(
             if call:
                 time = next(times)
                 measured, per_image[index] = _measured(time), time.median / size
-            yield {
-                **subjects[index].about,
-                "engine": subjects[index].engine,
-                "device": device.type,
-                "batch_size": size,
-                "threads": threads,
-                "isa": isa,
-                **measured,
-            }
+            yield {**subjects[index].about, "engine": subjects[index].engine, **place, **measured}

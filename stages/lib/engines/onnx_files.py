@@ -1,6 +1,4 @@
-"""Makes the ONNX files of one seed: exports, quantizes, executes on all images, compares with
-torch.
-"""
+"""Makes the ONNX files of one seed, executes them on all images and compares them with torch."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,10 +19,11 @@ FLOAT_BITS = 32
 
 
 class Source(NamedTuple):
-    """A trained network on the CPU and its row."""
+    """A trained network on the CPU, its row, and its logits on the test images, once computed."""
 
     row: Row
     model: nn.Module
+    logits: torch.Tensor | None = None
 
 
 def calibration_samples(data: Data, count: int, seed: int) -> Samples:
@@ -77,8 +76,7 @@ class Collection:
             bytes_on_disk=len(file),
             predicted=onnx_session.predictions(validation, test, self.data),
         )
-        reference = onnx_export.torch_logits(source.model, self.data.test)
-        agreement = onnx_export.compare(reference, test)
+        agreement = onnx_export.compare(source.logits, test)
         differs = bits == FLOAT_BITS and not agreement.is_same
         self._note(
             row, method, bits, images=agreement.images, largest_difference=agreement.difference,
@@ -114,6 +112,8 @@ class Collection:
         about = {"method": row.method, "seed": row.seed, "target_sparsity": row.target_sparsity}
         try:
             file = onnx_export.export(source.model, self.samples, self.data.classes, about)
+            logits = onnx_export.torch_logits(source.model, self.data.test)
+            source = source._replace(logits=logits)
             self._record(source, methods.exported_name(row.method, form), file, bits)
             form, bits = INT8, self.bits
             return self._add_int8(source, file, calibrations)

@@ -35,10 +35,8 @@ INTEGER_OPERATORS = (
 
 
 def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
-    """The width of int8 weights; for `auto` 7 if this machine's int8 kernels would saturate, else
-    8.
-
-    machine: of `hardware.describe`.
+    """The width of int8 weights. `auto`: 7 if the int8 kernels of this machine (as described by
+    `hardware.describe`) would saturate, else 8.
     """
     if wanted != "auto":
         return int(wanted)
@@ -83,17 +81,12 @@ def observe(model: bytes, images: torch.Tensor, threads: int) -> dict[str, Obser
 
 def _normalizing(graph: onnx.GraphProto) -> list[str]:
     """The names of the nodes between the raw images and the network, which stay in float32."""
-    reached, names = {IMAGES, *(value.name for value in graph.initializer)}, []
-    images = {IMAGES}
+    constants, reached, names = onnx_pixels.constants(graph), {IMAGES}, []
     for node in graph.node:
-        if (
-            node.op_type in ("Cast", "Mul", "Add", "Pad")
-            and images.intersection(node.input)
-            and reached.issuperset(node.input)
-        ):
+        computed = set(node.input) - set(constants)
+        if node.op_type in ("Cast", "Mul", "Add", "Pad") and computed and computed <= reached:
             names.append(node.name)
             reached.update(node.output)
-            images.update(node.output)
     return names
 
 

@@ -26,19 +26,16 @@ def session(
     threads: of each operator.
     name: of the network in errors.
     spinning: whether threads wait for work in a loop, which is faster but keeps a core busy.
-    optimized: with all graph optimizations; else with none, so that every tensor of the graph
-    exists.
+    optimized: with all graph optimizations, or with none, so that every tensor of the graph exists.
 
     Raises UserError if ONNX Runtime cannot load the network.
     """
-    levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    )
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors alone: they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "01"[spinning])
     try:

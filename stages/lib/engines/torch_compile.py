@@ -19,12 +19,6 @@ class _TooLongError(BaseException):
     """Not an Exception, because torch's compiler catches those."""
 
 
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile would use on a CPU; None if there is none."""
-    default = "clang++" if sys.platform == "darwin" else "g++"
-    return shutil.which(os.environ.get("CXX", default))
-
-
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -43,7 +37,8 @@ def compile_for(model: nn.Module, batch: torch.Tensor, seconds: float) -> nn.Mod
     """The network compiled for `batch`, float32 [n, c, h, w], after one call with it. Only for the
     main thread. UserError if there is no compiler, or it takes longer than `seconds`.
     """
-    if compiler() is None:
+    default = "clang++" if sys.platform == "darwin" else "g++"
+    if shutil.which(os.environ.get("CXX", default)) is None:
         raise UserError("no C++ compiler for torch.compile")
     # Its compiler imports a module that warns where there is no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
