@@ -143,32 +143,29 @@ def read_as_documented(data, frequencies, count):
     return symbols
 
 
+ROOTS = np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1])
+FREQUENCIES = entropy_coding.frequencies(ROOTS).tolist()
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 2000])
-def test_the_stream_is_read_by_the_documentation_alone(count):
+@pytest.mark.parametrize(
+    ("table", "values_of", "frequencies", "symbols_of"),
+    [
+        (Table(0, -7, ROOTS), lambda v: v, FREQUENCIES, lambda v: v + 7),
+        # Low bits that are zero, and low bits alone.
+        (Table(0, -7, ROOTS, 3), lambda v: v << 3, FREQUENCIES, lambda v: v + 7),
+        (Table(3, 0, np.array([1])), lambda v: v & 7, [2**21] * 8, lambda v: v & 7),
+    ],
+)
+def test_the_stream_is_read_by_the_documentation_alone(
+    count, table, values_of, frequencies, symbols_of
+):
     """Whole-numbered probabilities: none of the coder's rounding is left to a reader's luck."""
-    values = laplace(count, 1.5, bits=4)
-    table = Table(0, -7, np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1]))
+    values = values_of(laplace(count, 1.5, bits=4))
     data = entropy_coding.encode([values], [table])
-    frequencies = entropy_coding.frequencies(table.roots).tolist()
-    assert read_as_documented(data, frequencies, count) == (values + 7).tolist()
-
-
-def test_low_bits_are_read_by_the_documentation_alone():
-    values = laplace(500, 1.5, bits=4)
-    table = Table(3, -1, np.array([4, 5]))
-    data = entropy_coding.encode([values & 7], [Table(3, 0, np.array([1]))])
-    assert read_as_documented(data, [2**21] * 8, 500) == (values & 7).tolist()
-    both = entropy_coding.encode([values], [table])
-    assert np.array_equal(entropy_coding.decode(both, [table], [500], [np.int8])[0], values)
-
-
-def test_low_bits_that_are_zero_are_read_by_the_documentation_alone():
-    values = laplace(500, 1.5, bits=4) << 3
-    table = Table(0, -7, np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1]), 3)
-    data = entropy_coding.encode([values], [table])
-    frequencies = entropy_coding.frequencies(table.roots).tolist()
-    assert read_as_documented(data, frequencies, 500) == ((values >> 3) + 7).tolist()
-    assert np.array_equal(entropy_coding.decode(data, [table], [500], [np.int8])[0], values)
+    symbols = symbols_of(laplace(count, 1.5, bits=4)).tolist()
+    assert read_as_documented(data, frequencies, count) == symbols
+    assert np.array_equal(entropy_coding.decode(data, [table], [count], [np.int8])[0], values)
 
 
 def test_the_bytes_of_a_known_stream():

@@ -1,7 +1,10 @@
-"""Small networks in which the channels that are coupled are known."""
+"""Small networks in which it is known which channels are coupled."""
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 SHAPE = (3, 8, 8)
 
@@ -11,131 +14,103 @@ def conv(inputs, outputs, kernel=3, **options):
 
 
 class Net(nn.Module):
-    """A convolution `stem`, what `body` does with it, the mean over the image, a classifier."""
+    """A convolution `stem`, what `body` does with it, the mean over the image, a classifier.
 
-    width = 8
+    body: a function of (network, stem's outputs); width: the channels that it returns.
+    """
 
-    def __init__(self):
+    def __init__(self, body: Callable = lambda net, x: x, width: int = 8, **layers) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv(3, 8, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.add_layers()
-        self.classifier = nn.Linear(self.width, 3)
-
-    def add_layers(self):
-        """Layers between stem and classifier."""
-
-    def body(self, x):
-        return x
+        self.body = body
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.classifier = nn.Linear(width, 3)
 
     def forward(self, x):
-        return self.classifier(self.body(self.stem(x)).mean((2, 3)))
+        return self.classifier(self.body(self, self.stem(x)).mean((2, 3)))
 
 
-class Concatenated(Net):
+def concatenated():
     """Two branches of different activation, joined; a norm over both, as in DenseNet."""
 
-    width = 5
+    def body(net, x):
+        joined = torch.cat([x, net.one(x).relu(), functional.silu(net.two(x))], 1)
+        return net.after(net.norm(joined).relu()).relu()
 
-    def add_layers(self):
-        self.one, self.two = conv(8, 4), conv(8, 6, 1)
-        self.norm = nn.BatchNorm2d(18)
-        self.after = conv(18, 5)
-
-    def body(self, x):
-        one, two = self.one(x).relu(), nn.functional.silu(self.two(x))
-        return self.after(self.norm(torch.cat([x, one, two], 1)).relu()).relu()
+    layers = {"one": conv(8, 4), "two": conv(8, 6, 1), "norm": nn.BatchNorm2d(18)}
+    return Net(body, 5, **layers, after=conv(18, 5))
 
 
-class Downsampled(Net):
+def downsampled():
     """A residual block whose shortcut has a convolution of its own."""
 
-    width = 6
+    def body(net, x):
+        return (net.norm(net.second(net.first(x).relu())) + net.shortcut(x)).relu()
 
-    def add_layers(self):
-        self.first, self.second, self.shortcut = conv(8, 4), conv(4, 6), conv(8, 6, 1)
-        self.norm = nn.BatchNorm2d(6)
-
-    def body(self, x):
-        return (self.norm(self.second(self.first(x).relu())) + self.shortcut(x)).relu()
+    layers = {"first": conv(8, 4), "second": conv(4, 6), "shortcut": conv(8, 6, 1)}
+    return Net(body, 6, **layers, norm=nn.BatchNorm2d(6))
 
 
-class Residual(Net):
+def residual():
     """The outputs of stem and second are added, so they lose the same filters."""
 
-    def add_layers(self):
-        self.first, self.second = conv(8, 5, bias=False), conv(5, 8)
-        self.norm = nn.BatchNorm2d(5)
+    def body(net, x):
+        return (x + net.second(net.norm(net.first(x)).relu())).relu()
 
-    def body(self, x):
-        return (x + self.second(self.norm(self.first(x)).relu())).relu()
+    return Net(body, first=conv(8, 5, bias=False), second=conv(5, 8), norm=nn.BatchNorm2d(5))
 
 
-class Grouped(Net):
+def grouped():
     """A convolution of two groups (ResNeXt)."""
 
-    width = 6
+    def body(net, x):
+        return net.after(net.norm(net.grouped(x)).relu()).relu()
 
-    def add_layers(self):
-        self.grouped, self.norm, self.after = conv(8, 12, groups=2), nn.BatchNorm2d(12), conv(12, 6)
-
-    def body(self, x):
-        return self.after(self.norm(self.grouped(x)).relu()).relu()
+    return Net(body, 6, grouped=conv(8, 12, groups=2), norm=nn.BatchNorm2d(12), after=conv(12, 6))
 
 
-class Excited(Net):
+def excited():
     """Squeeze and excitation behind a depthwise convolution."""
 
-    def add_layers(self):
-        self.depthwise, self.norm = conv(8, 8, groups=8, bias=False), nn.BatchNorm2d(8)
-        self.squeeze, self.excite = conv(8, 4, 1), conv(4, 8, 1)
+    def body(net, x):
+        x = net.norm(net.depthwise(x)).relu()
+        squeezed = net.squeeze(x.mean((2, 3), keepdim=True)).relu()
+        return x * functional.hardsigmoid(net.excite(squeezed))
 
-    def body(self, x):
-        x = self.norm(self.depthwise(x)).relu()
-        scale = self.squeeze(x.mean((2, 3), keepdim=True)).relu()
-        return x * nn.functional.hardsigmoid(self.excite(scale))
+    layers = {"depthwise": conv(8, 8, groups=8, bias=False), "norm": nn.BatchNorm2d(8)}
+    return Net(body, **layers, squeeze=conv(8, 4, 1), excite=conv(4, 8, 1))
 
 
-class Gated(Net):
+def gated():
     """A gated linear unit: the first half of the channels is multiplied with the second."""
 
-    width = 6
-
-    def add_layers(self):
-        self.gate = conv(8, 12)
-
-    def body(self, x):
-        value, gate = self.gate(x).chunk(2, 1)
+    def body(net, x):
+        value, gate = net.gate(x).chunk(2, 1)
         return value * gate.sigmoid()
 
+    return Net(body, 6, gate=conv(8, 12))
 
-class GatedInOne(Gated):
+
+def gated_in_one():
     """The same as one operation, which Torch-Pruning does not know."""
-
-    def body(self, x):
-        return nn.functional.glu(self.gate(x), 1)
+    return Net(lambda net, x: functional.glu(net.gate(x), 1), 6, gate=conv(8, 12))
 
 
-class PlainNorm(Net):
+def plain_norm():
     """A batch norm without weights shifts zeros by its mean."""
-
-    def add_layers(self):
-        self.second, self.norm = conv(8, 8), nn.BatchNorm2d(8, affine=False)
-
-    def body(self, x):
-        return self.norm(self.second(x))
+    norm = nn.BatchNorm2d(8, affine=False)
+    return Net(lambda net, x: net.norm(net.second(x)), second=conv(8, 8), norm=norm)
 
 
-class Transposed(Net):
+def transposed():
     """A transposed convolution after a plain one."""
 
-    width = 6
+    def body(net, x):
+        return net.after(net.up(net.second(x).relu()).relu()).relu()
 
-    def add_layers(self):
-        self.second, self.up = conv(8, 4), nn.ConvTranspose2d(4, 4, 2, stride=2)
-        self.after = conv(4, 6)
-
-    def body(self, x):
-        return self.after(self.up(self.second(x).relu()).relu()).relu()
+    up = nn.ConvTranspose2d(4, 4, 2, stride=2)
+    return Net(body, 6, second=conv(8, 4), up=up, after=conv(4, 6))
 
 
 class Flattened(nn.Module):
@@ -148,97 +123,80 @@ class Flattened(nn.Module):
         self.second = conv(6, 5)
 
     def forward(self, x):
-        x = nn.functional.max_pool2d(self.second(self.first(x).relu()), 2)
+        x = functional.max_pool2d(self.second(self.first(x).relu()), 2)
         return self.head(x.flatten(1))
 
 
-class Normed(Net):
+def unrolled():
+    """A convolution that is called twice: its outputs are its inputs."""
+    return Net(lambda net, x: net.again(net.again(x).relu()).relu(), again=conv(8, 8))
+
+
+def normed():
     """A layer norm over the channels that reach the classifier, and a free hidden layer."""
 
-    def add_layers(self):
-        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 12), nn.Linear(12, 8)
-
-    def body(self, x):
+    def body(net, x):
         x = x.permute(0, 2, 3, 1)
-        x = x + self.down(nn.functional.gelu(self.up(self.norm(x))))
+        x = x + net.down(functional.gelu(net.up(net.norm(x))))
         return x.permute(0, 3, 1, 2)
 
-
-class GroupNormed(Net):
-    def add_layers(self):
-        self.norm, self.second = nn.GroupNorm(2, 8), conv(8, 8)
-
-    def body(self, x):
-        return self.second(self.norm(x)).relu()
+    return Net(body, norm=nn.LayerNorm(8), up=nn.Linear(8, 12), down=nn.Linear(12, 8))
 
 
-class Sigmoid(Net):
+def group_normed():
+    norm = nn.GroupNorm(2, 8)
+    return Net(lambda net, x: net.second(net.norm(x)).relu(), norm=norm, second=conv(8, 8))
+
+
+def sigmoid():
     """What a removed filter feeds is sigmoid(0) = ½ where it is masked."""
-
-    def add_layers(self):
-        self.second = conv(8, 8)
-
-    def body(self, x):
-        return self.second(x.sigmoid()).relu()
+    return Net(lambda net, x: net.second(x.sigmoid()).relu(), second=conv(8, 8))
 
 
-class Shuffled(Net):
+def shuffled():
     """A channel shuffle, as in ShuffleNet."""
 
-    def add_layers(self):
-        self.second = conv(8, 8)
-
-    def body(self, x):
+    def body(net, x):
         n, c, h, w = x.shape
-        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
-        return self.second(x).relu()
+        return net.second(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)).relu()
+
+    return Net(body, second=conv(8, 8))
 
 
-class HardCoded(Net):
+def hard_coded():
     """A reshape that knows the number of channels."""
-
-    def add_layers(self):
-        self.second = conv(8, 8)
-
-    def body(self, x):
-        return self.second(x.reshape(-1, 8, 8, 8) * 2).relu()
+    return Net(lambda net, x: net.second(x.reshape(-1, 8, 8, 8) * 2).relu(), second=conv(8, 8))
 
 
-class Scaled(Net):
+def scaled():
     """A parameter of the network's own acts on the channels."""
-
-    def add_layers(self):
-        self.scale = nn.Parameter(torch.ones(8, 1, 1))
-        self.second = conv(8, 8)
-
-    def body(self, x):
-        return self.second(x * self.scale).relu()
+    scale = nn.Parameter(torch.ones(8, 1, 1))
+    return Net(lambda net, x: net.second(x * net.scale).relu(), scale=scale, second=conv(8, 8))
 
 
-class Tied(Net):
+def tied():
     """Two convolutions with the same weights."""
 
-    def add_layers(self):
-        self.second, self.third, self.after = conv(8, 8), conv(8, 8), conv(8, 8)
-        self.third.weight = self.second.weight
+    def body(net, x):
+        return net.after(net.third(net.second(x).relu()).relu())
 
-    def body(self, x):
-        return self.after(self.third(self.second(x).relu()).relu())
+    network = Net(body, second=conv(8, 8), third=conv(8, 8), after=conv(8, 8))
+    network.third.weight = network.second.weight
+    return network
 
 
-class Attending(Net):
+def attending():
     """Multi-head attention over the positions, with a residual connection."""
 
-    def add_layers(self):
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.free, self.back = conv(8, 6), conv(6, 8)
-
-    def body(self, x):
+    def body(net, x):
         n, c, h, w = x.shape
         tokens = x.flatten(2).transpose(1, 2)
-        tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        tokens = tokens + net.attention(tokens, tokens, tokens, need_weights=False)[0]
         x = tokens.transpose(1, 2).reshape(n, c, h, w)
-        return x + self.back(self.free(x).relu())
+        return x + net.back(net.free(x).relu())
+
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    return Net(body, attention=attention, free=conv(8, 6), back=conv(6, 8))
 
 
 class Wrapped(Net):
@@ -248,29 +206,15 @@ class Wrapped(Net):
         return {"out": super().forward(x)}
 
 
-class Single(Net):
-    """Insists on float32."""
-
-    def body(self, x):
-        return x + torch.ones(8, 8, dtype=torch.float32) @ x.float()
-
-    def forward(self, x):
-        assert x.dtype == torch.float32
-        return super().forward(x)
-
-
-class Unrolled(Net):
-    """A convolution that is called twice: its outputs are its inputs."""
-
-    def add_layers(self):
-        self.again = conv(8, 8)
-
-    def body(self, x):
-        return self.again(self.again(x).relu()).relu()
+def single():
+    """Insists on float32. Ones are multiplied with zeros: removed filters stay zero."""
+    return Net(lambda net, x: x + torch.ones(8, 8, dtype=torch.float32) @ x)
 
 
 REMOVABLE = [
-    Net, Concatenated, Downsampled, Residual, Grouped, Excited, Gated, PlainNorm, Transposed,
-    Flattened, Unrolled,
+    Net, concatenated, downsampled, residual, grouped, excited, gated, plain_norm, transposed,
+    Flattened, unrolled,
 ]  # fmt: skip
-PARTLY = [GatedInOne, Normed, GroupNormed, Sigmoid, Shuffled, HardCoded, Scaled, Tied, Attending]
+PARTLY = [
+    gated_in_one, normed, group_normed, sigmoid, shuffled, hard_coded, scaled, tied, attending,
+]  # fmt: skip

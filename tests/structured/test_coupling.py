@@ -38,22 +38,22 @@ def widths(model, *names):
     ("network", "filters", "coupled"),
     [
         (networks.Net, {"stem.0": [2]}, {}),
-        (networks.Concatenated, {"one": [1]}, {}),
-        (networks.Downsampled, {"second": [3]}, {"shortcut": [3]}),
-        (networks.Downsampled, {"shortcut": [0, 5]}, {"second": [0, 5]}),
-        (networks.Downsampled, {"first": [1]}, {}),
-        (networks.Residual, {"stem.0": [4], "first": [0]}, {"second": [4]}),
-        (networks.Residual, {"stem.0": [4], "second": [3]}, {"stem.0": [3, 4], "second": [3, 4]}),
-        (networks.Grouped, {"grouped": [7]}, {"grouped": [1, 7]}),
-        (networks.Grouped, {"stem.0": [0]}, {"stem.0": [0, 4]}),
-        (networks.Grouped, {"after": [0]}, {}),
-        (networks.Excited, {"excite": [6]}, {"stem.0": [6], "depthwise": [6]}),
-        (networks.Excited, {"squeeze": [3]}, {}),
-        (networks.Gated, {"gate": [1]}, {"gate": [1, 7]}),
+        (networks.concatenated, {"one": [1]}, {}),
+        (networks.downsampled, {"second": [3]}, {"shortcut": [3]}),
+        (networks.downsampled, {"shortcut": [0, 5]}, {"second": [0, 5]}),
+        (networks.downsampled, {"first": [1]}, {}),
+        (networks.residual, {"stem.0": [4], "first": [0]}, {"second": [4]}),
+        (networks.residual, {"stem.0": [4], "second": [3]}, {"stem.0": [3, 4], "second": [3, 4]}),
+        (networks.grouped, {"grouped": [7]}, {"grouped": [1, 7]}),
+        (networks.grouped, {"stem.0": [0]}, {"stem.0": [0, 4]}),
+        (networks.grouped, {"after": [0]}, {}),
+        (networks.excited, {"excite": [6]}, {"stem.0": [6], "depthwise": [6]}),
+        (networks.excited, {"squeeze": [3]}, {}),
+        (networks.gated, {"gate": [1]}, {"gate": [1, 7]}),
         (networks.Flattened, {"second": [4]}, {}),
-        (networks.Transposed, {"second": [2]}, {}),
+        (networks.transposed, {"second": [2]}, {}),
         # A layer that is called twice loses inputs with its outputs.
-        (networks.Unrolled, {"stem.0": [3]}, {"again": [3]}),
+        (networks.unrolled, {"stem.0": [3]}, {"again": [3]}),
     ],
 )
 def test_known_channels_are_coupled(network, filters, coupled):
@@ -64,10 +64,10 @@ def test_known_channels_are_coupled(network, filters, coupled):
 @pytest.mark.parametrize(
     ("network", "layer", "others"),
     [
-        (networks.Downsampled, "second", ["shortcut"]),
-        (networks.Excited, "depthwise", ["stem.0", "excite"]),
-        (networks.Concatenated, "one", []),
-        (networks.Grouped, "grouped", []),
+        (networks.downsampled, "second", ["shortcut"]),
+        (networks.excited, "depthwise", ["stem.0", "excite"]),
+        (networks.concatenated, "one", []),
+        (networks.grouped, "grouped", []),
     ],
 )
 def test_coupled_layers_are_named(network, layer, others):
@@ -87,15 +87,15 @@ def test_all_but_the_classifier_can_be_removed(network):
 @pytest.mark.parametrize(
     ("network", "layers", "reason"),
     [
-        (networks.Normed, ["stem.0", "down"], "a layer norm runs over its channels"),
-        (networks.GroupNormed, ["stem.0"], "a group norm runs over its channels"),
-        (networks.GatedInOne, ["gate"], "rearranged"),
-        (networks.Sigmoid, ["stem.0"], "do not stay zero"),
-        (networks.Shuffled, ["stem.0"], "rearranged"),
-        (networks.HardCoded, ["stem.0"], "does not run without"),
-        (networks.Scaled, ["stem.0"], "the network's own parameter scale"),
-        (networks.Tied, ["stem.0", "second", "third"], "shared with another layer"),
-        (networks.Attending, ["stem.0", "attention.out_proj", "back"], "attention heads"),
+        (networks.normed, ["stem.0", "down"], "a layer norm runs over its channels"),
+        (networks.group_normed, ["stem.0"], "a group norm runs over its channels"),
+        (networks.gated_in_one, ["gate"], "rearranged"),
+        (networks.sigmoid, ["stem.0"], "do not stay zero"),
+        (networks.shuffled, ["stem.0"], "rearranged"),
+        (networks.hard_coded, ["stem.0"], "does not run without"),
+        (networks.scaled, ["stem.0"], "the network's own parameter scale"),
+        (networks.tied, ["stem.0", "second", "third"], "shared with another layer"),
+        (networks.attending, ["stem.0", "attention.out_proj", "back"], "attention heads"),
     ],
 )
 def test_layers_that_cannot_lose_filters_are_found_and_say_why(network, layers, reason):
@@ -109,7 +109,7 @@ def test_layers_that_cannot_lose_filters_are_found_and_say_why(network, layers, 
 
 
 def test_a_hidden_layer_between_layer_norms_is_free():
-    model, plan = analysed(networks.Normed)
+    model, plan = analysed(networks.normed)
     small = removal.remove(model, plan, ranking.choose(model, plan, 0.3, "layer"))
     assert widths(small, "stem.0", "down") == [8, 8]
     assert small.up.out_features == small.down.in_features < 12
@@ -161,7 +161,7 @@ def test_the_lowest_scored_go_and_no_layer_is_emptied(network, sparsity, scope):
 
 
 def test_scores_are_means_over_the_coupled_layers():
-    model, plan = analysed(networks.Downsampled)
+    model, plan = analysed(networks.downsampled)
     scored = ranking.scores(model, plan, "global")
     expected = 0
     for layer in (model.second, model.shortcut):
@@ -173,7 +173,7 @@ def test_scores_are_means_over_the_coupled_layers():
     assert (np.argsort(ranked) == np.argsort(expected)).all()
 
 
-@pytest.mark.parametrize("network", [networks.Shuffled, networks.Excited])
+@pytest.mark.parametrize("network", [networks.shuffled, networks.excited])
 def test_the_plan_does_not_depend_on_weights_or_mode(network):
     model, plan = analysed(network)
     other = network().requires_grad_(False).train()
@@ -187,7 +187,7 @@ def test_the_plan_does_not_depend_on_weights_or_mode(network):
 
 
 def test_analysing_leaves_the_network_as_it_was(capfd, recwarn):
-    model = built(networks.Scaled).train().requires_grad_(False)
+    model = built(networks.scaled).train().requires_grad_(False)
     before = copy.deepcopy(model)
     analysis.analyse(model, SHAPE)
     assert toys.same_state(model, before)
@@ -216,18 +216,17 @@ def test_a_network_that_cannot_be_pruned_is_a_users_error(build, shape, problem)
 
 
 def test_a_network_of_one_precision_is_tried_in_that():
-    # Ones are multiplied with zeros: the removed filters stay zero.
-    assert list(analysed(networks.Single)[1].refused) == ["classifier"]
+    assert list(analysed(networks.single)[1].refused) == ["classifier"]
 
 
 @pytest.mark.parametrize(
     ("network", "filters", "problem"),
     [
-        (networks.Normed, {"down": [0]}, "layer down cannot lose filters: a layer norm"),
-        (networks.Normed, {"nowhere": [0]}, "layer nowhere cannot lose filters: no such layer"),
-        (networks.Residual, {"first": [*range(5)]}, "layer first without any"),
+        (networks.normed, {"down": [0]}, "layer down cannot lose filters: a layer norm"),
+        (networks.normed, {"nowhere": [0]}, "layer nowhere cannot lose filters: no such layer"),
+        (networks.residual, {"first": [*range(5)]}, "layer first without any"),
         (
-            networks.Residual,
+            networks.residual,
             {"stem.0": [0, 1, 2, 3], "second": [4, 5, 6, 7]},
             r"layer stem\.0 without any",
         ),

@@ -170,13 +170,6 @@ def test_a_rebuilt_network_can_be_pruned_again(small, tmp_path):
     assert torch.equal(rebuilt(toys.noise(2)), twice(toys.noise(2)))
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet20"])
-def test_an_unpruned_network_is_described_by_the_params_alone(name):
-    description = registry.architecture_of(dense(name))
-    assert description == registry.architecture(name, 4, 1, 3, (8, 8))
-    assert registry.dense_architecture(description) == description
-
-
 def test_a_counter_of_the_users_network_is_no_size(full):
     model = dense(full["custom"])
     model(toys.noise(1))

@@ -11,7 +11,6 @@ from torch import nn
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting, difference
 from stages.lib.models import checkpoints, prunable, registry
-from stages.lib.pruning import masks
 from stages.lib.structured import analysis, ranking, removal
 from tests import toys
 
@@ -193,12 +192,6 @@ def test_the_given_network_is_not_changed_and_the_result_is_the_same_each_time(
     assert toys.same_state(again.small, choices["global", 0.5].small)
 
 
-def test_a_small_network_trains(choices):
-    small = copy.deepcopy(choices["global", 0.85].small).train()
-    nn.functional.cross_entropy(small(toys.noise(4)), torch.tensor([0, 1, 2, 0])).backward()
-    assert all(parameter.grad.shape == parameter.shape for parameter in small.parameters())
-
-
 def test_a_sparsity_that_removes_nothing_is_refused(model, plan, scope):
     with pytest.raises(UserError, match="would remove nothing at all") as caught:
         ranking.choose(model, plan, 1e-6, scope)
@@ -249,12 +242,6 @@ def test_the_largest_difference_is_relative_to_the_largest_logit():
     other.weight.data = torch.tensor([[4.0, 0.0], [0.0, 3.0]])
     assert difference.largest(one, other, torch.eye(2)) == 0.5
     assert difference.largest(one, one, torch.eye(2)) == 0
-
-
-def test_masks_of_filters_are_read_off_the_weights(model, plan):
-    masked = removal.mask(model, plan, {"conv2": [1, 6]})
-    keep = masks.of_zeros(masked)["conv2.weight"]
-    assert [index for index in range(8) if not keep[index].any()] == [1, 6]
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 4, 8])
