@@ -5,7 +5,7 @@ Exit code 0: done, or the file is sound; 2: the file is damaged, or something el
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import tabulate
@@ -55,6 +55,7 @@ def decoded(arguments: argparse.Namespace) -> packed.Contents:
 
 
 def info(arguments: argparse.Namespace) -> None:
+    """Tell the architecture, and each tensor's bits, zeros and bytes."""
     summary = packed_summary.summarize(decoded(arguments))
     architecture = json.dumps(summary.architecture, ensure_ascii=False)
     print(f"packed network, format version {container.VERSION}: {architecture}\n")
@@ -66,12 +67,14 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
+    """Compare the checksum, decode everything and rebuild the network."""
     contents = decoded(arguments)
     packed.rebuilt(contents)
     print(f"{arguments.file}: sound: {totals(packed_summary.summarize(contents))}")
 
 
 def unpack(arguments: argparse.Namespace) -> None:
+    """Write the network as a safetensors file of plain float32 tensors."""
     model = packed.rebuilt(decoded(arguments))
     with outputs.whole_file(arguments.output) as partial:
         size = checkpoints.save_model(model, partial)
@@ -79,6 +82,7 @@ def unpack(arguments: argparse.Namespace) -> None:
 
 
 def pack(arguments: argparse.Namespace) -> None:
+    """Quantize a network's safetensors file (per channel) and pack it."""
     _, architecture = checkpoints.load_tensors(arguments.file, checkpoints.KEY)
     if isinstance(architecture, dict):
         custom_model.check_allowed(architecture.get("name"), arguments.network)
@@ -89,50 +93,34 @@ def pack(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {size:,} bytes, {dense / size:.1f} times smaller")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """Reads an option that is an integer in this range."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: a whole number from {least} to {most}")
-        return int(text)
-
-    return read
+def elements(text: str) -> int:
+    """Reads how many numbers a network may have."""
+    if not text.isdecimal() or not 1 <= int(text) <= 2**40:
+        raise argparse.ArgumentTypeError(f"{text}: an integer from 1 to 2^40")
+    return int(text)
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.tools.packed", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function, what in (
-        (info, "the architecture, and each tensor's bits, zeros and bytes"),
-        (unpack, "write the network as a safetensors file of plain float32 tensors"),
-        (verify, "compare the checksum, decode everything and rebuild the network"),
-        (pack, "quantize a network's safetensors file (per channel) and pack it"),
-    ):
-        command = commands.add_parser(function.__name__, help=what, description=what)
+    for function in (info, unpack, verify, pack):
+        about = {"help": function.__doc__, "description": function.__doc__}
+        command = commands.add_parser(function.__name__, **about)
         command.set_defaults(function=function)
         command.add_argument("file", metavar="FILE", type=Path)
-        command.add_argument(
-            "--network",
-            metavar="FILE.py:FACTORY",
-            help="the custom network that the file may name: building it runs that code",
-        )
+        allowed = "the custom network that the file may name: building it runs that code"
+        command.add_argument("--network", metavar="FILE.py:FACTORY", help=allowed)
         if function in (unpack, pack):
             ending = paths.SAFETENSORS if function is unpack else paths.PACKED
             command.add_argument(
                 "-o", "--output", metavar="FILE", type=Path, required=True, help=f"a {ending} file"
             )
         if function is pack:
-            command.add_argument(
-                "--bits", metavar="N", type=whole(2, 16), default=4, help="2 to 16 (default: 4)"
-            )
+            bits = {"choices": range(2, 17), "default": 4, "help": "2 to 16 (default: 4)"}
+            command.add_argument("--bits", metavar="N", type=int, **bits)
         else:
-            command.add_argument(
-                "--max-elements",
-                metavar="N",
-                type=whole(1, 2**40),
-                help="how many numbers the network may have (default: what the file's size bears)",
-            )
+            most = "how many numbers the network may have (default: what the file's size bears)"
+            command.add_argument("--max-elements", metavar="N", type=elements, help=most)
     return parser.parse_args(argv)
 
 
