@@ -1,8 +1,8 @@
 """Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
 
-import json
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,208 +13,143 @@ from stages.lib.analysis import (
     exports,
     findings,
     metrics,
-    model_card,
     predictions,
     stage_tables,
     tables,
 )
-from stages.lib.core import hardware, outputs, paths, prepared, records
-from stages.lib.core.stage import run_stage
+from stages.lib.analysis.number_formats import with_latencies
+from stages.lib.core import hardware, methods, outputs, paths, prepared, records
+from stages.lib.core import params as parameters
+from stages.lib.core.stage import Stage, run_stage
 from stages.lib.report import figures, html, markdown
+from stages.lib.report.run import Run
 
-SEEDED = (
-    "train_baseline", "layerwise_sweep", "global_prune", "finetune", "iterative_prune",
-    "controls", "equal_budget", "structured_prune", "int_quantize",
+# The stages of all seeds whose tables are read, beside those that make networks.
+JOINED = ("dtype_bench", "latency_bench", "package")
+
+# What the course asks about: neither packed files nor those of ONNX Runtime.
+COURSE = (
+    methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED, methods.LAYER, methods.INTEGER
 )  # fmt: skip
-# What leaves files to deploy.
-DEPLOYING = ("compress", "onnx_bench")
 
 
-def seeded(seeds: list[int], stage: str, file: str, columns: Sequence[str]) -> pd.DataFrame:
+def directories(stages: Sequence[str], seeds: Sequence[int]) -> list[Path]:
+    """Where these stages leave what they make for each seed."""
+    return [paths.stage_directory(stage, seed) for stage in stages for seed in seeds]
+
+
+def of_seeds(seeds: Sequence[int], stage: str, file: str, columns: Sequence[str]) -> pd.DataFrame:
     """One stage's table of all seeds."""
     files = {seed: paths.stage_directory(stage, seed) / file for seed in seeds}
     return stage_tables.of_seeds(files, columns)
 
 
-def rows_of(seeds: list[int], stages: Sequence[str]) -> pd.DataFrame:
-    """The rows of these stages and all seeds."""
-    return stage_tables.rows(
-        [paths.stage_directory(stage, seed) / paths.ROWS for stage in stages for seed in seeds]
+def joined(stage: str, columns: Sequence[str], file: str = paths.ROWS) -> pd.DataFrame:
+    """The table of a stage that has one for all seeds."""
+    return stage_tables.table(paths.stage_directory(stage) / file, columns)
+
+
+def copy_tables(seeds: Sequence[int], target: Path) -> None:
+    """Copies every table that the run left, in the folders of its stage and seed."""
+    sources = directories(methods.stages(), seeds) + [paths.stage_directory(one) for one in JOINED]
+    for source in sources:
+        folder = target / source.relative_to(paths.ARTIFACTS)
+        folder.mkdir(parents=True)
+        for file in sorted(source.glob(paths.TABLES)):
+            shutil.copyfile(file, folder / file.name)
+
+
+def correct_of(seeds: Sequence[int], rows: pd.DataFrame, labels: np.ndarray) -> predictions.Correct:
+    """Whose network is right on which test image, of every whole network."""
+    whole = rows[rows.layer == records.ALL_LAYERS][list(tables.KEYS)].drop_duplicates()
+    keys = [predictions.Key(*key) for key in whole.itertuples(index=False, name=None)]
+    folders = [directories(methods.stages(), [seed]) for seed in seeds]
+    return predictions.correct(folders, "test", keys, labels)
+
+
+def read_run(params: Any, meta: dict, labels: np.ndarray) -> tuple[Run, findings.Evidence]:
+    """What the reports tell of, and what the course's findings are judged by."""
+    seeds = params.seeds
+    rows = stage_tables.rows([one / paths.ROWS for one in directories(methods.stages(), seeds)])
+    correct = correct_of(seeds, rows, labels)
+    machine = hardware.read(paths.HARDWARE)
+    formats = joined("dtype_bench", records.FORMAT)
+    latencies = pd.concat(
+        [
+            joined("latency_bench", records.LATENCY),
+            joined("dtype_bench", records.LATENCY, paths.LATENCIES),
+        ],
+        ignore_index=True,
     )
-
-
-def correct_of(
-    seeds: list[int],
-    stages: Sequence[str],
-    rows: pd.DataFrame,
-    labels: np.ndarray,
-    names: list[str],
-) -> predictions.Correct:
-    """Whose network is right on which test image, of every whole network in `rows`, which are of
-    these stages; by the columns `names`.
-    """
-    keys = rows[rows.layer == records.ALL_LAYERS][names].drop_duplicates()
-    files = [
-        [paths.stage_directory(stage, seed) / paths.PREDICTIONS for stage in stages]
-        for seed in seeds
-    ]
-    return predictions.correct(files, keys.itertuples(index=False, name=None), labels)
-
-
-def tables_of(seeds: list[int]) -> list[tuple[str, int | None, str]]:
-    """Stage, seed (None where it has none) and file of every table that a run leaves."""
-    per_seed = [
-        *((stage, paths.ROWS) for stage in (*SEEDED, *DEPLOYING)),
-        ("train_baseline", paths.LEARNING_CURVE),
-        ("train_baseline", paths.LAYERS),
-        ("layerwise_sweep", paths.BEST_TRADEOFF),
-        ("structured_prune", paths.FILTERS),
-        ("int_quantize", paths.QUANTIZED_LAYERS),
-        ("latency_bench", paths.ROWS),
-        ("onnx_bench", paths.AGREEMENT),
-        ("onnx_latency", paths.ROWS),
-    ]
-    return [
-        *((stage, seed, file) for stage, file in per_seed for seed in seeds),
-        ("dtype_bench", None, paths.ROWS),
-        ("file_sizes", None, paths.ROWS),
-    ]
-
-
-def settings_of(params) -> dict[str, Any]:
-    """The params that the run was made with, as plain values by section."""
-    return {
-        name: value if isinstance(value, list) else dict(value)
-        for name, value in vars(params).items()
-    }
-
-
-def seconds_of(seeds: list[int]) -> dict[str, dict[int | None, float]]:
-    """What each stage took, by seed; without those that left no note of it (DVC restored them)."""
-    asked = [
-        ("prepare_data", [None]),
-        *((stage, seeds) for stage in (*SEEDED, "compress", "latency_bench", "onnx_bench")),
-        ("dtype_bench", seeds[:1]),
-        ("file_sizes", [None]),
-        ("package", [None]),
-    ]
-    found: dict[str, dict[int | None, float]] = {}
-    for stage, names in asked:
-        for seed in names:
-            file = paths.time_file(stage, seed)
-            if file.exists():
-                seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
-                found.setdefault(stage, {})[seed] = seconds
-    return found
-
-
-def deployed_of(seeds: list[int]) -> markdown.Deployed:
-    """What there is of files to deploy."""
-    return markdown.Deployed(
-        rows=rows_of(seeds, DEPLOYING),
-        engines=seeded(seeds, "onnx_latency", paths.ROWS, records.ENGINE_LATENCY),
-        agreements=seeded(seeds, "onnx_bench", paths.AGREEMENT, records.AGREEMENT),
-        sizes=stage_tables.table(
-            paths.stage_directory("file_sizes") / paths.ROWS, records.FILE_SIZE
-        ),
-        card=model_card.read(paths.DEPLOY / paths.MODEL_CARD),
+    layers = of_seeds(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
+    evidence = findings.Evidence(
+        rows=tables.of_family(rows, *COURSE),
+        layers=layers,
+        formats=with_latencies(formats, latencies),
+        correct=correct,
+        sparsity=params.report.sparsity,
+        confidence=params.report.confidence,
+        tolerance=params.report.tolerance,
+        isa=machine["isa"],
+        chance=prepared.commonest(meta, "test")[1],
     )
-
-
-def main(params) -> None:
-    seeds, sparsity = params.seeds, params.report.sparsity
-    max_drop = params.layerwise_sweep.max_accuracy_drop
-    rows, deployed = rows_of(seeds, SEEDED), deployed_of(seeds)
-    layers = seeded(seeds, "int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER)
-    curves = seeded(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH)
-    formats = stage_tables.table(paths.stage_directory("dtype_bench") / paths.ROWS, records.FORMAT)
-    layers_of_network = stage_tables.table(
-        paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
-    )
-    latencies = seeded(seeds, "latency_bench", paths.ROWS, records.LATENCY)
-    meta, machine = prepared.read_meta(paths.PREPARED), hardware.read(paths.HARDWARE)
-    labels = prepared.read_labels(paths.PREPARED, "test", meta)
-    correct = correct_of(seeds, SEEDED, rows, labels, list(tables.KEYS[:3]))
-    files = correct_of(seeds, DEPLOYING, deployed.rows, labels, list(tables.KEYS))
-    run = markdown.Run(
+    run = Run(
         seeds=seeds,
         rows=rows,
-        best=seeded(seeds, "layerwise_sweep", paths.BEST_TRADEOFF, records.BEST_SPARSITY),
+        best=of_seeds(seeds, "layerwise_sweep", paths.BEST_TRADEOFF, records.BEST_SPARSITY),
+        filters=of_seeds(seeds, "structured_prune", paths.FILTERS, records.PRUNED_LAYER),
         layers=layers,
-        formats=formats,
+        agreements=of_seeds(seeds, "export_onnx", paths.AGREEMENT, records.AGREEMENT),
         latencies=latencies,
-        filters=seeded(seeds, "structured_prune", paths.FILTERS, records.PRUNED_LAYER),
-        network=params.model.name,
-        weights=params.model.weights,
-        inventory=layers_of_network,
+        sizes=joined("package", records.FILE_SIZE),
+        formats=formats,
+        inventory=stage_tables.table(
+            paths.stage_directory("train_baseline", seeds[0]) / paths.LAYERS, records.LAYER
+        ),
+        curves=of_seeds(seeds, "train_baseline", paths.LEARNING_CURVE, records.EPOCH),
+        selection=outputs.read_json(paths.package_directory() / paths.SELECTION, records.REMEDY),
+        findings=findings.judge(evidence),
+        params=parameters.plain(params),
         meta=meta,
         hardware=machine,
-        sparsity=sparsity,
-        max_drop=max_drop,
-        curves=curves if curves.epoch.max() > 0 else None,
-        intervals=tables.intervals(correct | files, params.report.confidence),
-        confidence=params.report.confidence,
-        settings=settings_of(params),
-        seconds=seconds_of(seeds),
-        deployed=deployed,
+        chance=evidence.chance,
+        intervals=tables.intervals(correct, params.report.confidence),
     )
-    found = findings.judge(
-        findings.Evidence(
-            rows=rows,
-            layers=layers,
-            formats=formats,
-            correct=correct,
-            sparsity=sparsity,
-            confidence=params.report.confidence,
-            tolerance=params.report.tolerance,
-            isa=machine["isa"],
-            chance=float(np.bincount(labels).max() / len(labels)),
-        )
+    return run, evidence
+
+
+def main(stage: Stage) -> None:
+    params, meta = stage.params, prepared.read_meta(paths.PREPARED)
+    labels = prepared.read_labels(paths.PREPARED, "test", meta)
+    run, evidence = read_run(params, meta, labels)
+    drawn = figures.build(run)
+    outputs.write_text(
+        stage.place(paths.REPORT_PAGE), markdown.render(run, drawn, paths.FIGURES.name)
     )
+    outputs.write_text(stage.place(paths.REPORT_SITE), html.render(run, drawn))
+    figures.save(list(drawn.values()), stage.place(paths.FIGURES))
+
+    stage.place(paths.PLOTS).mkdir()
+    for name, plot in exports.plots(evidence.rows, run.layers, run.curves).items():
+        plot.to_csv(stage.place(paths.PLOTS) / name, index=False)
+    copy_tables(run.seeds, stage.place(paths.RUNS))
+    about = committed.Manifest(
+        seeds=run.seeds, model=run.params["model"], data=meta, hardware=run.hardware
+    )
+    outputs.write_json(stage.place(paths.RUNS) / paths.MANIFEST, about.model_dump())
     context = {
         "network": params.model.name,
         "data": meta["source"],
         "classes": len(meta["classes"]),
         "test_images": len(labels),
-        "seeds": list(seeds),
-        "confidence": params.report.confidence,
+        "seeds": list(run.seeds),
+        "confidence": run.confidence,
         "tolerance": params.report.tolerance,
     }
-    drawn = figures.build(run)
-    places = {one.name: f"{paths.FIGURES.name}/{paths.picture_name(one.name)}" for one in drawn}
-    text, site = markdown.render(run, found, places), html.render(run, found, drawn)
-
-    with (
-        outputs.whole_directory(paths.FIGURES) as directory,
-        outputs.whole_directory(paths.PLOTS) as plots,
-        outputs.whole_directory(paths.RUNS) as runs,
-    ):
-        figures.save(drawn, directory)
-        for name, plot in exports.plots(rows, layers, curves).items():
-            plot.to_csv(plots / name, index=False)
-        for stage, seed, file in tables_of(seeds):
-            source = paths.stage_directory(stage, seed) / file
-            copied = runs / paths.reported(source).relative_to(paths.RUNS)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copied)
-        about = committed.Manifest(
-            seeds=seeds, model=params.model.model_dump(), data=meta, hardware=machine
-        )
-        outputs.write_json(runs / paths.MANIFEST, about.model_dump())
-    outputs.write_text(paths.REPORT_PAGE, text)
-    outputs.write_text(paths.REPORT_SITE, site)
-    outputs.write_json(paths.FINDINGS, findings.to_json(found, context))
-    outputs.write_json(paths.METRICS, metrics.named(rows, sparsity, max_drop))
+    outputs.write_json(stage.place(paths.FINDINGS), findings.to_json(run.findings, context))
+    numbers = metrics.named(evidence.rows, run.sparsity, run.max_drop)
+    outputs.write_json(stage.place(paths.METRICS), numbers)
 
 
 if __name__ == "__main__":
-    # All of them: the page tells what was run.
-    run_stage(
-        main,
-        reads=[
-            "seeds", "sparsities", "compute", "data", "model", "training", "train_baseline",
-            "layerwise_sweep", "finetune", "iterative_prune", "controls", "equal_budget",
-            "structured_prune", "compress", "dtype_bench", "latency_bench", "int_quantize",
-            "onnx_bench", "package", "report",
-        ],
-    )  # fmt: skip
+    run_stage(main)

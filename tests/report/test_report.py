@@ -1,326 +1,322 @@
-"""Tables, findings, exports and pictures, on made-up runs whose truth is known."""
+"""Both reports and their figures, on made-up runs whose truth is known."""
 
 import dataclasses
-import json
 import math
 import re
+from functools import cache
 
 import pandas as pd
 import pytest
-from made_up import formats, quantized_layers, right, row
+from markdown_it import MarkdownIt
+from shown_runs import RUNS, SELECTION, a_choice, a_row, a_run
 
-from stages.lib.analysis import exports, findings, tables
-from stages.lib.report import charts, figures, markdown
-
-POINTS = (0.4, 0.8)
-METHODS = (
-    "uniform", "global", "finetune", "iterative", "structured_layer", "structured_global",
-    "structured_layer_finetune", "structured_global_finetune",
-)  # fmt: skip
+from stages.lib.core import methods
+from stages.lib.core.methods import Look, Method
+from stages.lib.report import charts, context, figures, html, latency_figures, markdown
+from stages.lib.report.run import TORCH
 
 
-def made_up(accuracy, seeds=(0, 1)):
-    """Rows of a run in which method m has accuracy[m] at each of POINTS, the baseline 0.9."""
-    rows = [row(seed, "baseline", 0.0, 0.9 + 0.01 * seed) for seed in seeds]
-    for seed in seeds:
-        rows += [
-            row(seed, method, point, value + 0.01 * seed)
-            for method, values in accuracy.items()
-            for point, value in zip(POINTS, values, strict=True)
-        ]
-        rows += [
-            row(seed, "layer_alone", p, 0.9 - p / 2, layer=name)
-            for name in ("conv|1", "fc")
-            for p in POINTS
-        ]
-        rows.append(row(seed, "best_per_layer", 0.0, 0.8))
-        rows += [
-            row(seed, f"{scheme}_tensor", 0.0, 0.85, bits=bits, bytes_on_disk=1000)
-            for scheme in ("affine", "symmetric")
-            for bits in (8, 16)
-        ]
-    return pd.DataFrame(rows)
+def changed(run, table, **columns):
+    """The run with other columns in one of its tables: values, or functions of the table."""
+    return dataclasses.replace(run, **{table: getattr(run, table).assign(**columns)})
 
 
-GOOD = {
-    "uniform": (0.5, 0.1), "global": (0.8, 0.3), "finetune": (0.9, 0.85), "iterative": (0.9, 0.89),
-    "structured_layer": (0.3, 0.1), "structured_global": (0.3, 0.1),
-    "structured_layer_finetune": (0.85, 0.6), "structured_global_finetune": (0.85, 0.6),
-}  # fmt: skip
+def rendered(run):
+    """The Markdown report."""
+    return markdown.render(run, figures.build(run), "figures")
 
 
-def judged(run):
-    """The findings of a run of which each seed's network is right on as many of 100 images as its
-    accuracy says.
-    """
-    whole = run.rows[(run.rows.layer == "all") & (run.rows.weight_bits == 32)]
-    correct = {
-        (method, target, 32): right(lines.test_accuracy, 100)
-        for (method, target), lines in whole.groupby(["method", "target_sparsity"])
-    }
-    return findings.judge(
-        findings.Evidence(
-            rows=run.rows, layers=run.layers, formats=run.formats, correct=correct, sparsity=0.8,
-            confidence=0.95, tolerance=0.005, isa=run.hardware["isa"], chance=0.5,
-        )
-    )  # fmt: skip
+@cache
+def everything():
+    run = a_run()
+    return run, figures.build(run)
+
+
+def without(run, table, lines):
+    return dataclasses.replace(run, **{table: getattr(run, table)[~lines(getattr(run, table))]})
 
 
 def unusual_runs():
     """Settings that params.yaml allows and that leave something unmeasured."""
-    only_gpu = formats()
-    half = formats(gpu=(1.0, 2.0, 3.0))
-    layers, rows = quantized_layers(), made_up(GOOD)
-    per_channel = rows.assign(method=rows.method.str.replace("_tensor", "_channel"))
+    run = a_run((0,))
+    families = (methods.UNSTRUCTURED, methods.STRUCTURED)
+    pruning = [one.name for one in methods.of_family(*families)]
     return {
-        "no common sparsity": {"rows": rows[rows.method.isin(["baseline", "uniform"]) | (
-            rows.weight_bits < 32) | (rows.method == "layer_alone")]},
-        "no GPU and nothing else asked for": {"formats": only_gpu[only_gpu.device == "cuda"]},
-        "float16 alone": {"formats": half[half.dtype == "float16"]},
-        "ResNet-152 alone": {"formats": only_gpu[only_gpu.network == "resnet152"]},
-        "per channel alone": {"layers": layers.assign(granularity="channel"), "rows": per_channel},
-        "4 bits alone": {
-            "layers": layers[layers.bits == 8].assign(bits=4),
-            "rows": rows[rows.weight_bits != 16].replace({"weight_bits": {8: 4}}),
-        },
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", unusual_runs())
-def test_what_was_not_measured_leaves_no_hole(tmp_path, name):
-    run = dataclasses.replace(a_run(), **unusual_runs()[name])
-    text = rendered(run)
-    assert "nan" not in text
-    assert "None" not in text
-    for one in figures.build(run):
-        charts.save(
-            charts.picture(one.title, one.reading, one.panels), tmp_path / f"{one.name}.svg"
-        )
-    json.dumps(exports.metrics(run.rows, run.sparsity, run.max_drop), allow_nan=False)
-
-
-def test_summary_is_mean_and_sample_deviation_over_seeds():
-    summary = tables.summary(made_up(GOOD, seeds=(0, 1, 2)))
-    one = summary[(summary.method == "global") & (summary.target_sparsity == 0.8)].iloc[0]
-    assert one.test_accuracy == pytest.approx(0.31)
-    assert one.test_accuracy_std == pytest.approx(0.01)
-    assert one.seeds == 3
-
-
-def test_sparsest_is_chosen_on_validation_alone():
-    rows = made_up(GOOD)
-    rows.loc[rows.method == "finetune", "test_accuracy"] = 0.0
-    assert tables.sparsest(rows, "finetune", 0.06) == 0.8
-    assert tables.sparsest(rows, "finetune", 0.01) == 0.4
-    assert tables.sparsest(rows, "uniform", 0.01) == 0.0
-    assert tables.sparsest(rows, "unheard of", 0.01) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(10, "10 B"), (2048, "2 KiB"), (1_373_634, "1.31 MiB"), (3 * 2**30, "3072 MiB")],
-)
-def test_sizes_are_binary(count, text):
-    assert tables.size(count) == text
-
-
-def test_markdown_escapes_what_would_break_a_table():
-    assert "conv\\|1" in tables.markdown(("layer",), [("conv|1",)])
-
-
-def test_metrics_are_a_handful_finite_and_hold_no_latency():
-    metrics = exports.metrics(made_up(GOOD), 0.8, 0.06)
-    assert "NaN" not in json.dumps(metrics)
-    assert metrics == {
-        "test_accuracy": {
-            "baseline": 0.905, "global": 0.305, "finetune": 0.855, "iterative": 0.895,
-            "structured_finetune": 0.605, "int8": 0.85,
-        },
-        "sparsest_within": {
-            "global": 0.0, "finetune": 0.8, "iterative": 0.8, "structured_finetune": 0.4,
-        },
-        "bytes_on_disk": {"baseline": 4000, "int8": 1000},
-    }  # fmt: skip
-
-
-def test_metrics_choose_among_methods_by_validation_not_by_test():
-    rows = made_up(GOOD)
-    better = (rows.method == "structured_layer_finetune") | (rows.method == "symmetric_tensor")
-    rows.loc[better, "test_accuracy"] = 1.0
-    rows.loc[rows.method == "structured_global_finetune", "validation_accuracy"] += 0.01
-    rows.loc[rows.method == "affine_tensor", "validation_accuracy"] += 0.01
-    accuracies = exports.metrics(rows, 0.8, 0.06)["test_accuracy"]
-    assert accuracies["structured_finetune"] == 0.605
-    assert accuracies["int8"] == 0.85
-
-
-def test_of_8_bit_files_the_smallest_counts_though_a_larger_is_better():
-    rows = made_up(GOOD)
-    large = rows.method == "affine_tensor"
-    rows.loc[large, ["bytes_on_disk", "validation_accuracy", "test_accuracy"]] = [1001, 0.99, 0.99]
-    assert exports.metrics(rows, 0.8, 0.06)["bytes_on_disk"]["int8"] == 1000
-    assert exports.metrics(rows, 0.8, 0.06)["test_accuracy"]["int8"] == 0.85
-
-
-def test_metrics_leave_out_what_was_not_run():
-    rows = made_up({"global": GOOD["global"]})
-    metrics = exports.metrics(rows[rows.weight_bits == 32], 0.5, 0.06)
-    assert metrics == {
-        "test_accuracy": {"baseline": 0.905},
-        "sparsest_within": {"global": 0.0},
-        "bytes_on_disk": {"baseline": 4000},
+        "nothing pruned": without(run, "rows", lambda rows: rows.method.isin(pruning)),
+        "no layer alone": dataclasses.replace(
+            without(run, "rows", lambda rows: rows.layer != "all"), best=run.best[:0]
+        ),
+        "no other format": without(run, "formats", lambda table: table.dtype != "float32"),
+        "ResNet-152 alone": without(run, "formats", lambda table: table.network == "baseline"),
+        "per channel alone": dataclasses.replace(
+            without(run, "rows", lambda rows: rows.method.str.endswith("_tensor")),
+            layers=run.layers[run.layers.granularity == "channel"],
+        ),
+        "4 bits alone": dataclasses.replace(
+            without(run, "rows", lambda rows: rows.weight_bits.isin([2, 8, 16])),
+            layers=run.layers[run.layers.bits == 4],
+        ),
+        "nothing timed": changed(run, "latencies", latency_ms=math.nan, latency_iqr_ms=math.nan),
+        "no file to deploy": dataclasses.replace(
+            without(run, "rows", lambda rows: rows.model != ""),
+            agreements=run.agreements[:0],
+            sizes=run.sizes[:0],
+        ),
     }
 
 
-def test_there_is_a_plot_for_every_method_also_where_it_was_not_run():
-    plots = exports.accuracy_plots(made_up({"global": GOOD["global"]}))
-    assert set(plots) == set(exports.COMPARED) > set(METHODS)
-    assert plots["global"].to_dict("list") == {"sparsity": [0.4, 0.8], "global": [0.805, 0.305]}
-    assert plots["iterative"].empty
+@pytest.mark.parametrize("name", [*RUNS, *unusual_runs()])
+def test_the_report_is_written_without_gaps(name):
+    run = RUNS[name]() if name in RUNS else unusual_runs()[name]
+    drawn = figures.build(run)
+    text = markdown.render(run, drawn, "figures")
+    assert not re.search(r"\b(nan|None|inf)\b", text + html.render(run, drawn).split("<script")[0])
+    for figure in drawn.values():
+        assert f"(figures/{figure.name}.svg)" in text
+        # Every table has as many cells in each row as in its head.
+        assert all({len(row) for row in table.rows} <= {len(table.headers)}
+                   for _, table in figure.tables)  # fmt: skip
+    assert ("standard deviation over 3 seeds" in text) == (len(run.seeds) == 3)
 
 
-def a_run(accuracy=GOOD, seeds=(0, 1), gpu=None):
-    latencies = pd.DataFrame(
-        {
-            "seed": seed, "method": method, "target_sparsity": point, "device": "cpu",
-            "batch_size": batch, "threads": 2, "latency_ms": 1.0, "latency_iqr_ms": 0.1,
-            "runs": 9, "relative_to_baseline": 1.0 - point / 2, "model": "",
-        }
-        for seed in seeds for batch in (1, 64)
-        for method, point in (("baseline", 0.0), ("global", 0.8), ("structured_layer", 0.8))
-    )  # fmt: skip
-    best = pd.DataFrame(
-        {"seed": seed, "layer": layer, "sparsity": 0.4, "validation_accuracy": 0.9}
-        for seed in seeds for layer in ("conv|1", "fc")
-    )  # fmt: skip
-    pruned = pd.DataFrame(
-        {"seed": seed, "layer": layer, "filters": 4, "coupled_with": "",
-         "prunable": "yes" if layer == "conv|1" else "no",
-         "reason": math.nan if layer == "conv|1" else "its outputs are the classes"}
-        for seed in seeds for layer in ("conv|1", "fc")
-    )  # fmt: skip
-    inventory = pd.DataFrame(
-        {"parameter": name, "kind": kind, "shape": "2", "count": 2, "macs": 2,
-         "prunable": prunable}
-        for name, kind, prunable in (("a.weight", "Linear", "yes"), ("a.bias", "Linear", "no"))
-    )  # fmt: skip
-    return markdown.Run(
-        seeds=list(seeds), rows=made_up(accuracy, seeds), best=best,
-        layers=quantized_layers(seeds=seeds), formats=formats(gpu=gpu), latencies=latencies,
-        filters=pruned, inventory=inventory, network="convnet", weights="none",
-        meta={"images": {"train": 3, "validation": 2, "test": 1}, "image_shape": [1, 8, 8],
-              "classes": ["a", "b"], "checksum": "0", "source": "digits", "unreadable_count": 0},
-        hardware={"cpu": "c", "machine": "m", "cores": 2, "isa": ["avx2"], "gpus": [],
-                  "system": "s", "python": "3", "torch": "2", "torchvision": "0"},
-        sparsity=0.8, max_drop=0.01,
-        curves=pd.DataFrame(
-            {"seed": seed, "epoch": epoch, "train_accuracy": 0.1 * epoch,
-             "validation_accuracy": 0.1 * epoch}
-            for seed in seeds for epoch in (1, 2)
-        ),
-    )  # fmt: skip
-
-
-PICTURES = (
-    "accuracy", "close_up", "recovery", "size", "ladder", "latency", "structured", "formats",
-    "sensitivity", "bits", "error", "learning",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-@pytest.mark.parametrize("gpu", [None, (1.0, 2.0, 3.0)])
-def test_the_page_is_written_without_gaps(seeds, gpu):
-    run = a_run(seeds=seeds, gpu=gpu)
-    text = rendered(run)
-    assert "nan" not in text
-    assert "None" not in text
-    assert ("±" in text.split("| method")[0]) == (len(seeds) > 1) or "deviation" in text
-    for name in PICTURES:
-        assert f"({name}.svg)" in text
-    # Every table has as many cells in each row as in its head.
-    for table in text.split("\n\n"):
-        lines = [line for line in table.splitlines() if line.startswith("|")]
-        assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
-
-
-def drawn(name):
-    (one,) = (figure for figure in figures.build(a_run()) if figure.name == name)
-    return charts.picture(one.title, one.reading, one.panels)
-
-
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", sorted(everything()[1]))
 def test_a_picture_is_drawn_and_the_same_each_time(tmp_path, name):
-    for file in ("one.svg", "two.svg"):
-        charts.save(drawn(name), tmp_path / file)
-    svg = (tmp_path / "one.svg").read_text(encoding="utf-8")
-    assert svg.count("<path") > 5
-    assert "NaN" not in svg
-    # Vega numbers its gradients and clips through the life of a process.
-    again = (tmp_path / "two.svg").read_text(encoding="utf-8")
-    numbers = re.compile(r"(?<=gradient_)\d+|(?<=clip)\d+")
-    assert numbers.sub("", svg) == numbers.sub("", again)
+    figure = everything()[1][name]
+    texts = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        figures.save([figure], folder)
+        svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        # Vega numbers its gradients and clips through the life of a process.
+        texts.append(re.sub(r"(?<=gradient_)\d+|(?<=clip)\d+", "", svg))
+    assert texts[0] == texts[1]
+    assert texts[0].count("<path") > 5
+    assert "NaN" not in texts[0]
 
 
-def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
-    run = a_run()
-    pictures = {name: f"{name}.svg" for name in PICTURES}
-    assert "keep all their filters" not in markdown.render(run, [], pictures)
-    filters = run.filters.assign(
-        prunable="no",
-        reason=["a layer norm runs over its channels", "its outputs are the classes"] * 2,
+def test_the_same_run_gives_the_same_reports():
+    run, drawn = everything()
+    assert markdown.render(run, drawn, "figures") == rendered(a_run())
+    assert html.render(run, drawn) == html.render(a_run(), figures.build(a_run()))
+
+
+def test_names_from_a_users_data_and_network_are_no_markdown():
+    text = rendered(RUNS["much"]())
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inline = [child for token in tokens for child in token.children or []]
+    links = {child.attrGet("href") for child in inline if child.type == "link_open"}
+    assert links == {"../docs/packed-format.md", "../docs/evaluation.md"}
+    pictures = [child.attrGet("src") for child in inline if child.type == "image"]
+    assert all(re.fullmatch(r"figures/\w+\.svg", source) for source in pictures)
+    raw = {token.content.strip() for token in [*tokens, *inline] if "html" in token.type}
+    assert all(re.fullmatch(r"</?details>(<summary>[^<>]+</summary>)?", part) for part in raw)
+    assert "https://" not in text
+    headings = [tokens[i + 1].content for i, one in enumerate(tokens) if one.type == "heading_open"]
+    assert "lines" not in headings
+    assert "\\</script\\>\\<script\\>alert(1)\\</script\\>" in text
+
+
+def test_a_method_is_shown_everywhere_by_its_line_in_the_registry(monkeypatch):
+    new = Method("snip", "SNIP, global", "controls", methods.UNSTRUCTURED,
+                 Look("#123456", "triangle-left"))  # fmt: skip
+    tuned = dataclasses.replace(
+        new, name="snip_finetune", title="SNIP + fine-tuning", continues="snip", training="finetune"
     )
-    text = markdown.render(dataclasses.replace(run, filters=filters), [], pictures)
-    assert "2 of the network's 2 layers keep all their filters" in text
-    assert "| a layer norm runs over its channels |" in text
-
-
-def busy(factor):
-    run = a_run()
-    control = run.latencies.method == "global"
-    latencies = run.latencies.assign(
-        relative_to_baseline=run.latencies.relative_to_baseline.where(~control, factor)
+    monkeypatch.setattr(
+        methods, "METHODS", methods.METHODS | {one.name: one for one in (new, tuned)}
     )
-    return dataclasses.replace(run, latencies=latencies)
+    run = a_run()
+    rows = [a_row(seed, one.name, 0.8, 0.9) for seed in run.seeds for one in (new, tuned)]
+    run = dataclasses.replace(run, rows=pd.concat([run.rows, pd.DataFrame(rows)]))
+    drawn = figures.build(run)
+    for name in ("accuracy", "size"):
+        specification = str(drawn[name].panels[0].chart.to_dict())
+        assert "SNIP, global" in specification
+        assert "#123456" in specification
+        assert any("SNIP" in cell for _, table in drawn[name].tables for row in table.rows
+                   for cell in row)  # fmt: skip
+    assert "SNIP, global" in [panel.title for panel in drawn["recovery"].panels]
+    assert charts.looks(["snip", "snip_finetune"]) == {
+        "SNIP, global": charts.Look("#123456", "triangle-left", True),
+        "SNIP + fine-tuning": charts.Look("#123456", "triangle-left", False),
+    }
+    assert "SNIP + fine-tuning" in html.render(run, drawn)
+    assert "SNIP + fine-tuning" in markdown.render(run, drawn, "figures")
 
 
-def rendered(run):
-    return markdown.render(run, judged(run), {name: f"{name}.svg" for name in PICTURES})
+def test_packed_files_are_compared_with_the_baseline_and_stay_apart_by_size():
+    run, drawn = everything()
+    lines = run.summary[run.summary.method.isin(["packed", "packed_quantized"])]
+    assert list(lines.smaller) == [40_000 / 4_100, 40_000 / 820, 40_000 / 4_100]
+    assert (lines.seeds == 3).all()
+    table = drawn["packed"].tables[0][1]
+    assert [row[1] for row in table.rows] == ["10 ×", "50 ×", "10 ×"]
+    assert all(row[6].startswith("-") for row in table.rows)
+
+
+def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
+    run, drawn = everything()
+    int8 = run.timed[(run.timed.method == "onnx_baseline_int8") & (run.timed.batch_size == 1)]
+    assert int8.speedup.item() == pytest.approx(5)
+    assert int8.repetitions.item() == 27
+    missing = [row for row in drawn["engines"].tables[0][1].rows if row[-1]]
+    assert [row[2:6] for row in missing] == [("64", "", "", "not ranked")]
+    assert missing[0][-1] == "could not be run"
+
+
+@pytest.mark.parametrize("name", ["everything", "much"])
+def test_every_ratio_is_the_quotient_of_two_latencies_shown(name):
+    run = RUNS[name]()
+    table = latency_figures.engine_table(run)
+    shown = {tuple(row[:3]): row for row in table.rows}
+    for (_, _, batch), row in shown.items():
+        if row[3] and row[5] != "not ranked":
+            baseline = shown["dense baseline", TORCH, batch]
+            assert float(row[5].split()[0]) == pytest.approx(
+                float(baseline[3]) / float(row[3]), rel=0.01
+            )
+    # The baseline has one latency, everywhere.
+    of_format = next(row for row in figures.build(run)["formats"].tables[0][1].rows
+                     if row[0].startswith("baseline") and row[3] == "1")  # fmt: skip
+    assert of_format[8] == shown["dense baseline", TORCH, "1"][3] == "2"
+
+
+def test_a_latency_with_a_wide_iqr_is_shown_and_not_ranked():
+    run = a_run()
+    fast = run.latencies.method == "onnx_structured_global_finetune_int8"
+    wide = run.latencies.latency_iqr_ms.where(~fast, 0.31 * run.latencies.latency_ms)
+    assert "Some latencies are not ranked" not in rendered(run)
+    run = changed(run, "latencies", latency_iqr_ms=wide)
+    assert "Some latencies are not ranked" in rendered(run)
+    name = "structured, global + fine-tuning, 80 %, int8"
+    assert {row[5] for row in latency_figures.engine_table(run).rows if row[0] == name} == {
+        "not ranked"
+    }
+    on_front = [row for row in latency_figures.latency(run).tables[0][1].rows if row[-1]]
+    assert on_front
+    assert not any("int8, 80 %" in row[0] for row in on_front)
+
+
+def test_a_masked_network_is_never_the_fastest():
+    run = a_run()
+    masked = run.latencies.method == "onnx_finetune_float32"
+    run = changed(run, "latencies", latency_ms=run.latencies.latency_ms.where(~masked, 0.001),
+                  latency_iqr_ms=0.0)  # fmt: skip
+    front = [row[0] for row in latency_figures.latency(run).tables[0][1].rows if row[-1]]
+    assert not any("global + fine-tuning, ONNX" in name and "structured" not in name
+                   for name in front)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "bits", "sparsity", "name"),
+    [
+        ("baseline", 32, 0, "dense baseline"),
+        ("onnx_baseline_int8", 8, 0, "dense baseline, int8"),
+        ("onnx_baseline_int8_entropy", 8, 0, "dense baseline, int8 (entropy)"),
+        ("onnx_finetune_float32", 32, 0.98, "global + fine-tuning, 98 %"),
+        ("onnx_structured_layer_finetune_int8", 7, 0.6,
+         "structured, per layer + fine-tuning, 60 %, int8"),
+    ],
+)  # fmt: skip
+def test_a_network_is_called_the_same_in_every_engine(method, bits, sparsity, name):
+    run = a_run((0,))
+    line = run.latencies[:1].assign(method=method, weight_bits=bits, target_sparsity=sparsity)
+    run = dataclasses.replace(run, latencies=pd.concat([run.latencies, line]))
+    assert latency_figures.engine_lines(run).network.iloc[-1 if method != "baseline" else 0] == name
+
+
+def test_that_zeros_alone_bring_no_speed_is_told_in_numbers():
+    run, drawn = everything()
+    assert "with 95 % of its weights zero" in drawn["engines"].seen
+    assert "1.02 to 1.02 times" in drawn["engines"].seen
+    alone = without(run, "latencies", lambda table: table.method == "onnx_baseline_float32")
+    assert latency_figures.no_gain(alone) is None
+
+
+def test_the_selection_is_shown_as_it_is():
+    run, drawn = everything()
+    table = context.recommended(run)
+    assert table.rows[0] == (
+        "smallest.packed", "pruned and packed, 50 × (the smallest of 3)",
+        "820 B (48.8 × smaller)", "0.4 [-0.6, 1.4]", "94.6 % (92.6–96.6)", "not timed",
+    )  # fmt: skip
+    assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: ONNX Runtime int8")
+    for text in (
+        markdown.render(run, drawn, "figures"),
+        html.render(run, drawn).replace("\u00a0", " "),
+    ):
+        assert "nothing saves: the baseline" in text
+        assert "300 images cannot tell these apart" in text
+        assert "at most 1 percentage point of validation accuracy lost, at most 1,000 bytes" in text
+        assert re.search(r"0\.4 ms.{0,50}5 × speedup", text)
+
+
+def test_a_choice_that_cannot_be_ranked_says_so():
+    choice = a_choice("slow", "finetune", 40_000, 2.5, ranked=False)
+    budgets = [{"losses": [0.01], "note": "", "smallest": choice, "fastest": choice}]
+    run = dataclasses.replace(a_run(), selection=SELECTION | {"budgets": budgets})
+    assert "2.5 ms (not ranked" in rendered(run)
+    assert "speedup</span>" not in html.render(run, figures.build(run)).split("recommended")[1]
 
 
 @pytest.mark.parametrize(
     ("factor", "trusted"), [(0.7, False), (0.9, True), (1.2, True), (1.6, False)]
 )
-def test_a_masked_network_that_takes_other_time_than_the_dense_one_is_a_warning(factor, trusted):
-    text = rendered(busy(factor))
+def test_a_masked_network_that_takes_other_time_than_the_baseline_is_a_warning(factor, trusted):
+    run = a_run()
+    control = run.latencies.method == "global"
+    times = 2.0 * factor * run.latencies.batch_size**0.5
+    run = changed(run, "latencies", latency_ms=run.latencies.latency_ms.where(~control, times))
+    text = rendered(run)
     assert f"{factor:.2f} to {factor:.2f} times" in text
     assert ("do not trust the ratios" not in text) == trusted
+    page = html.render(run, figures.build(run))
+    assert ("The machine was busy" in page.split("The baseline</p>")[0]) != trusted
 
 
-def of_images(test, accuracy, classes=2):
-    run = a_run(seeds=(0,))
-    rows = run.rows.copy()
-    rows.loc[rows.method == "baseline", "test_accuracy"] = accuracy
-    meta = run.meta | {
-        "images": {"train": 9, "validation": 9, "test": test},
-        "classes": [f"class {index}" for index in range(classes)],
-    }
-    return rendered(dataclasses.replace(run, rows=rows, meta=meta))
+def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
+    run = a_run()
+    assert "keep all their filters" not in rendered(run)
+    reasons = {"conv1": "a layer norm runs over its channels"}
+    text = rendered(
+        changed(run, "filters", prunable="no",
+                reason=run.filters.layer.map(reasons).fillna("its outputs are the classes"))
+    )  # fmt: skip
+    assert "These layers keep all their filters" in text
+    assert re.search(r"\| a layer norm runs over its channels +\| conv1 +\| +1 \|", text)
 
 
 @pytest.mark.parametrize(
-    ("test", "accuracy", "classes", "chance", "few"),
+    ("test", "accuracy", "chance", "warned", "few"),
     [
-        (1000, 0.9, 2, False, False),
-        (1000, 0.52, 2, True, False),
-        (1000, 0.55, 2, False, False),
-        (1000, 0.11, 10, True, False),
-        (1000, 0.15, 10, False, False),
-        (50, 0.6, 2, True, True),
-        (199, 0.9, 2, False, True),
-        (200, 0.9, 2, False, False),
+        (1000, 0.9, 0.5, False, False),
+        (1000, 0.52, 0.5, True, False),
+        (1000, 0.55, 0.5, False, False),
+        (1000, 0.11, 0.1, True, False),
+        (1000, 0.15, 0.1, False, False),
+        # Nearly all images are of one class.
+        (400, 0.98, 0.98, True, False),
+        (50, 0.6, 0.5, True, True),
+        (199, 0.9, 0.5, False, True),
+        (200, 0.9, 0.5, False, False),
     ],
 )
-def test_a_baseline_at_chance_and_few_images_are_warnings(test, accuracy, classes, chance, few):
-    text = of_images(test, accuracy, classes)
-    assert ("The baseline is no better than chance" in text) == chance
+def test_a_baseline_at_chance_and_few_images_are_warnings(test, accuracy, chance, warned, few):
+    run = a_run((0,))
+    rows = run.rows.assign(
+        test_accuracy=run.rows.test_accuracy.where(run.rows.method != "baseline", accuracy)
+    )
+    meta = run.meta | {"images": {"train": 9, "validation": 9, "test": test}}
+    text = rendered(dataclasses.replace(run, rows=rows, meta=meta, chance=chance))
+    assert ("The baseline is no better than chance" in text) == warned
     assert (f"Only {test} test images" in text) == few
+
+
+def test_error_bars_are_intervals_where_there_are_any():
+    run, drawn = everything()
+    keys = ["method", "target_sparsity", "weight_bits", "times_smaller"]
+    known = run.rows[run.rows.layer == "all"][keys].drop_duplicates()
+    run = dataclasses.replace(run, intervals=known.assign(low=0.123, high=0.987))
+    text = html.render(run, figures.build(run)).replace("\u00a0", " ")
+    assert "95 % confidence intervals over seeds and test images" in text
+    assert "(12.3–98.7)" in text
+    assert "standard deviation over seeds" in drawn["accuracy"].reading

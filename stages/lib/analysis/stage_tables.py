@@ -1,7 +1,7 @@
 """Tables that stages left behind, as pandas reads them."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,18 +17,24 @@ TEXT = {
 }  # fmt: skip
 
 
-def table(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> pd.DataFrame:
-    """A CSV as pandas reads it; UserError where it is missing, torn or foreign, or has no line."""
+def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV as pandas reads it: one without lines is a result too. UserError where it is missing,
+    torn or foreign.
+    """
     try:
-        found = pd.read_csv(io.StringIO(records.table_text(path)))
+        # Names of layers and modules may be "NA" or "null": in text nothing is missing but "".
+        text = dict.fromkeys(TEXT & set(columns), str)
+        found = pd.read_csv(
+            io.StringIO(records.table_text(path)), dtype=text, keep_default_na=False, na_values=[""]
+        )
     except ValueError:
         raise UserError(f"{path}: not a table; {records.REMEDY}") from None
     records.check_columns(path, found.columns, columns)
-    if found.empty and may_be_empty:
-        return found
     numbers = [name for name in columns if name not in TEXT]
-    if found.empty or not all(pd.api.types.is_numeric_dtype(found[name]) for name in numbers):
-        raise UserError(f"{path}: empty, or text where numbers should be; {records.REMEDY}")
+    if found.empty:
+        return found.astype(dict.fromkeys(numbers, float))
+    if not all(pd.api.types.is_numeric_dtype(found[name]) for name in numbers):
+        raise UserError(f"{path}: text where numbers should be; {records.REMEDY}")
     return found
 
 
@@ -36,18 +42,13 @@ def of_seeds(files: Mapping[int, Path], columns: Sequence[str]) -> pd.DataFrame:
     """The same table of several seeds, with a column `seed` in front."""
     joined = []
     for seed, path in files.items():
-        one = table(path, columns)
-        one.insert(0, "seed", one.pop("seed") if "seed" in one else seed)
-        joined.append(one)
-    return pd.concat(joined, ignore_index=True)
+        found = table(path, columns)
+        found.insert(0, "seed", found.pop("seed") if "seed" in found else seed)
+        joined.append(found)
+    return pd.concat([one for one in joined if len(one)] or joined[:1], ignore_index=True)
 
 
-def rows(files: Sequence[Path]) -> pd.DataFrame:
-    """The rows of several stages and seeds, their schema checked. UserError: a file has none."""
-    found = []
-    for path in files:
-        some = records.read(path)
-        if not some:
-            raise UserError(f"{path}: no rows; {records.REMEDY}")
-        found += some
-    return pd.DataFrame(found)
+def rows(files: Iterable[Path]) -> pd.DataFrame:
+    """The rows of several stages and seeds, their schema checked."""
+    found = [row for path in files for row in records.read(path)]
+    return pd.DataFrame(found, columns=list(records.COLUMNS))

@@ -1,6 +1,7 @@
 """From rows to tables: mean and standard deviation over seeds, in words and units for people."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ MEASURED = (
     "sparsity", "parameters", "nonzero_parameters", "macs", "extra_epochs",
     "validation_accuracy", "test_accuracy", "bytes_on_disk",
 )  # fmt: skip
+
+
+def of_family(lines: pd.DataFrame, *families: str) -> pd.DataFrame:
+    """Those lines whose method is of one of these families (`methods`)."""
+    return lines[lines.method.isin([method.name for method in methods.of_family(*families)])]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -120,11 +126,6 @@ def network(method: str, weight_bits: int, sparsity: float, times_smaller: float
     return f"{known.title}, {percent(round(sparsity, 3))}" if sparsity > 0 else known.title
 
 
-def accuracy(values: pd.Series) -> str:
-    """Accuracies of several seeds (0…1) as "mean ± standard deviation %"."""
-    return spread(values.mean(), values.std()) + " %"
-
-
 def points(share: float) -> str:
     """A difference of accuracies in points, with its sign: +1.2."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0: no minus before nothing
@@ -178,12 +179,22 @@ class Table(NamedTuple):
         return markdown(self.headers, self.rows, self.left)
 
 
+def escaped(text: str) -> str:
+    """A text in one line in which nothing is Markdown, HTML or a link."""
+    line = re.sub(r"[\\`*_\[\]<>|&~$#]", r"\\\g<0>", re.sub(r"\s+", " ", text))
+    return re.sub(r"(?i)(https?|ftp)(:)|(www)(\.)|()(@)", r"\1\3\5\\\2\4\6", line)
+
+
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """A GitHub table: the first `left` columns aligned left, the others right."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [[escaped(str(cell)) for cell in row] for row in rows]
     align = ["left" if index < left else "right" for index in range(len(headers))]
     return tabulate(
-        cells, headers, "pipe", colalign=align if cells else None, disable_numparse=True
+        cells,
+        [escaped(header) for header in headers],
+        "pipe",
+        colalign=align if cells else None,
+        disable_numparse=True,
     )
 
 

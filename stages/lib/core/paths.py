@@ -22,6 +22,7 @@ FIGURES = REPORTS / "figures"
 PLOTS = REPORTS / "plots"
 RUNS = REPORTS / "runs"
 
+TABLES = "*.csv"
 ROWS = "rows.csv"
 PREDICTIONS = "predictions.safetensors"
 VALIDATION_PREDICTIONS = "validation_predictions.safetensors"
@@ -45,6 +46,8 @@ CODE = (".py", ".j2", ".html", ".css", ".js")
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
 SITE_TEMPLATE = "page.html"
+MARKDOWN_TEMPLATE = "report.md.j2"
+WORDS = "words.j2"
 SITE_STYLE = "page.css"
 SITE_SCRIPT = "page.js"
 STAGED_IMAGES = "images.staged"

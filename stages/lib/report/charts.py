@@ -1,81 +1,28 @@
-"""What all charts share: how each method looks, axes, the hover's text, and drawing to a file.
+"""The vocabulary of all charts: axes, looks, and the marks of a plot.
 
 A chart is a Vega-Lite specification. The page draws it in the reader's browser, as wide as there
-is room and in the page's colours; the pictures of the Markdown report are drawn here.
+is room and in the page's colours. The pictures of the Markdown report are drawn here.
 """
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
 
-from stages.lib.analysis import tables
+from stages.lib.core import methods
+from stages.lib.core.methods import INK
+from stages.lib.report.columns import Column
 
 WIDTH, HEIGHT = 560, 320
-# The colour of text around a chart, whatever that is: black in a picture, light on a dark page.
-INK = "currentColor"
-
-
-class Panel(NamedTuple):
-    """One chart of a figure. title: empty where the figure has no other; width: in a picture."""
-
-    title: str
-    chart: alt.TopLevelMixin
-    width: int = WIDTH
-
-
-class Look(NamedTuple):
-    """Colour, shape of points, and whether nothing was trained after pruning: then lines are
-    dashed and points hollow.
-    """
-
-    colour: str
-    shape: str
-    untrained: bool = False
-
-
-# Colour says what is removed and by what rule (Okabe and Ito's palette, told apart by colour-blind
-# readers), a square "each layer alike".
-LOOKS = {
-    "baseline": Look(INK, "circle"),
-    "random_uniform": Look("#999999", "square", True),
-    "random_global": Look("#999999", "circle", True),
-    "uniform": Look("#56B4E9", "square", True),
-    "best_per_layer": Look("#56B4E9", "diamond", True),
-    "global": Look("#0072B2", "circle", True),
-    "baseline_finetune": Look(INK, "cross"),
-    "random_global_finetune": Look("#999999", "circle"),
-    "uniform_finetune": Look("#56B4E9", "square"),
-    "finetune": Look("#0072B2", "circle"),
-    "iterative": Look("#009E73", "diamond"),
-    "baseline_long": Look(INK, "triangle-up"),
-    "finetune_long": Look("#0072B2", "triangle-up"),
-    "structured_layer": Look("#E69F00", "square", True),
-    "structured_global": Look("#D55E00", "circle", True),
-    "structured_layer_finetune": Look("#E69F00", "square"),
-    "structured_global_finetune": Look("#D55E00", "circle"),
-}
-# The four ways to quantize, and the half formats.
-QUANTIZED = {
-    "affine_tensor": Look("#0072B2", "circle"),
-    "affine_channel": Look("#56B4E9", "square"),
-    "symmetric_tensor": Look("#D55E00", "diamond"),
-    "symmetric_channel": Look("#E69F00", "triangle-up"),
-}
-INTEGER = Look("#CC79A7", "square")
-CAST = Look("#CC79A7", "triangle-up")
-# Files to deploy: the three ways to a small packed one, and what ONNX Runtime executes.
-DEPLOYED = {
-    "packed": Look("#B22222", "diamond"),
-    "packed_pruned": Look("#0072B2", "triangle-down"),
-    "packed_quantized": Look("#CC79A7", "square"),
-}
-ONNX = {32: Look("#8A6FB3", "cross"), 8: Look("#5B3A8E", "triangle-right")}
-
+# Room for marks at 100 %, as a share of the axis.
+ABOVE = 0.02
+KIB = 1024
+# The columns that marks read, where a table has them.
+SHOWN = ("name", "low", "high", "hollow", "front", "label", "theory")
 CONFIG: dict[str, Any] = {
     "axis": {
         "domainColor": INK, "domainOpacity": 0.35, "tickColor": INK, "tickOpacity": 0.35,
@@ -104,18 +51,55 @@ alt.data_transformers.disable_max_rows()
 NARROW = alt.param("narrow", value=False)
 
 
-def percent_axis(title: str) -> alt.Axis:
-    """Shares, as the text writes them: 80 %."""
-    return alt.Axis(title=title, labelExpr="format(100 * datum.value, '.4~g') + ' %'")
+class Panel(NamedTuple):
+    """One chart of a figure. title: empty where the figure has no other; width: in a picture."""
+
+    title: str
+    chart: alt.TopLevelMixin
+    width: int = WIDTH
 
 
-def bits(widths: pd.Series) -> alt.X:
-    """The horizontal axis of a chart by bit width."""
-    return alt.X(
-        "bits:Q",
-        axis=alt.Axis(title="bits per weight", tickMinStep=1, format="d"),
-        scale=alt.Scale(domain=[int(widths.min()) - 0.5, int(widths.max()) + 0.5], nice=False),
-    )
+class Look(NamedTuple):
+    """Colour and shape of points; hollow: whether they are, and lines are dashed."""
+
+    colour: str
+    shape: str = "circle"
+    hollow: bool = False
+
+
+def look(name: str) -> Look:
+    """How a method looks: hollow where it prunes and does not train afterwards."""
+    method = methods.METHODS[name]
+    pruned = method.family in (methods.UNSTRUCTURED, methods.STRUCTURED)
+    return Look(*method.look, pruned and not method.trained)
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """The looks of methods by their titles, in the order of the registry."""
+    present = set(names)
+    return {method.title: look(name) for name, method in methods.METHODS.items() if name in present}
+
+
+class Axis(NamedTuple):
+    """A column of the table, and how it is laid out; kind: Vega-Lite's letter for its type."""
+
+    column: str
+    options: Mapping[str, Any]
+    kind: str = "Q"
+
+    @property
+    def x(self) -> alt.X:
+        return alt.X(f"{self.column}:{self.kind}", **self.options)
+
+    @property
+    def y(self) -> alt.Y:
+        return alt.Y(f"{self.column}:{self.kind}", **self.options)
+
+
+def shares(column: str, title: str, domain: Sequence[float]) -> Axis:
+    """Shares, written as the text writes them: 80 %."""
+    axis = alt.Axis(title=title, labelExpr="format(100 * datum.value, '.4~g') + ' %'")
+    return Axis(column, {"axis": axis, "scale": alt.Scale(domain=list(domain), nice=False)})
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -135,95 +119,216 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def log_axis(low: float, high: float, title: str, unit: str = "") -> dict[str, Any]:
-    """Axis and scale, logarithmic, of numbers from `low` to `high`, both above 0."""
-    return {
-        "axis": alt.Axis(
-            title=f"{title} (logarithmic)",
-            values=log_ticks(low, high),
-            labelExpr=f"format(datum.value, '.3~r') + '{unit}'",
-        ),
-        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
-    }
-
-
-def error_bars(
-    base: alt.Chart,
-    scale: alt.Scale,
-    picked: alt.Parameter,
-    opacity: tuple[float, float],
-    **mark: Any,
-) -> alt.Chart:
-    """Rules from column `low` to `high` of a test accuracy; opacity: of what the legend picks, and
-    of the rest.
+def logarithmic(
+    column: str, values: pd.Series, title: str, unit: str = "", room: tuple[float, float] = (1, 1)
+) -> Axis:
+    """Positive numbers. unit: behind each tick; room: factors below the least and above the most
+    of `values`.
     """
-    shown, faded = opacity
-    return base.mark_rule(**mark).encode(
-        y=alt.Y("low:Q", scale=scale, title="test accuracy"),
-        y2="high:Q",
-        opacity=alt.condition(picked, alt.value(shown), alt.value(faded)),
+    low, high = float(values.min()) / room[0], float(values.max()) * room[1]
+    axis = alt.Axis(
+        title=f"{title} (logarithmic)",
+        values=log_ticks(low, high),
+        labelExpr=f"format(datum.value, datum.value < 0.001 ? '.0e' : '.3~r') + '{unit}'",
     )
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    return Axis(column, {"axis": axis, "scale": scale})
 
 
-def whole_ticks(most: int) -> list[int]:
-    """Round whole numbers from 1 or a step up to `most`, a dozen at most."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if most <= 12 * step)
-    return [1, *range(step, most + 1, step)] if step > 1 else list(range(1, most + 1))
+def sizes(column: str, values: pd.Series, title: str) -> Axis:
+    """Bytes above 0, in binary units, with a tick at nine powers of two at most."""
+    units = " : ".join(
+        f"datum.value >= {unit} ? format(datum.value / {unit}, '~r') + ' {name}'"
+        for unit, name in ((KIB**3, "GiB"), (KIB**2, "MiB"), (KIB, "KiB"))
+    )
+    least, most = float(values.min()), float(values.max())
+    low, high = int(least).bit_length() - 1, int(most).bit_length()
+    ticks = [2**power for power in range(low, high + 1, -(-(high - low) // 8))]
+    axis = alt.Axis(
+        title=f"{title} (logarithmic)",
+        values=ticks,
+        labelExpr=f"{units} : datum.value + ' B'",
+    )
+    scale = alt.Scale(type="log", base=2, domain=[least * 0.85, most * 1.15], nice=False)
+    return Axis(column, {"axis": axis, "scale": scale})
 
 
-def layer_axis() -> alt.Axis:
-    """An axis of layers' names, of which the end tells more than the beginning."""
-    return alt.Axis(
-        grid=False,
+def whole(column: str, values: pd.Series, title: str, room: float = 0) -> Axis:
+    """Whole numbers, with a dozen ticks at most."""
+    low, high = int(values.min()), int(values.max())
+    steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+    step = next(step for step in steps if high - low <= 12 * step)
+    ticks = sorted({low, *range(-(-low // step) * step, high + 1, step)})
+    scale = alt.Scale(domain=[low - room, high + room], nice=False)
+    return Axis(column, {"axis": alt.Axis(title=title, values=ticks, format="d"), "scale": scale})
+
+
+# On a narrow page a network's name is broken at its commas, a layer's cut at its beginning.
+BROKEN = "narrow ? split(datum.label, ', ') : datum.label"
+CUT = "truncate(datum.label, narrow ? 14 : 40, 'left')"
+
+
+def names(column: str, label: str, grid: bool = False, sort: Sequence[str] | None = None) -> Axis:
+    """Names down the chart, in the order of the rows unless another is given. label: BROKEN or CUT.
+
+    Names from a user's data must not be given as `sort`: Vega-Lite makes an expression of it.
+    """
+    axis = alt.Axis(
+        grid=grid,
+        ticks=False,
+        domain=False,
         title=None,
         labelLimit=0,
-        labelExpr="truncate(datum.label, narrow ? 14 : 40, 'left')",
+        labelPadding=6,
+        labelExpr=label,
     )
+    return Axis(column, {"axis": axis, "sort": sort}, "N")
 
 
-def hover(heading: str, *lines: tuple[str, str]) -> list[alt.Tooltip]:
-    """What is said of a point under the pointer: a column as heading, and (column, title) below."""
-    return [
-        alt.Tooltip(f"{heading}:N", title="title"),
-        *(alt.Tooltip(f"{column}:N", title=title) for column, title in lines),
-    ]
+def around(values: Iterable[float], room: float = 0.05) -> list[float]:
+    """From a little below the least of some shares to a little above the most."""
+    least, most = min(values), max(values)
+    room *= max(most - least, 0.01)
+    return [max(0.0, least - room), most + room]
 
 
-def by_name(looks: dict[str, Look]) -> dict[str, Any]:
-    """Encodings of a column `name` by the look of each name, in that order, with one legend."""
-    names = list(looks)
-
-    def scale(value: Callable[[Look], Any]) -> alt.Scale:
-        return alt.Scale(domain=names, range=[value(look) for look in looks.values()])
-
-    def inside(look: Look) -> str:
-        return "transparent" if look.untrained else look.colour
-
-    return {
-        "stroke": alt.Stroke("name:N", title=None, scale=scale(lambda look: look.colour)),
-        "fill": alt.Fill("name:N", title=None, scale=scale(inside)),
-        "shape": alt.Shape("name:N", title=None, scale=scale(lambda look: look.shape)),
-    }
+def hover(columns: Sequence[Column]) -> list[alt.Tooltip]:
+    """What is said of a mark under the pointer: the first column is the heading. The texts are
+    those of `with_texts`.
+    """
+    titles = ["title", *(column.title for column in columns[1:])]
+    return [alt.Tooltip(f"text{i}:N", title=title) for i, title in enumerate(titles)]
 
 
-def picked(number: int = 0) -> alt.Parameter:
-    """A click on the legend makes the other names pale. number: of the panel in its figure."""
-    return alt.selection_point(f"picked{number}", fields=["name"], bind="legend")
+def with_texts(
+    lines: pd.DataFrame, shown: Sequence[str], columns: Sequence[Column]
+) -> pd.DataFrame:
+    """What a chart is drawn from and no more: the columns that it shows, and those it tells."""
+    texts = {f"text{i}": column.texts(lines) for i, column in enumerate(columns)}
+    return lines[[name for name in dict.fromkeys(shown) if name in lines]].assign(**texts)
 
 
-def nothing(text: str) -> alt.Chart:
+class Plot:
+    """Points of a table and what stands with them, layer upon layer, with one legend.
+
+    lines: a row for each point; a click on the legend picks one `name` and makes the others pale.
+    x, y: axes. looks: by name, in the order of the legend. tells: what a hover says. number: of
+    the panel in its figure. detail: a column that sets lines of one name apart.
+    """
+
+    def __init__(
+        self,
+        lines: pd.DataFrame,
+        x: Axis,
+        y: Axis,
+        looks: Mapping[str, Look],
+        tells: Sequence[Column],
+        number: int = 0,
+        detail: str = "name",
+    ) -> None:
+        self.x, self.y, self.looks, self.tells = x, y, looks, tells
+        lines = lines.assign(hollow=[looks[name].hollow for name in lines["name"]])
+        shown = [x.column, y.column, *SHOWN, detail]
+        self.base = alt.Chart(with_texts(lines, shown, tells)).encode(x=x.x, detail=f"{detail}:N")
+        self.picked = alt.selection_point(f"picked{number}", fields=["name"], bind="legend")
+        self.layers: list[alt.Chart] = []
+
+    def _by_name(self, value: Callable[[Look], Any]) -> dict[str, Any]:
+        scale = alt.Scale(
+            domain=list(self.looks), range=[value(look) for look in self.looks.values()]
+        )
+        return {"shorthand": "name:N", "title": None, "scale": scale}
+
+    @property
+    def _stroke(self) -> alt.Stroke:
+        return alt.Stroke(**self._by_name(lambda look: look.colour))
+
+    def _pale(self, strong: float, weak: float) -> Any:
+        return alt.condition(self.picked, alt.value(strong), alt.value(weak))
+
+    def apart(self) -> "Plot":
+        """The names of one row below each other."""
+        offset = alt.YOffset("name:N", sort=list(self.looks))
+        self.base = self.base.encode(yOffset=offset)
+        return self
+
+    def level(self, value: float, band: tuple[float, float] | None = None) -> "Plot":
+        """A horizontal line through the whole chart, and the band of its interval."""
+        if band is not None:
+            area = alt.Chart(pd.DataFrame([dict(zip(("low", "high"), band, strict=True))]))
+            y = self.y._replace(column="low").y
+            marks = area.mark_rect(opacity=0.08, color=INK, clip=True)
+            self.layers.append(marks.encode(y=y, y2="high:Q"))
+        rule = alt.Chart(pd.DataFrame({self.y.column: [value]}))
+        self.layers.append(rule.mark_rule(opacity=0.7, clip=True).encode(y=self.y.y))
+        return self
+
+    def steps(self, front: pd.DataFrame) -> "Plot":
+        """A stepped line through the points of a front."""
+        line = alt.Chart(front[[self.x.column, self.y.column]]).mark_line(
+            interpolate="step-after", color=INK, strokeWidth=1.5, opacity=0.55, clip=True
+        )
+        self.layers.append(line.encode(x=self.x.x, y=self.y.y))
+        return self
+
+    def bars(self) -> "Plot":
+        """Error bars, from column `low` to `high`."""
+        y = self.y._replace(column="low").y
+        marks = self.base.mark_rule(clip=True)
+        self.layers.append(
+            marks.encode(y=y, y2="high:Q", stroke=self._stroke, opacity=self._pale(0.5, 0.04))
+        )
+        return self
+
+    def lines(self, column: str | None = None) -> "Plot":
+        """A line for each name, dashed where its look is hollow. column: of y; all lines are dashed
+        where it is not that of the points.
+        """
+        hollow = alt.datum.hollow if column is None else "true"
+        y = self.y._replace(column=column or self.y.column).y
+        self.layers.append(
+            self.base.mark_line(strokeWidth=2, clip=True).encode(
+                y=y,
+                stroke=self._stroke,
+                strokeDash=alt.condition(hollow, alt.value([5, 4]), alt.value([1, 0])),
+                opacity=self._pale(1, 0.1),
+            )
+        )
+        return self
+
+    def points(self, size: Any = 60) -> "Plot":
+        """The points themselves. size: in square pixels, or a condition."""
+        fill = self._by_name(lambda look: "transparent" if look.hollow else look.colour)
+        self.layers.append(
+            self.base.mark_point(clip=True)
+            .encode(
+                y=self.y.y,
+                stroke=self._stroke,
+                fill=alt.Fill(**fill),
+                shape=alt.Shape(**self._by_name(lambda look: look.shape)),
+                size=alt.value(size) if isinstance(size, int) else size,
+                opacity=self._pale(0.95, 0.08),
+                tooltip=hover(self.tells),
+            )
+            .add_params(self.picked)
+        )
+        return self
+
+    def labels(self) -> "Plot":
+        """Column `label` to the right of each point."""
+        text = self.base.mark_text(align="left", dx=9, fontSize=11, color=INK)
+        self.layers.append(text.encode(y=self.y.y, text="label:N", opacity=self._pale(1, 0.1)))
+        return self
+
+    def panel(self, title: str = "", width: int = WIDTH, height: int = HEIGHT) -> Panel:
+        chart = alt.layer(*self.layers).properties(height=height)
+        return Panel(title, chart.add_params(NARROW) if self.y.kind == "N" else chart, width)
+
+
+def nothing(text: str) -> Panel:
     """A line of text in place of a chart."""
-    return (
-        alt.Chart(pd.DataFrame({"text": [text]}), height=60)
-        .mark_text(fontSize=14)
-        .encode(text="text:N")
-    )
-
-
-def looks_of(methods: Iterable[str]) -> dict[str, Look]:
-    """The looks of methods by the names that people read, in the course's order."""
-    present = set(methods)
-    return {tables.METHODS[method]: LOOKS[method] for method in LOOKS if method in present}
+    chart = alt.Chart(pd.DataFrame({"text": [text]}), height=60)
+    return Panel("", chart.mark_text(fontSize=14).encode(text="text:N"))
 
 
 def picture(title: str, reading: str, panels: Sequence[Panel]) -> alt.TopLevelMixin:
@@ -235,10 +340,10 @@ def picture(title: str, reading: str, panels: Sequence[Panel]) -> alt.TopLevelMi
         panel.chart.properties(width=panel.width, **({"title": panel.title} if panel.title else {}))
         for panel in panels
     ]
-    whole = charts[0] if len(charts) == 1 else alt.concat(*charts, columns=2)
+    joined = charts[0] if len(charts) == 1 else alt.concat(*charts, columns=2)
     room = panels[0].width * min(2, len(panels)) + 60
     heading = alt.TitleParams(title, subtitle=textwrap.wrap(reading, room // 6))
-    return whole.properties(title=heading, background="white", padding=12).configure(**CONFIG)
+    return joined.properties(title=heading, background="white", padding=12).configure(**CONFIG)
 
 
 def save(chart: alt.TopLevelMixin, path: Path) -> None:

@@ -1,0 +1,304 @@
+"""Figures of accuracy: against sparsity, before and after training, layer by layer, by epoch."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from stages.lib.analysis import tables
+from stages.lib.analysis.tables import Table
+from stages.lib.core import methods
+from stages.lib.report import charts, columns
+from stages.lib.report.charts import Look, Panel, Plot
+from stages.lib.report.columns import Column
+from stages.lib.report.figure import Figure, figure
+from stages.lib.report.run import BASELINE, Run
+
+# How far below the baseline the close-up reaches.
+CLOSE_UP = 0.1
+# A network of more layers than this gets a map of narrower rows.
+MANY_LAYERS = 24
+REMOVED = Column("weights removed", "removed", columns.sparsity)
+NONZERO = Column("nonzero parameters", "nonzero_parameters", tables.count)
+COMPRESSION = Column("compression", "compression", tables.factor)
+REDUCTION = Column("reduction", "reduction", tables.factor)
+
+
+def is_trained(lines: pd.DataFrame) -> list[bool]:
+    """Of each line, whether its method trains after pruning."""
+    return [methods.METHODS[name].trained for name in lines.method]
+
+
+def close_up_range(lines: pd.DataFrame, baseline: float) -> list[float]:
+    """The accuracies from CLOSE_UP below the baseline's to a little above the best."""
+    most = max(baseline, lines.high.max()) + 0.005
+    return [max(0.0, baseline - CLOSE_UP), min(1 + charts.ABOVE * CLOSE_UP, most)]
+
+
+def _by_sparsity(run: Run, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:
+    """Test accuracy against the sparsity asked for. lines: of `Run.course`."""
+    baseline = run.baseline
+    pruned = lines[lines.method != BASELINE].sort_values("removed", kind="stable")
+    plot = Plot(
+        pruned,
+        charts.shares("removed", "weights removed", [-0.02, 1]),
+        charts.shares("test_accuracy", "test accuracy", domain),
+        charts.looks(pruned.method),
+        [columns.NAME, REMOVED, columns.ESTIMATE, columns.EPOCHS, NONZERO, columns.MACS, REDUCTION],
+    )
+    plot.level(baseline.test_accuracy, (baseline.low, baseline.high))
+    return plot.bars().lines().points().panel(height=380)
+
+
+def _methods(run: Run) -> Table:
+    """Every whole float32 network, the baseline first: accuracy, work and size."""
+    lines = run.course
+    top5 = [Column("top-5, %", "test_top5", columns.percent_number)]
+    return columns.table(
+        lines,
+        [
+            columns.NAME, columns.SPARSITY, columns.SPREAD, columns.CHANGE,
+            *(top5 if lines.test_top5.notna().any() else []), NONZERO, COMPRESSION, columns.MACS,
+            REDUCTION, columns.FILE, columns.EPOCHS,
+        ],
+    )  # fmt: skip
+
+
+def accuracy(run: Run) -> Figure:
+    here = run.course[(run.course.target_sparsity - run.sparsity).abs() < 1e-9]
+    here = here.sort_values("test_accuracy", kind="stable")
+    trained = pd.Series(is_trained(here), here.index, dtype=bool)
+    return figure(
+        run,
+        "accuracy",
+        [_by_sparsity(run, run.course, charts.around([*run.course.low, *run.course.high]))],
+        [("Every method at every sparsity", _methods(run))],
+        pruned=here[~trained].to_dict("records"),
+        trained=here[trained].to_dict("records"),
+    )
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """Each method at one sparsity, those that prune nothing at 0, and `reached`: the sparsest that
+    loses little on validation, None where nothing is pruned.
+    """
+    found = []
+    for name, lines in run.course.groupby("method", sort=False):
+        dense = methods.METHODS[name].family == methods.DENSE
+        if not dense and not (lines.target_sparsity > 0).any():
+            continue
+        here = lines[(lines.target_sparsity - (0 if dense else run.sparsity)).abs() < 1e-9]
+        reached = None if dense else tables.sparsest(run.rows, name, run.max_drop)
+        line = here.iloc[0].to_dict() if len(here) else {"name": lines["name"].iloc[0]}
+        found.append({**line, "method": name, "reached": reached})
+    return pd.DataFrame(found)
+
+
+def headline_table(run: Run) -> Table:
+    """`headline` for people."""
+    at = f"test accuracy at {tables.percent(run.sparsity)}, %"
+    reached = f"sparsest within {tables.percent(run.max_drop)} of the baseline on validation"
+    return columns.table(
+        headline(run),
+        [
+            columns.NAME,
+            columns.SPREAD._replace(title=at),
+            columns.CHANGE,
+            columns.EPOCHS,
+            Column(reached, "reached", lambda share: tables.percent(share) if share else "none"),
+        ],
+    )
+
+
+def close_up(run: Run) -> Figure:
+    lines = run.course[is_trained(run.course)]
+    domain = close_up_range(lines, run.baseline.test_accuracy)
+    reached = headline(run)
+    reached = reached[is_trained(reached)].dropna(subset="reached")
+    return figure(
+        run,
+        "close_up",
+        [_by_sparsity(run, lines, domain)],
+        [("Every method at one sparsity", headline_table(run))],
+        reached=reached.sort_values("reached", ascending=False, kind="stable").to_dict("records"),
+        floor=domain[0],
+        below=int((lines.test_accuracy < domain[0]).sum()),
+    )
+
+
+def recoveries(run: Run) -> pd.DataFrame:
+    """method (as pruned), name, removed, before and after (test accuracies), gain and epochs: what
+    fine-tuning starts from and what it leads to, wherever both were measured.
+    """
+    kept = ["removed", "test_accuracy", "extra_epochs"]
+    found = [pd.DataFrame(columns=["method", "name", "removed", "before", "after", "epochs"])]
+    for start, end in methods.recoveries():
+        before, after = (run.course[run.course.method == m.name][kept] for m in (start, end))
+        both = before.merge(after, on="removed", suffixes=("_before", "_after"))
+        both = both.rename(
+            columns={
+                "test_accuracy_before": "before",
+                "test_accuracy_after": "after",
+                "extra_epochs_after": "epochs",
+            }
+        )
+        found.append(both.assign(method=start.name, name=start.title))
+    joined = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
+    joined = joined.sort_values(["method", "removed"], kind="stable")
+    return joined.assign(gain=joined.after - joined.before)
+
+
+RECOVERY = (
+    Column("pruned by", "name"),
+    Column("sparsity", "removed", columns.sparsity),
+    Column("before, %", "before", columns.percent_number),
+    Column("after, %", "after", columns.percent_number),
+    Column("gain, percentage points", "gain", tables.points),
+    Column("epochs", "epochs", tables.count),
+)
+
+
+def _recovery(run: Run, name: str, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:
+    """Test accuracy before (hollow) and after (filled), by sparsity, of one way to prune."""
+    look = charts.look(name)
+    lines = lines.assign(at=lines.removed.map(columns.sparsity))
+    shown = charts.with_texts(lines, ["at", "before", "after"], RECOVERY)
+    base = alt.Chart(shown).encode(
+        x=alt.X("at:O", sort=None, title="weights removed", axis=alt.Axis(labelAngle=0)),
+        tooltip=charts.hover(RECOVERY),
+    )
+    before, after = (
+        charts.shares(column, "test accuracy", domain).y for column in ("before", "after")
+    )
+    level = alt.Chart(pd.DataFrame({"before": [run.baseline.test_accuracy]}))
+    mark = {"color": look.colour, "shape": look.shape, "opacity": 1}
+    chart = alt.layer(
+        level.mark_rule(opacity=0.7).encode(y=before),
+        base.mark_rule(color=look.colour, strokeWidth=2, opacity=0.6).encode(y=before, y2="after"),
+        base.mark_point(size=60, strokeWidth=2, **mark).encode(y=before),
+        base.mark_point(size=75, filled=True, **mark).encode(y=after),
+    )
+    return Panel(methods.METHODS[name].title, chart.properties(height=200), 300)
+
+
+def recovery(run: Run) -> Figure | None:
+    found = recoveries(run)
+    if found.empty:
+        return None
+    domain = charts.around([*found.before, *found.after, run.baseline.test_accuracy])
+    panels = [
+        _recovery(run, start.name, lines, domain)
+        for start, _ in methods.recoveries()
+        if len(lines := found[found.method == start.name])
+    ]
+    return figure(
+        run,
+        "recovery",
+        panels,
+        [("Before and after", columns.table(found, RECOVERY))],
+        most=found.sort_values("gain", kind="stable").to_dict("records")[-1],
+        cases=len(found),
+        harmed=int((found.gain < 0).sum()),
+    )
+
+
+def _map(alone: pd.DataFrame) -> Panel:
+    """Test accuracy by layer and sparsity, as a map with numbers."""
+    alone = alone.assign(
+        removed=alone.target_sparsity.map(tables.percent),
+        label=(100 * alone.test_accuracy).round().astype(int).astype(str),
+    )
+    tells = (
+        Column("layer", "layer"),
+        Column("removed from it", "removed"),
+        Column("test accuracy", "test_accuracy", columns.accuracy),
+    )
+    shown = charts.with_texts(alone, ["layer", "removed", "test_accuracy", "label"], tells)
+    order = list(dict.fromkeys(alone.sort_values("target_sparsity").removed))
+    axis = alt.Axis(labelAngle=0, grid=False)
+    title = "weights removed from this layer alone"
+    base = alt.Chart(shown).encode(
+        x=alt.X("removed:O", sort=order, title=title, axis=axis),
+        y=charts.names("layer", charts.CUT).y,
+        tooltip=charts.hover(tells),
+    )
+    legend = alt.Legend(
+        title="test accuracy", format=".0%", values=[0, 0.5, 1], direction="horizontal",
+        gradientLength=200,
+    )  # fmt: skip
+    colour = alt.Scale(scheme="viridis", domain=[0, 1])
+    cells = base.mark_rect().encode(color=alt.Color("test_accuracy:Q", scale=colour, legend=legend))
+    layers = alone.layer.nunique()
+    row = 28 if layers <= MANY_LAYERS else 16
+    ink = alt.condition("datum.test_accuracy > 0.6", alt.value("black"), alt.value("white"))
+    text = base.mark_text(fontSize=min(12, row - 5)).encode(text="label:N", color=ink)
+    chart = alt.layer(cells, text).properties(height=row * layers)
+    return Panel("", chart.add_params(charts.NARROW), max(60 * len(order), 240))
+
+
+def sensitivity(run: Run) -> Figure | None:
+    alone = run.summary[run.summary.method == "layer_alone"]
+    if alone.empty:
+        return None
+    point = min(set(alone.target_sparsity), key=lambda share: (abs(share - run.sparsity), share))
+    here = alone[alone.target_sparsity == point].sort_values("test_accuracy", kind="stable")
+    by_sparsity = columns.wide(
+        alone, "layer", "target_sparsity", "test_accuracy",
+        (tables.percent, columns.percent_number),
+    )  # fmt: skip
+    by_seed = columns.wide(
+        run.best, "layer", "seed", "sparsity", ("seed {}".format, tables.percent)
+    )
+    return figure(
+        run,
+        "sensitivity",
+        [_map(alone)],
+        [
+            ("Layer by sparsity, test accuracy in percent", by_sparsity),
+            ("Best trade-off of each layer alone", by_seed),
+        ],
+        point=point,
+        ordered=here.to_dict("records"),
+    )
+
+
+def learning(run: Run) -> Figure | None:
+    """The baseline's training, one line a seed and part."""
+    if not run.is_trained:
+        return None
+    mean = run.curves.groupby("epoch", as_index=False)[
+        ["train_accuracy", "validation_accuracy"]
+    ].mean()
+    parts = {"train": "training", "validation": "validation"}
+    long = run.curves.rename(columns={f"{part}_accuracy": part for part in parts})
+    long = long.melt(["seed", "epoch"], list(parts), "name", "accuracy")
+    long = long.assign(name=long.name.map(parts))
+    plot = Plot(
+        long,
+        charts.whole("epoch", long.epoch, "epoch"),
+        charts.shares("accuracy", "accuracy", charts.around(long.accuracy)),
+        {"training": Look("#0072B2"), "validation": Look("#D55E00", "square")},
+        [
+            Column("", "name"),
+            Column("epoch", "epoch"),
+            Column("seed", "seed"),
+            Column("accuracy", "accuracy", columns.accuracy),
+        ],
+        detail="seed",
+    )
+    by_epoch = columns.table(
+        mean,
+        [
+            Column("epoch", "epoch", tables.count),
+            Column("training accuracy, %", "train_accuracy", columns.percent_number),
+            Column("validation accuracy, %", "validation_accuracy", columns.percent_number),
+        ],
+        left=0,
+    )
+    return figure(
+        run,
+        "learning",
+        [plot.lines().points(22).panel(height=220)],
+        [("By epoch", by_epoch)],
+        last=mean.to_dict("records")[-1],
+    )

@@ -1,0 +1,120 @@
+"""What both reports are rendered from: the run, its figures, its tables and texts."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stages.lib.analysis import tables
+from stages.lib.analysis.tables import Table
+from stages.lib.core import paths
+from stages.lib.report import columns, words
+from stages.lib.report.accuracy_figures import headline_table
+from stages.lib.report.columns import Column
+from stages.lib.report.figure import Figure
+from stages.lib.report.run import Run
+
+Choice = Mapping[str, Any]
+# So many names stand for all.
+FIRST_NAMES = 3
+
+
+def recommended(run: Run) -> Table:
+    """The files that `package` put into its folder, and why there is none."""
+    rows = []
+    for role, found in run.selection["recommended"].items():
+        choice = found["choice"]
+        if choice is None:
+            nearest = "; ".join(one["words"] for one in found["nearest"])
+            why = f"{found['reason']}{f'; nearest: {nearest}' if nearest else ''}"
+            rows.append((f"{role}: none", why, "", "", "", ""))
+            continue
+        smaller = tables.factor(choice["times_smaller"])
+        rows.append(
+            (
+                paths.deployed_name(role, Path(choice["file"])),
+                f"{choice['words']} ({found['reason']})",
+                f"{tables.size(choice['bytes'])} ({smaller} smaller)",
+                words.interval(choice["validation_loss"]),
+                words.test(choice["test"]),
+                words.latency(choice),
+            )
+        )
+    headers = (
+        "file", "what it is", "size", "validation accuracy lost, percentage points",
+        "test accuracy", "latency of one image",
+    )  # fmt: skip
+    return Table(headers, rows, left=2)
+
+
+def refused(filters: pd.DataFrame) -> Table | None:
+    """Which layers keep all their filters, and why; None where it is the classifier alone."""
+    layers = filters.drop_duplicates(["layer", "reason"])
+    kept = layers[layers.prunable == "no"]
+    if len(kept) <= 1:
+        return None
+    found = kept.groupby("reason", sort=False, as_index=False).agg(
+        layers=("layer", "size"), which=("layer", _few)
+    )
+    return columns.table(
+        found, [Column(title, title) for title in ("reason", "which", "layers")], left=2
+    )
+
+
+def _few(names: pd.Series) -> str:
+    """The first few names, and how many more."""
+    shown = ", ".join(names[:FIRST_NAMES])
+    more = len(names) - FIRST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def pruned(inventory: pd.DataFrame) -> dict[str, Any]:
+    """What pruning single weights touches, and what it leaves alone, largest kind first."""
+    touched = inventory[inventory.prunable == "yes"]["count"]
+    others = inventory[inventory.prunable == "no"].groupby("kind", sort=False)["count"].sum()
+    return {
+        "tensors": len(touched),
+        "share": touched.sum() / inventory["count"].sum(),
+        "others": list(others.sort_values(ascending=False, kind="stable").items()),
+    }
+
+
+def shown(value: Any) -> str:
+    """A value of a finding's evidence or of the params, for a table."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {shown(one)}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value))
+    return str(value)
+
+
+def settings(params: Mapping[str, Any]) -> Table:
+    """params.yaml, line by line."""
+    rows = []
+    for section, value in params.items():
+        keys = value if isinstance(value, Mapping) else {"": value}
+        rows += [(f"{section}.{key}" if key else section, shown(one)) for key, one in keys.items()]
+    return Table(("param", "value"), rows, left=2)
+
+
+def build(run: Run, figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """The context. `text` gives a macro of words.j2 by its name."""
+    return {
+        "run": run,
+        "figures": figures,
+        "text": partial(words.text, run=run),
+        "remarks": [words.paragraphs(name, run=run) for name in run.remarks],
+        "pruned": pruned(run.inventory),
+        "headline": headline_table(run),
+        "recommended": recommended(run),
+        "refused": refused(run.filters),
+        "settings": settings(run.params),
+    }

@@ -1,0 +1,250 @@
+"""Figures of time: accuracy against latency, engines, smaller networks, number formats."""
+
+import pandas as pd
+
+from stages.lib.analysis import tables
+from stages.lib.analysis.tables import Table, of_family
+from stages.lib.core import methods
+from stages.lib.core.records import ALL_LAYERS
+from stages.lib.report import charts, columns
+from stages.lib.report.charts import Look, Panel, Plot
+from stages.lib.report.columns import Column
+from stages.lib.report.cost_figures import against_cost
+from stages.lib.report.figure import Figure, figure
+from stages.lib.report.run import CPU, TORCH, Run
+
+ENGINES = {
+    TORCH: Look(charts.INK),
+    "torch.compile": Look("#999999", "diamond"),
+    "onnxruntime": Look("#5B3A8E", "triangle-right"),
+    "torch bfloat16": Look("#CC79A7", "triangle-up"),
+    "torch float16": Look("#E69F00", "triangle-down"),
+}
+# Batch sizes are told apart by colour.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+NOTHING = "No latency was measured: the table says why."
+TIMES = Column("latency", "latency_ms", lambda value: f"{tables.milliseconds(value)} ms")
+SPREAD = Column("IQR", "latency_iqr_ms", lambda value: f"{tables.milliseconds(value)} ms")
+
+
+def latency(run: Run) -> Figure | None:
+    """Test accuracy against latency, of the networks that were timed."""
+    networks = run.networks[run.networks.latency_ms.notna()]
+    if networks.empty:
+        return None
+    x = charts.logarithmic(
+        "latency_ms", networks.latency_ms, f"ms a call, batch {run.batch_size}, CPU", "", (1.1, 1.1)
+    )
+    # A mask leaves the baseline's work to do: where it seems faster, that is noise.
+    ranked = networks[networks.ranked.astype(bool) & ~networks.masked.astype(bool)]
+    return against_cost(run, "latency", columns.LATENCY, x, networks, ranked)
+
+
+def engine_lines(run: Run) -> pd.DataFrame:
+    """`Run.timed` of the CPU: every network in every engine. `name`: the engine; `label`: the
+    speedup, or that the latency is no measure for it.
+    """
+    lines = run.timed[run.timed.device == CPU]
+    label = lines.speedup.map(tables.factor).where(lines.ranked, "not ranked")
+    return lines.assign(
+        name=lines.engine, label=label, network=[_network(line) for line in lines.itertuples()]
+    )
+
+
+def _network(line) -> str:
+    """A network without its engine: "structured, global + fine-tuning, 80 %, int8"."""
+    method = methods.METHODS[line.method]
+    if method.family != methods.ONNX:
+        return line.network
+    text = tables.network(method.continues, 32, line.target_sparsity)
+    form = "" if line.weight_bits == 32 else ", int8"
+    calibrations = {
+        methods.exported_name(method.continues, "int8", name): f" ({name})"
+        for name in methods.CALIBRATIONS
+    }
+    return f"{text}{form}{calibrations.get(line.method, '')}"
+
+
+def engines(run: Run) -> Figure | None:
+    """The same networks in torch and in ONNX Runtime: a panel for each batch size."""
+    lines = engine_lines(run)
+    known = lines[lines.latency_ms.notna()]
+    panels, order = [], list(dict.fromkeys(known.network))
+    for batch, here in known.groupby("batch_size"):
+        plot = Plot(
+            here,
+            charts.logarithmic(
+                "speedup", here.speedup, "speedup over torch float32", " ×", (1.2, 1.9)
+            ),
+            charts.names("network", charts.BROKEN, grid=True, sort=order),
+            {name: look for name, look in ENGINES.items() if name in set(here.name)},
+            [columns.NETWORK, Column("engine", "engine"), TIMES, SPREAD, columns.SPEEDUP],
+            len(panels),
+        )
+        height = 40 * here.network.nunique() + 20
+        panels.append(plot.points(70).labels().panel(f"batch {batch}", 300, height))
+    return figure(
+        run,
+        "engines",
+        panels or [charts.nothing(NOTHING)],
+        [("Every engine", engine_table(run))],
+        fastest=_fastest(lines[lines.ranked]),
+        zeros=no_gain(run),
+        first=lines.to_dict("records")[0],
+    )
+
+
+def _fastest(lines: pd.DataFrame) -> list[dict]:
+    """The line of least latency at each batch size."""
+    ordered = lines.sort_values("speedup", ascending=False, kind="stable")
+    return ordered.drop_duplicates("batch_size").sort_values("batch_size").to_dict("records")
+
+
+def engine_table(run: Run) -> Table:
+    """Every network in every engine: latency beside accuracy, and how far the file agrees with
+    torch.
+    """
+    keys = list(tables.KEYS[:3])
+    whole = run.summary[run.summary.layer == ALL_LAYERS]
+    agreed = run.agreements.groupby(keys, as_index=False).agreement.mean()
+    lines = engine_lines(run).merge(
+        whole[[*keys, "test_accuracy"]].drop_duplicates(keys), "left", keys
+    )
+    lines = lines.merge(agreed, "left", keys).sort_values("batch_size", kind="stable")
+    # The accuracies are of float32 and of files.
+    lines["test_accuracy"] = lines.test_accuracy.mask(lines.engine.str.startswith(f"{TORCH} "))
+    return columns.table(
+        lines,
+        [
+            columns.NETWORK,
+            Column("engine", "engine"),
+            columns.BATCH,
+            columns.LATENCY,
+            columns.IQR,
+            Column("speedup over torch float32", "label"),
+            Column("test accuracy, %", "test_accuracy", columns.percent_number),
+            Column("top-1 agreement with torch, %", "agreement", columns.percent_number),
+            columns.REPETITIONS,
+            columns.NOTE,
+        ],
+        left=2,
+    )
+
+
+def no_gain(run: Run) -> dict | None:
+    """What zeros alone bring in speed: the sparsity, and how many times the baseline's time the
+    masked network's float32 file takes, least and most over batch sizes; None where not both were
+    timed.
+    """
+    files = of_family(run.timed, methods.ONNX)
+    files = files[(files.weight_bits == 32) & files.latency_ms.notna()]
+    dense = files[files.method == methods.exported_name("baseline", "float32")]
+    pairs = files[files.masked].merge(dense, on=["device", "batch_size"], suffixes=("", "_dense"))
+    if pairs.empty:
+        return None
+    ratios = pairs.latency_ms / pairs.latency_ms_dense
+    return {"sparsity": pairs.target_sparsity.max(), "least": ratios.min(), "most": ratios.max()}
+
+
+def structured(run: Run) -> Figure:
+    """Latency of the smaller networks against their MACs, both as shares of the baseline's."""
+    lines = run.timed[(run.timed.engine == TORCH) & run.timed.latency_ms.notna()]
+    keys = list(tables.KEYS[:3])
+    work = run.course[[*keys, "macs"]].assign(work=run.course.macs / run.baseline.macs)
+    lines = lines.merge(work, on=keys).assign(share=lambda found: 1 / found.speedup)
+    lines["name"] = [methods.METHODS[name].title for name in lines.method]
+    panels = []
+    for (device, batch), here in lines.groupby(["device", "batch_size"]):
+        plot = Plot(
+            here,
+            charts.shares("work", "MACs, of the baseline's", charts.around(lines.work)),
+            charts.shares("share", "latency, of the baseline's", charts.around(lines.share)),
+            charts.looks(here.method),
+            [
+                columns.NETWORK,
+                Column("MACs", "work", columns.accuracy),
+                TIMES,
+                SPREAD,
+                columns.SPEEDUP,
+            ],
+            len(panels),
+        )
+        panels.append(plot.points(75).panel(f"batch {batch} on {device}", 300, 260))
+    small = of_family(lines[lines.ranked], methods.STRUCTURED)
+    best = small.sort_values("speedup", ascending=False, kind="stable")
+    best = best.drop_duplicates(["device", "batch_size"])
+    return figure(
+        run,
+        "structured",
+        panels or [charts.nothing(NOTHING)],
+        [("Latencies", latency_table(run))],
+        best=best.sort_values(["device", "batch_size"]).to_dict("records"),
+    )
+
+
+def latency_table(run: Run) -> Table:
+    """The networks that were timed in torch."""
+    lines = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
+    return columns.table(
+        lines.assign(speedup=lines.speedup.map(tables.factor).where(lines.ranked, "not ranked")),
+        [
+            columns.NETWORK, Column("device", "device"), columns.BATCH, columns.LATENCY,
+            columns.IQR, Column("speedup", "speedup"), columns.REPETITIONS, columns.NOTE,
+        ],
+    )  # fmt: skip
+
+
+FORMAT_COLUMNS = (
+    Column("network", ("network", "image_shape"), "{} {}".format),
+    Column("device", "device"),
+    Column("format", "dtype"),
+    Column("batch", "batch_size", lambda size: str(size) if size else ""),
+    columns.FILE,
+    Column("test accuracy, %", "accuracy", columns.percent_number),
+    Column("agreement with float32, %", "agreement", columns.percent_number),
+    Column("of images", "agreement_images", tables.count),
+    columns.LATENCY,
+    columns.IQR,
+    columns.REPETITIONS,
+    Column("peak memory", "peak_memory_bytes", tables.size),
+    columns.NOTE,
+)
+
+
+def formats(run: Run) -> Figure:
+    """Latency by number format: a panel for each network and device."""
+    table, panels = run.timed_formats, []
+    lines = table[table.latency_ms.notna()]
+    for (network, shape, device), here in lines.groupby(
+        ["network", "image_shape", "device"], sort=False
+    ):
+        panels.append(_formats(f"{network} {shape} on {device}", here, len(panels)))
+    alone = table[table.latency_ms.isna()].note
+    fastest = lines.sort_values(["batch_size", "latency_ms"], kind="stable")
+    fastest = fastest.drop_duplicates(["network", "device"]).sort_index()
+    return figure(
+        run,
+        "formats",
+        panels or [charts.nothing(NOTHING)],
+        [("Every format", columns.table(table, FORMAT_COLUMNS, left=3))],
+        fastest=fastest.to_dict("records"),
+        missing=len(alone),
+        reasons=[*dict.fromkeys(str(note).split(";")[0] for note in alone if note)],
+    )
+
+
+def _formats(title: str, lines: pd.DataFrame, number: int) -> Panel:
+    lines = lines.sort_values("batch_size", kind="stable").assign(
+        name="batch " + lines.batch_size.astype(str), label=lines.latency_ms.map(TIMES.show)
+    )
+    found = list(dict.fromkeys(lines.name))
+    looks = {name: Look(COLOURS[index % len(COLOURS)]) for index, name in enumerate(found)}
+    plot = Plot(
+        lines,
+        charts.logarithmic("latency_ms", lines.latency_ms, "ms a call", "", (1.3, 4)),
+        charts.names("dtype", charts.BROKEN, grid=True, sort=list(dict.fromkeys(lines.dtype))),
+        looks,
+        [Column("", "dtype"), Column("batch", "batch_size"), TIMES, SPREAD],
+        number,
+    )
+    return plot.apart().points(80).labels().panel(title, 300, 44 * max(2, lines.dtype.nunique()))

@@ -1,0 +1,234 @@
+"""What a run is: the tables of all its stages and seeds, and what follows from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from stages.lib.analysis import number_formats, statistics, tables
+from stages.lib.analysis.findings import Finding
+from stages.lib.analysis.tables import of_family
+from stages.lib.core import methods
+from stages.lib.core.records import ALL_LAYERS, MOST_IQR, torch_engine
+
+BASELINE = "baseline"
+TORCH = torch_engine("float32")
+# What executes a file as it is.
+OF_FILES = (TORCH, "onnxruntime")
+CPU = "cpu"
+CAST = "cast"
+# Two networks of equal work may differ by this factor in time; more is the machine's load.
+EQUAL_WORK = 1.25
+# With fewer test images than this, one image is half a percentage point or more.
+FEW_IMAGES = 200
+# The networks that are trained and pruned, none of them quantized.
+COURSE = (methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the reports tell of. Tables are of all seeds; the columns are those of
+    `records`, with a column `seed`.
+
+    rows: of every network, of all stages.
+    best, filters, layers, agreements, sizes, formats: BEST_SPARSITY, PRUNED_LAYER,
+        QUANTIZED_LAYER, AGREEMENT, FILE_SIZE and FORMAT.
+    latencies: LATENCY, of all networks and of those that dtype_bench alone has.
+    inventory: LAYER, the network's parameters.
+    curves: EPOCH, the baseline's training.
+    selection: selection.json, what `package` chose.
+    findings: `findings.judge`.
+    intervals: of test accuracies, as `tables.with_bounds` takes them; None where the spread over
+        seeds stands for them.
+    params: params.yaml by section, as plain values.
+    meta, hardware: of the data and of the machine.
+    chance: the accuracy of somebody who guesses, a share.
+    """
+
+    seeds: Sequence[int]
+    rows: pd.DataFrame
+    best: pd.DataFrame
+    filters: pd.DataFrame
+    layers: pd.DataFrame
+    agreements: pd.DataFrame
+    latencies: pd.DataFrame
+    sizes: pd.DataFrame
+    formats: pd.DataFrame
+    inventory: pd.DataFrame
+    curves: pd.DataFrame
+    selection: Mapping[str, Any]
+    findings: Sequence[Finding]
+    params: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+    chance: float
+    intervals: pd.DataFrame | None = None
+
+    @property
+    def sparsity(self) -> float:
+        """The sparsity at which methods are compared."""
+        return self.params["report"]["sparsity"]
+
+    @property
+    def max_drop(self) -> float:
+        """The loss of validation accuracy within which the sparsest network is looked for."""
+        return self.params["layerwise_sweep"]["max_accuracy_drop"]
+
+    @property
+    def confidence(self) -> float:
+        return self.params["report"]["confidence"]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the baseline was trained here."""
+        return len(self.curves) > 0 and int(self.curves.epoch.max()) > 0
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Means over seeds, with the ends of error bars (`tables`); `name` and `network`, in
+        words; `change` and `validation_change` against the baseline; `smaller`: how many times
+        smaller than the baseline's its file is.
+        """
+        found = tables.with_bounds(tables.summary(self.rows), self.intervals)
+        baseline = found[found.method == BASELINE].iloc[0]
+        return found.assign(
+            name=[methods.METHODS[name].title for name in found.method],
+            network=[_words(line) for line in found.itertuples()],
+            change=found.test_accuracy - baseline.test_accuracy,
+            validation_change=found.validation_accuracy - baseline.validation_accuracy,
+            smaller=baseline.bytes_on_disk / found.bytes_on_disk,
+        )
+
+    @cached_property
+    def baseline(self) -> pd.Series:
+        """The baseline's line of the summary."""
+        return self.summary[self.summary.method == BASELINE].iloc[0]
+
+    @cached_property
+    def course(self) -> pd.DataFrame:
+        """The whole float32 networks of the summary that were trained or pruned. `removed`: the
+        sparsity that was asked for, or came out where none was. In the order of the registry.
+        """
+        whole = self.summary[self.summary.layer == ALL_LAYERS]
+        found = of_family(whole[whole.weight_bits == 32], *COURSE)
+        asked, order = found.target_sparsity, list(methods.METHODS)
+        found = found.assign(
+            removed=asked.where(asked > 0, found.sparsity), place=found.method.map(order.index)
+        )
+        return found.sort_values(["place", "target_sparsity"], kind="stable")
+
+    @cached_property
+    def _medians(self) -> pd.DataFrame:
+        """Over seeds, of latency and IQR, by network, engine, device and batch size; repetitions
+        of all seeds together.
+        """
+        keys = [*tables.KEYS[:3], "engine", "device", "batch_size"]
+        return self.latencies.groupby(keys, sort=False, as_index=False).agg(
+            threads=("threads", "first"),
+            isa=("isa", "first"),
+            latency_ms=("latency_ms", "median"),
+            latency_iqr_ms=("latency_iqr_ms", lambda values: values.median(skipna=False)),
+            repetitions=("repetitions", "sum"),
+            note=("note", "first"),
+        )
+
+    @cached_property
+    def timed(self) -> pd.DataFrame:
+        """A line for each network, engine, device and batch size, with medians over seeds.
+        `network`: in words; `speedup`: the baseline's latency in torch over this one, on the same
+        device; `ranked`: whether the IQR is small enough to compare by it.
+        """
+        found = self._medians[self._medians.method.isin(methods.METHODS)]
+        baseline = found[(found.method == BASELINE) & (found.engine == TORCH)]
+        baseline = baseline.set_index(["device", "batch_size"]).latency_ms.rename("baseline_ms")
+        found = found.join(baseline, on=["device", "batch_size"])
+        return found.assign(
+            network=[_words(line) for line in found.itertuples()],
+            masked=[methods.METHODS[name].masked for name in found.method],
+            speedup=found.baseline_ms / found.latency_ms,
+            ranked=found.latency_iqr_ms <= MOST_IQR * found.latency_ms,
+        )
+
+    @cached_property
+    def timed_formats(self) -> pd.DataFrame:
+        """Number formats with their latencies: of the baseline those that `timed` has."""
+        return number_formats.with_latencies(self.formats, self._medians)
+
+    @property
+    def batch_size(self) -> int:
+        """That of the latencies which networks are compared by."""
+        chosen = self.selection["baseline"]["batch_size"]
+        return int(self.latencies.batch_size.min()) if chosen is None else chosen
+
+    @cached_property
+    def networks(self) -> pd.DataFrame:
+        """Every whole network with its costs: a line of the summary and, where it was timed on
+        the CPU, of `timed`; the baseline in half precision among them.
+
+        Quantized weights of several widths share a container of 8 or 16 bits: of each file size
+        the widest alone is there, as the others are as large and no better.
+        """
+        found = self.summary[self.summary.layer == ALL_LAYERS]
+        integers = of_family(found, methods.INTEGER)
+        widest = integers.groupby(["method", "bytes_on_disk"]).weight_bits.transform("max")
+        found = found.drop(index=integers.index[integers.weight_bits < widest])
+        timed = self.timed[(self.timed.device == CPU) & (self.timed.batch_size == self.batch_size)]
+        files = timed[timed.engine.isin(OF_FILES)].drop(columns="network")
+        keys = list(tables.KEYS[:3])
+        joined = found.merge(files, "left", keys)
+        return pd.concat([joined, self._casts(timed)], ignore_index=True)
+
+    def _casts(self, timed: pd.DataFrame) -> pd.DataFrame:
+        """The baseline of the first seed in half precision, as `networks` has it: only what was
+        measured on all test images.
+        """
+        known = self.formats[(self.formats.network == BASELINE) & self.formats.accuracy.notna()]
+        known = known[known.agreement.isna() & (known.dtype != "float32")]
+        known = known.drop_duplicates("dtype")
+        known = known[["dtype", "accuracy", "bytes_on_disk"]].assign(
+            engine=known.dtype.map(torch_engine)
+        )
+        columns = ["engine", "latency_ms", "latency_iqr_ms", "speedup", "ranked"]
+        found = known.merge(timed[timed.method == BASELINE][columns], "left", "engine")
+        return found.assign(
+            network=found.dtype, method=CAST, test_accuracy=found.accuracy, low=found.accuracy,
+            high=found.accuracy, macs=self.baseline.macs, masked=False,
+            smaller=self.baseline.bytes_on_disk / found.bytes_on_disk,
+        ).drop(columns=["dtype", "accuracy"])  # fmt: skip
+
+    @property
+    def equal_work(self) -> pd.Series:
+        """How many times the baseline's time the masked networks take in torch, which do its work:
+        the control of all latencies.
+        """
+        masked = self.timed[self.timed.masked & (self.timed.engine == TORCH)]
+        return (masked.latency_ms / masked.baseline_ms).dropna()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know before any number, by name (words.j2)."""
+        images = self.meta["images"]["test"]
+        work = self.equal_work
+        unequal = len(work) and not (work.min() >= 1 / EQUAL_WORK and work.max() <= EQUAL_WORK)
+        unranked = self.timed.latency_ms.notna() & ~self.timed.ranked
+        told = {
+            "at_chance": statistics.at_chance(self.baseline.test_accuracy, self.chance, images),
+            "few_images": images < FEW_IMAGES,
+            "one_seed": len(self.seeds) == 1,
+            "busy": unequal,
+            "unranked": unranked.any(),
+        }
+        return [name for name, there in told.items() if there]
+
+
+def _words(line: Any) -> str:
+    """A network of a summary, in words. A sparsity that was not asked for is told of what is
+    pruned in torch alone.
+    """
+    reached = getattr(line, "sparsity", 0.0)
+    pruned = methods.METHODS[line.method].family in COURSE
+    sparsity = line.target_sparsity or (reached if pruned else 0.0)
+    smaller = getattr(line, "times_smaller", 1.0)
+    return tables.network(line.method, line.weight_bits, sparsity, smaller)

@@ -1,0 +1,100 @@
+"""The words of both reports: words.j2 has a macro for each figure, and for each text that both
+show. The templates of the reports hold the rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from stages.lib.analysis import tables
+from stages.lib.core import paths
+from stages.lib.report import columns
+
+
+def loss(share: float) -> str:
+    """A loss of accuracy: 0.01 → 1 percentage point."""
+    return f"{100 * share:.4g} percentage point{'' if share == 0.01 else 's'}"
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """A loss with its interval, in percentage points: 0.4 [-0.1, 0.9]."""
+    estimate, low, high = (
+        f"{round(100 * found[name], 1) + 0.0:.1f}" for name in ("estimate", "low", "high")
+    )
+    return f"{estimate} [{low}, {high}]"
+
+
+def test(found: Mapping[str, float]) -> str:
+    """A test accuracy with its interval."""
+    return tables.estimate(found["accuracy"], found["low"], found["high"])
+
+
+def latency(choice: Mapping[str, Any]) -> str:
+    """What a network of selection.json takes, and how much faster that is."""
+    if choice["latency_ms"] is None:
+        return "not timed"
+    text = f"{tables.milliseconds(choice['latency_ms'])} ms"
+    if choice["speedup"] is None:
+        return f"{text} (not ranked: the IQR passes 30 %)"
+    return f"{text} ({tables.factor(choice['speedup'])} speedup)"
+
+
+def instructions(isa: Sequence[str]) -> str:
+    """A CPU's instruction sets, without those that each has."""
+    return ", ".join(name for name in isa if not name.startswith("sse")) or "none known"
+
+
+FILTERS = {
+    "percent": tables.percent,
+    "accuracy": columns.accuracy,
+    "change": tables.points,
+    "loss": loss,
+    "instructions": instructions,
+    "interval": interval,
+    "test": test,
+    "latency": latency,
+    "size": tables.size,
+    "count": tables.count,
+    "times": tables.times,
+    "milliseconds": tables.milliseconds,
+    "factor": tables.factor,
+    "estimate": tables.estimate,
+}
+
+
+def environment(**options: Any) -> jinja2.Environment:
+    """Where all templates are read; a value that is not there is an error."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    found.filters |= FILTERS
+    return found
+
+
+def one_line(value: Any) -> Any:
+    """A text without line breaks: a name from a user's data ends no paragraph."""
+    return " ".join(value.splitlines()) if isinstance(value, str) else value
+
+
+@cache
+def _macros() -> Any:
+    return environment(finalize=one_line).get_template(paths.WORDS).module
+
+
+def paragraphs(macro: str, **values: Any) -> list[str]:
+    """The paragraphs of a macro, each on one line. They are plain text: who shows them escapes."""
+    rendered = getattr(_macros(), macro)(**values)
+    joined = [" ".join(part.split()) for part in rendered.split("\n--\n")]
+    return [part for part in joined if part]
+
+
+def text(macro: str, **values: Any) -> str:
+    """A macro of one paragraph; empty where it says nothing."""
+    return " ".join(paragraphs(macro, **values))
