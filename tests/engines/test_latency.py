@@ -110,12 +110,12 @@ def test_what_is_unsteady_at_first_is_measured_again_with_all_others(clock):
     assert 100 < other.repetitions <= 200
 
 
-def test_what_stays_unsteady_is_measured_three_times_and_says_so(clock):
+def test_what_stays_unsteady_is_measured_again_and_says_so(clock):
     chance = random.Random(0)
     (found,) = latency.steady([clock.call(lambda _: chance.choice([0.01] * 9 + [0.2]))], 1.0, clock)
     assert not found.is_steady
     assert found.iqr > MOST_IQR * found.median
-    assert clock.now == pytest.approx(7, rel=0.3)
+    assert 3 <= clock.now < 5
 
 
 def test_a_real_clock_measures_too():

@@ -16,8 +16,6 @@ ROUNDS = 5
 BLOCKS = 4
 # A call that takes longer than this many boxes is made once.
 MOST_BOXES = 6
-# Unsteady latencies are measured again at most this often, each time with twice the time.
-MOST_REPEATS = 2
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
@@ -97,14 +95,13 @@ def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Lat
 
 
 def steady(calls: Sequence[Call], seconds: float, clock: Clock = perf_counter) -> list[Latency]:
-    """As `interleaved`. If one is not steady, all are measured again with twice the time, at most
-    MOST_REPEATS times. Some may stay unsteady.
+    """As `interleaved`. If one is not steady, all are measured again with twice the time. Some may
+    stay unsteady.
     """
-    for repeat in range(MOST_REPEATS + 1):
-        latencies = interleaved(calls, seconds * 2**repeat, clock)
-        if all(latency.is_steady for latency in latencies):
-            break
-    return latencies
+    latencies = interleaved(calls, seconds, clock)
+    if all(latency.is_steady for latency in latencies):
+        return latencies
+    return interleaved(calls, 2 * seconds, clock)
 
 
 def clock_of(device: torch.device) -> Clock:
