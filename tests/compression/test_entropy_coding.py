@@ -34,8 +34,7 @@ def arrays(draw):
 def there_and_back(found):
     tables = [entropy_coding.table_for(values) for values in found]
     data = entropy_coding.encode(found, tables)
-    lengths = [len(values) for values in found]
-    again = entropy_coding.decode(data, tables, lengths, [values.dtype for values in found])
+    again = entropy_coding.decode(data, tables, [(len(one), one.dtype) for one in found])
     for values, other in zip(found, again, strict=True):
         assert other.dtype == values.dtype
         assert np.array_equal(other, values)
@@ -165,7 +164,7 @@ def test_the_stream_is_read_by_the_documentation_alone(
     data = entropy_coding.encode([values], [table])
     symbols = symbols_of(laplace(count, 1.5, bits=4)).tolist()
     assert read_as_documented(data, frequencies, count) == symbols
-    assert np.array_equal(entropy_coding.decode(data, [table], [count], [np.int8])[0], values)
+    assert np.array_equal(entropy_coding.decode(data, [table], [(count, np.int8)])[0], values)
 
 
 def test_the_bytes_of_a_known_stream():
@@ -182,7 +181,7 @@ def test_a_symbol_too_many_or_too_few_is_noticed(count, wanted, seed):
     data = entropy_coding.encode([values], [table])
     if wanted != count:
         with pytest.raises(ValueError, match="do not end"):
-            entropy_coding.decode(data, [table], [wanted], [np.int8])
+            entropy_coding.decode(data, [table], [(wanted, np.int8)])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +200,7 @@ def test_a_symbol_too_many_or_too_few_is_noticed(count, wanted, seed):
 )
 def test_a_stream_that_is_not_one_is_refused(data, table, dtype, problem):
     with pytest.raises(ValueError, match=problem):
-        entropy_coding.decode(data, [table], [3], [dtype])
+        entropy_coding.decode(data, [table], [(3, dtype)])
 
 
 def test_values_too_far_apart_are_refused():

@@ -159,9 +159,11 @@ def encode(arrays: Sequence[np.ndarray], tables: Sequence[Table]) -> bytes:
 
 
 def decode(
-    data: bytes, tables: Sequence[Table], lengths: Sequence[int], dtypes: Sequence[np.dtype]
+    data: bytes, tables: Sequence[Table], wanted: Sequence[tuple[int, np.dtype]]
 ) -> list[np.ndarray]:
-    """Decodes the arrays of a stream, of these lengths and integer types.
+    """Decodes the arrays of a stream.
+
+    wanted: the length and the integer type of each array.
 
     Needs a few MB of memory besides the data and the result. ValueError if the data are not exactly
     a stream of these arrays, or a table exceeds the range of its array's type.
@@ -171,17 +173,17 @@ def decode(
     words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32)
     coder = constriction.stream.stack.AnsCoder(words)
     arrays = []
-    for table, length, dtype in zip(tables, lengths, dtypes, strict=True):
+    for table, (length, dtype) in zip(tables, wanted, strict=True):
         least = table.least << table.shift << table.zeros
         most = (((table.least + len(table.roots)) << table.shift) - 1) << table.zeros
         if least < np.iinfo(dtype).min or most > np.iinfo(dtype).max:
             raise ValueError("a table holds symbols that are out of range")
         arrays.append(np.full(length, least, dtype=dtype))
-    for number, piece, low_bits, model in _pieces(tables, lengths):
+    for number, piece, low_bits, model in _pieces(tables, list(map(len, arrays))):
         symbols = coder.decode(model, piece.stop - piece.start)
         shift = tables[number].zeros + (0 if low_bits else tables[number].shift)
         # Wraps where the type is signed, and back.
-        arrays[number][piece] += (symbols << shift).astype(dtypes[number])
+        arrays[number][piece] += (symbols << shift).astype(wanted[number][1])
     if coder.num_words() != 1 or coder.get_compressed()[0] != START:
         raise ValueError("the coded symbols do not end where they should")
     return arrays

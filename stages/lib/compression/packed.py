@@ -6,7 +6,7 @@ and memory is never allocated only because a file asks for it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import nn
 from stages.lib.compression import container, entropy_coding, packed_metadata, skeletons
 from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.container import UnsoundError
-from stages.lib.compression.packed_layout import Entry, Group
+from stages.lib.compression.packed_layout import Entry
 from stages.lib.compression.packed_metadata import Metadata
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
@@ -80,26 +80,6 @@ def _ties(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, str
     return ties
 
 
-def _halves(floats: np.ndarray, half: bool) -> list[np.ndarray]:
-    if half:
-        return [floats.astype(np.float16).view(np.uint16)]
-    bits = floats.view(np.uint32)
-    return [(bits >> 16).astype(np.uint16), bits.astype(np.uint16)]
-
-
-def _arrays(
-    entries: list[Entry], state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]
-) -> Iterator[np.ndarray]:
-    """The arrays that are coded, in the order of `layout.coded`."""
-    for entry in entries:
-        if entry.is_quantized:
-            yield quantized[entry.name].Q.contiguous().numpy().reshape(-1)
-    for group in layout.groups(entries):
-        floats = [quantized[name].S if name in quantized else state[name] for name in group.shapes]
-        joined = np.concatenate([tensor.contiguous().numpy().reshape(-1) for tensor in floats])
-        yield from _halves(joined, group.half)
-
-
 def pack(model: nn.Module, quantized: Mapping[str, Quantized]) -> bytes:
     """The bytes of a packed file: the quantized weights in place of the model's weights of the same
     names, and the rest of the model as it is. The same input gives the same bytes.
@@ -124,7 +104,13 @@ def pack(model: nn.Module, quantized: Mapping[str, Quantized]) -> bytes:
     skeleton = skeletons.of(architecture)
     if skeleton.dtypes != {entry.name: entry.dtype for entry in entries}:
         raise ValueError("the network is not of its architecture: other tensors, or other types")
-    arrays = list(_arrays(entries, state, quantized))
+    codes = {name: parts.Q for name, parts in quantized.items()}
+    floats = state | {name: parts.S for name, parts in quantized.items()}
+    arrays = [
+        array
+        for group in layout.groups(entries)
+        for array in group.split(codes if group.is_integer else floats)
+    ]
     tables = [entropy_coding.table_for(array) for array in arrays]
     raw = {entry.name: state[entry.name] for entry in entries if entry.kind == layout.RAW}
     metadata = packed_metadata.to_bytes(Metadata(architecture, entries, raw, tables), skeleton)
@@ -166,45 +152,27 @@ def _errors_naming(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _floats(halves: Sequence[np.ndarray], group: Group) -> dict[str, torch.Tensor]:
-    """A group's tensors, by name, from its coded arrays."""
-    if group.half:
-        joined = halves[0].view(np.float16).astype(np.float32)
-    else:
-        joined = (halves[0].astype(np.uint32) << 16 | halves[1]).view(np.float32)
-    parts = torch.from_numpy(joined).split(group.lengths)
-    # Copies: a slice would keep the whole group in memory and be saved with it.
-    return {
-        name: part.clone().reshape(shape)
-        for (name, shape), part in zip(group.shapes.items(), parts, strict=True)
-    }
-
-
 def _decoded(data: bytes, where: str, max_elements: int | None, network: str | None) -> Contents:
     about, payload = container.unwrap(data)
     most = max_elements or max(FREE_ELEMENTS, ELEMENTS_PER_BYTE * len(data))
     metadata = packed_metadata.from_bytes(about, most, network)
-    entries, wanted = metadata.entries, layout.coded(metadata.entries)
-    lengths, dtypes = [array.length for array in wanted], [array.dtype for array in wanted]
+    wanted = layout.coded(metadata.entries)
     try:
-        arrays = entropy_coding.decode(payload, metadata.tables, lengths, dtypes)
+        arrays = entropy_coding.decode(payload, metadata.tables, wanted)
     except ValueError as error:
         raise UnsoundError(str(error)) from None
     left = iter(arrays)
-    integers = {
-        entry.name: torch.from_numpy(next(left)).reshape(entry.shape)
-        for entry in entries
-        if entry.is_quantized
-    }
+    codes: dict[str, torch.Tensor] = {}
     floats: dict[str, torch.Tensor] = {}
-    for group in layout.groups(entries):
-        floats |= _floats([next(left) for _ in range(group.arrays)], group)
+    for group in layout.groups(metadata.entries):
+        tensors = codes if group.is_integer else floats
+        tensors |= group.join([next(left) for _ in group.coded])
     quantized = {}
-    for name, codes in integers.items():
+    for name, integers in codes.items():
         scale = floats.pop(name)
         if not scale.isfinite().all():
             raise UnsoundError("it holds scales that are not finite")
-        quantized[name] = Quantized(codes, scale, torch.zeros(scale.shape, dtype=torch.int32))
+        quantized[name] = Quantized(integers, scale, torch.zeros(scale.shape, dtype=torch.int32))
     tensors = metadata.raw | floats
     return Contents(where, len(data), len(payload), metadata, arrays, quantized, tensors)
 

@@ -4,7 +4,6 @@ the tables by which the payload is decoded.
 
 import json
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +66,7 @@ def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
     names = [entry.name for entry in entries]
     ties = [names.index(entry.source) for entry in entries if entry.kind == layout.TIED]
     arrays = zip(layout.coded(entries), metadata.tables, strict=True)
-    tables = [table for array, table in arrays if array.length]
+    tables = [table for (length, _), table in arrays if length]
     return b"".join(
         (
             len(text).to_bytes(4, "little"),
@@ -177,9 +176,9 @@ def _raw(reader: _Reader, entry: Entry) -> torch.Tensor:
     return native.view(entry.dtype).reshape(entry.shape)
 
 
-def _tables(reader: _Reader, arrays: Sequence[layout.Coded]) -> list[Table]:
+def _tables(reader: _Reader, arrays: list[tuple[int, np.dtype]]) -> list[Table]:
     """Reads a table for each array."""
-    count = sum(array.length > 0 for array in arrays)
+    count = sum(length > 0 for length, _ in arrays)
     shifts = reader.numbers("<u1", count).tolist()
     zeros = reader.numbers("<u1", count).tolist()
     leasts = reader.numbers("<i4", count).tolist()
@@ -192,7 +191,7 @@ def _tables(reader: _Reader, arrays: Sequence[layout.Coded]) -> list[Table]:
         ):
             raise UnsoundError("a table of its symbols is not one that can be")
     left = iter(tables)
-    return [next(left) if array.length else entropy_coding.EMPTY for array in arrays]
+    return [next(left) if length else entropy_coding.EMPTY for length, _ in arrays]
 
 
 def from_bytes(data: bytes, most: int, network: str | None) -> Metadata:

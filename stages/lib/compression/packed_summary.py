@@ -1,6 +1,8 @@
 """Summarizes a packed file: its contents, and how near its size is to the entropy bound."""
 
+import itertools
 import math
+from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
@@ -74,24 +76,22 @@ def _sparsity(tensor: torch.Tensor) -> float:
     return 1 - int(tensor.count_nonzero()) / tensor.numel() if tensor.numel() else 0.0
 
 
-def _bytes(contents: Contents) -> dict[str, tuple[float, float]]:
+def _bytes(contents: Contents) -> dict[str, np.ndarray]:
     """For each tensor, by name and with its scales: its bytes of the payload (for floats, their
     share of their group's) and its bound.
     """
     coded = iter(zip(contents.metadata.tables, contents.arrays, strict=True))
-    taken = {}
-    for name in contents.quantized:
-        table, integers = next(coded)
-        payload = entropy_coding.payload_bits(table, integers) / 8
-        taken[name] = (payload, entropy.bound_bits(integers) / 8)
+    taken: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for group in layout.groups(contents.metadata.entries):
-        payload = sum(entropy_coding.payload_bits(*next(coded)) for _ in range(group.arrays)) / 8
+        parts = [next(coded) for _ in group.coded]
+        payload = sum(itertools.starmap(entropy_coding.payload_bits, parts)) / 8
         for name, length in zip(group.shapes, group.lengths, strict=True):
-            own, bound = taken.get(name, (0.0, 0.0))
             share = length / max(sum(group.lengths), 1)
-            taken[name] = (own + payload * share, bound + length * 2 * group.arrays)
+            raw = length * group.dtype.itemsize
+            bound = entropy.bound_bits(parts[0][1]) / 8 if group.is_integer else raw
+            taken[name] += (payload * share, bound)
     for name, tensor in contents.metadata.raw.items():
-        taken[name] = (0.0, tensor.numel() * tensor.element_size())
+        taken[name] += (0, tensor.numel() * tensor.element_size())
     return taken
 
 
@@ -109,8 +109,8 @@ def _tensors(contents: Contents) -> list[TensorSummary]:
         elif entry.kind == layout.HALF:
             stored = "float16"
         sparsity = _sparsity(values[entry.source or entry.name])
-        coded_bound = taken.get(entry.name, (0.0, 0.0))
-        rows.append(TensorSummary(entry.name, entry.shape, stored, bits, sparsity, *coded_bound))
+        about = (entry.name, entry.shape, stored, bits, sparsity)
+        rows.append(TensorSummary(*about, *taken[entry.name].tolist()))
     return rows
 
 
