@@ -1,4 +1,4 @@
-"""Joins the tables of all stages and seeds into reports/: page, pictures, plots, metrics."""
+"""Joins the tables of all stages and seeds into reports/: the report, pictures, plots, metrics."""
 
 import shutil
 from collections.abc import Sequence
@@ -24,33 +24,33 @@ from stages.lib.core.stage import Stage, run_stage
 from stages.lib.report import figures, html, markdown
 from stages.lib.report.run import Run
 
-# The stages of all seeds whose tables are read, beside those that make networks.
+# The stages whose tables are read, besides those that make networks.
 JOINED = ("dtype_bench", "latency_bench", "package")
 
-# What the course asks about: neither packed files nor those of ONNX Runtime.
+# The families that the course is about: not packed files, nor those of ONNX Runtime.
 COURSE = (
     methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED, methods.LAYER, methods.INTEGER
 )  # fmt: skip
 
 
 def directories(stages: Sequence[str], seeds: Sequence[int]) -> list[Path]:
-    """Where these stages leave what they make for each seed."""
+    """The folders of these stages for each seed."""
     return [paths.stage_directory(stage, seed) for stage in stages for seed in seeds]
 
 
 def of_seeds(seeds: Sequence[int], stage: str, file: str, columns: Sequence[str]) -> pd.DataFrame:
-    """One stage's table of all seeds."""
+    """A stage's table, of all seeds."""
     files = {seed: paths.stage_directory(stage, seed) / file for seed in seeds}
     return stage_tables.of_seeds(files, columns)
 
 
 def joined(stage: str, columns: Sequence[str], file: str = paths.ROWS) -> pd.DataFrame:
-    """The table of a stage that has one for all seeds."""
+    """The table of a stage without seeds of its own."""
     return stage_tables.table(paths.stage_directory(stage) / file, columns)
 
 
 def copy_tables(seeds: Sequence[int], target: Path) -> None:
-    """Copies every table that the run left, in the folders of its stage and seed."""
+    """Copies every table of the run into folders by stage and seed."""
     sources = directories(methods.stages(), seeds) + [paths.stage_directory(one) for one in JOINED]
     for source in sources:
         folder = target / source.relative_to(paths.ARTIFACTS)
@@ -60,7 +60,7 @@ def copy_tables(seeds: Sequence[int], target: Path) -> None:
 
 
 def correct_of(seeds: Sequence[int], rows: pd.DataFrame, labels: np.ndarray) -> predictions.Correct:
-    """Whose network is right on which test image, of every whole network."""
+    """Which network is right on which test image."""
     whole = rows[rows.layer == records.ALL_LAYERS][list(tables.KEYS)].drop_duplicates()
     keys = [predictions.Key(*key) for key in whole.itertuples(index=False, name=None)]
     folders = [directories(methods.stages(), [seed]) for seed in seeds]
@@ -68,7 +68,7 @@ def correct_of(seeds: Sequence[int], rows: pd.DataFrame, labels: np.ndarray) -> 
 
 
 def read_run(params: Any, meta: dict, labels: np.ndarray) -> tuple[Run, findings.Evidence]:
-    """What the reports tell of, and what the course's findings are judged by."""
+    """Reads the run: the data of the reports, with the findings."""
     seeds = params.seeds
     rows = stage_tables.rows([one / paths.ROWS for one in directories(methods.stages(), seeds)])
     correct = correct_of(seeds, rows, labels)

@@ -1,4 +1,4 @@
-"""Tables for `dvc plots`, which overlays those of two commits."""
+"""The tables for `dvc plots`, which overlays those of two commits."""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,8 @@ from stages.lib.core.records import ALL_LAYERS
 
 
 def accuracy_plots(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For each method that prunes whole networks a table sparsity, METHOD: mean test accuracy.
-    Empty where it was not run.
+    """For each method that prunes whole networks, a table with the columns sparsity and METHOD
+    (mean test accuracy); empty if it was not run.
     """
     means = tables.summary(rows[(rows.layer == ALL_LAYERS) & (rows.weight_bits == 32)])
     plots = {}
@@ -23,14 +23,14 @@ def accuracy_plots(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def learning_curve_plot(curves: pd.DataFrame) -> pd.DataFrame:
-    """epoch, and training and validation accuracy: means over seeds."""
+    """A table of epoch, training accuracy and validation accuracy, means over seeds."""
     columns = ["train_accuracy", "validation_accuracy"]
     return curves.groupby("epoch", as_index=False)[columns].mean().round(6)
 
 
 def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """bits, mean test accuracy over settings and seeds, and log10 of the mean error and of
-    S²/12.
+    """A table of bits, mean test accuracy over settings and seeds, and log10 of the mean error and
+    of S²/12.
     """
     integers = [method.name for method in methods.of_family(methods.INTEGER)]
     quantized = rows[rows.method.isin(integers)].rename(columns={"weight_bits": "bits"})
@@ -43,7 +43,7 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 def plots(
     rows: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    """All tables, by the name of the file."""
+    """All tables, by file name."""
     return {
         **{paths.table_name(method): plot for method, plot in accuracy_plots(rows).items()},
         paths.LEARNING_CURVE: learning_curve_plot(curves),

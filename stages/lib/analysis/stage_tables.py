@@ -1,4 +1,4 @@
-"""Tables that stages left behind, as pandas reads them."""
+"""Reads the tables of stages with pandas."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ import pandas as pd
 from stages.lib.core import records
 from stages.lib.core.errors import UserError
 
-# Columns that hold no numbers, in any table.
+# The columns of all tables that are not numbers.
 TEXT = {
     "parameter", "kind", "shape",
     "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
@@ -18,11 +18,11 @@ TEXT = {
 
 
 def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as pandas reads it: one without lines is a result too. UserError where it is missing,
-    torn or foreign.
+    """A CSV as a pandas table; it may have no lines. UserError if it is missing, damaged or another
+    table.
     """
     try:
-        # Names of layers and modules may be "NA" or "null": in text nothing is missing but "".
+        # Layers and modules may be called "NA" or "null": in text columns, only "" is missing.
         text = dict.fromkeys(TEXT & set(columns), str)
         found = pd.read_csv(
             io.StringIO(records.table_text(path)), dtype=text, keep_default_na=False, na_values=[""]
@@ -39,7 +39,7 @@ def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def of_seeds(files: Mapping[int, Path], columns: Sequence[str]) -> pd.DataFrame:
-    """The same table of several seeds, with a column `seed` in front."""
+    """The same table of several seeds, with a first column `seed`."""
     joined = []
     for seed, path in files.items():
         found = table(path, columns)
@@ -49,6 +49,6 @@ def of_seeds(files: Mapping[int, Path], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def rows(files: Iterable[Path]) -> pd.DataFrame:
-    """The rows of several stages and seeds, their schema checked."""
+    """The rows of several stages and seeds, with checked columns."""
     found = [row for path in files for row in records.read(path)]
     return pd.DataFrame(found, columns=list(records.COLUMNS))

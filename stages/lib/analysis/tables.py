@@ -1,4 +1,4 @@
-"""From rows to tables: mean and standard deviation over seeds, in words and units for people."""
+"""Summarizes rows over seeds, and formats numbers and networks for people."""
 
 import math
 import re
@@ -17,11 +17,11 @@ def _titles(*families: str) -> dict[str, str]:
     return {method.name: method.title for method in methods.of_family(*families)}
 
 
-# Titles by method: the networks as pruned or trained; the same executed by ONNX Runtime; packed.
+# Titles by method: networks in torch; the same in ONNX Runtime; packed files.
 METHODS = _titles(methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED)
 DEPLOYED = _titles(methods.ONNX)
 PACKED = _titles(methods.PACKED)
-# What tells networks apart.
+# The columns that identify a network.
 KEYS = ("method", "target_sparsity", "weight_bits", "times_smaller")
 MEASURED = (
     "sparsity", "parameters", "nonzero_parameters", "macs", "extra_epochs",
@@ -30,17 +30,18 @@ MEASURED = (
 
 
 def of_family(lines: pd.DataFrame, *families: str) -> pd.DataFrame:
-    """Those lines whose method is of one of these families (`methods`)."""
+    """The lines whose method belongs to one of these families (core/methods.py)."""
     return lines[lines.method.isin([method.name for method in methods.of_family(*families)])]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of every measured column, `test_accuracy_std` (sample standard deviation, NaN
-    for one seed) and `seeds`, per method, layer, weight_bits, target_sparsity and times_smaller (1
-    where the rows say nothing of it); beside them the
-    baseline's parameters over the nonzero ones (`compression`) and its MACs over those
-    that are left (`reduction`, NaN where none is), as pruning papers give them (Blalock et al.,
-    2020), and `test_top5`, NaN where it is not known.
+    """The means over seeds of all measured columns, by method, layer, weight_bits, target_sparsity
+    and times_smaller.
+
+    Further columns: `test_accuracy_std` (sample standard deviation, NaN for one seed), `seeds`, and
+    as in pruning papers (Blalock et al., 2020) `compression`, the baseline's parameters divided by
+    the nonzero ones, and `reduction`, its MACs divided by those left (NaN if none are). `test_top5`
+    is NaN if unknown.
     """
     top5 = rows.test_top5.astype(float) if "test_top5" in rows else math.nan
     smaller = rows.times_smaller.astype(float) if "times_smaller" in rows else 1.0
@@ -61,10 +62,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def intervals(correct: Mapping[tuple, NDArray], confidence: float) -> pd.DataFrame:
-    """An interval of the test accuracy of each network, as `with_bounds` takes them.
+    """The interval of each network's test accuracy, for `with_bounds`.
 
-    correct: by method, target sparsity, bits per weight and, of packed networks, how many times
-    smaller they were to be: bool [seeds, images].
+    correct: bool [seeds, images], by the columns KEYS.
     """
     found = [(key, statistics.accuracy(right, confidence)) for key, right in correct.items()]
     return pd.DataFrame(
@@ -76,9 +76,8 @@ def intervals(correct: Mapping[tuple, NDArray], confidence: float) -> pd.DataFra
 def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
     """The summary with columns `low` and `high`: the ends of the test accuracy's error bars.
 
-    intervals: as `intervals` gives them, low and high as shares. Where it is None or says nothing
-    of a network, the ends are one standard deviation away, and the mean itself where there is one
-    seed.
+    intervals: of `intervals`, low and high as shares. If it is None or lacks a network, the ends
+        are one standard deviation away, or at the mean if there is one seed.
     """
     deviation = summary.test_accuracy_std.fillna(0)
     low = (summary.test_accuracy - deviation).clip(lower=0)
@@ -94,7 +93,7 @@ def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.Dat
 
 
 def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
-    """Test accuracy of a whole-network method at one target sparsity: one number per seed."""
+    """The test accuracy of a method at a target sparsity, one number per seed."""
     chosen = rows[
         (rows.method == method)
         & (rows.layer == "all")
@@ -104,18 +103,18 @@ def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
 
 
 def spread(mean: float, std: float) -> str:
-    """An accuracy (0…1) in percent, with its standard deviation where there is one."""
+    """An accuracy (0…1) in percent, with its standard deviation if known."""
     return f"{100 * mean:.1f}" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
 
 
 def estimate(mean: float, low: float, high: float) -> str:
-    """An accuracy (0…1) in percent, with the ends of its error bar where they are apart."""
+    """An accuracy (0…1) in percent, with the ends of its error bar if they differ."""
     text = f"{100 * mean:.1f} %"
     return text if low == high else f"{text} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def network(method: str, weight_bits: int, sparsity: float, times_smaller: float = 1) -> str:
-    """A network in words: "iterative, 80 %", "int8, affine, per tensor", "pruned and packed,
+    """The name of a network: "iterative, 80 %", "int8, affine, per tensor", "pruned and packed,
     20 ×".
     """
     known = methods.METHODS[method]
@@ -128,16 +127,16 @@ def network(method: str, weight_bits: int, sparsity: float, times_smaller: float
 
 def points(share: float) -> str:
     """A difference of accuracies in points, with its sign: +1.2."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0: no minus before nothing
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0 avoids -0.0
 
 
 def percent(share: float) -> str:
-    """A share as a percentage without needless digits: 0.8 → 80 %, 0.995 → 99.5 %."""
+    """A share as a percentage without trailing zeros: 0.8 → 80 %, 0.995 → 99.5 %."""
     return f"{100 * share:.4g} %"
 
 
 def size(count: float) -> str:
-    """Bytes in binary units, as file managers and the course count them."""
+    """Bytes in binary units, as in file managers and the course."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024 or unit == "MiB":
             break
@@ -146,47 +145,47 @@ def size(count: float) -> str:
 
 
 def factor(value: float) -> str:
-    """How many times less, to three significant digits: 4.93 ×; empty where it is not known."""
+    """A factor with three significant digits: 4.93 ×; empty if unknown."""
     return "" if pd.isna(value) else f"{value:.3g} ×"
 
 
 def count(number: float) -> str:
-    """A count with thousands set apart."""
+    """A count with thousands separators."""
     return f"{number:,.0f}"
 
 
 def times(number: int, what: str) -> str:
-    """A count and its noun: 1 epoch, 5 epochs."""
+    """A count with its noun: 1 epoch, 5 epochs."""
     return f"{count(number)} {what}{'' if number == 1 else 's'}"
 
 
 def milliseconds(value: float) -> str:
-    """A latency to three significant digits, whatever its size; empty where it is not known."""
+    """A latency with three significant digits; empty if unknown."""
     if pd.isna(value):
         return ""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 class Table(NamedTuple):
-    """headers; rows of as many cells, as text; the first `left` columns are aligned left."""
+    """A table: headers, and rows of as many texts. The first `left` columns are aligned left."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 1
 
     def markdown(self) -> str:
-        """As a GitHub table."""
+        """The table in GitHub's Markdown."""
         return markdown(self.headers, self.rows, self.left)
 
 
 def escaped(text: str) -> str:
-    """A text in one line in which nothing is Markdown, HTML or a link."""
+    """A text on one line in which nothing is Markdown, HTML or a link."""
     line = re.sub(r"[\\`*_\[\]<>|&~$#]", r"\\\g<0>", re.sub(r"\s+", " ", text))
     return re.sub(r"(?i)(https?|ftp)(:)|(www)(\.)|()(@)", r"\1\3\5\\\2\4\6", line)
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A GitHub table: the first `left` columns aligned left, the others right."""
+    """A table in GitHub's Markdown; the first `left` columns are aligned left, the others right."""
     cells = [[escaped(str(cell)) for cell in row] for row in rows]
     align = ["left" if index < left else "right" for index in range(len(headers))]
     return tabulate(
@@ -199,8 +198,8 @@ def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 
 
 
 def sparsest(rows: pd.DataFrame, method: str, max_drop: float) -> float | None:
-    """The largest target sparsity at which the method's mean validation accuracy is within
-    `max_drop` of the baseline's; 0 where it is at none, None where the method was not run.
+    """The highest target sparsity at which the method's mean validation accuracy is within
+    `max_drop` of the baseline's; 0 if there is none, None if the method was not run.
     """
     means = summary(rows[rows.layer == "all"])
     dense = means[means.method == "baseline"].validation_accuracy.iloc[0]

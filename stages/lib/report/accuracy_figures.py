@@ -14,9 +14,9 @@ from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
 from stages.lib.report.run import BASELINE, Run
 
-# How far below the baseline the close-up reaches.
+# The close-up reaches this far below the baseline.
 CLOSE_UP = 0.1
-# A network of more layers than this gets a map of narrower rows.
+# With more layers than this, the rows of the map are narrower.
 MANY_LAYERS = 24
 REMOVED = Column("weights removed", "removed", columns.sparsity)
 NONZERO = Column("nonzero parameters", "nonzero_parameters", tables.count)
@@ -25,7 +25,7 @@ REDUCTION = Column("reduction", "reduction", tables.factor)
 
 
 def is_trained(lines: pd.DataFrame) -> list[bool]:
-    """Of each line, whether its method trains after pruning."""
+    """Whether the method of each line trains after pruning."""
     return [methods.METHODS[name].trained for name in lines.method]
 
 
@@ -36,7 +36,7 @@ def close_up_range(lines: pd.DataFrame, baseline: float) -> list[float]:
 
 
 def _by_sparsity(run: Run, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:
-    """Test accuracy against the sparsity asked for. lines: of `Run.course`."""
+    """Test accuracy against target sparsity. lines: of `Run.course`."""
     baseline = run.baseline
     pruned = lines[lines.method != BASELINE].sort_values("removed", kind="stable")
     plot = Plot(
@@ -51,7 +51,7 @@ def _by_sparsity(run: Run, lines: pd.DataFrame, domain: Sequence[float]) -> Pane
 
 
 def _methods(run: Run) -> Table:
-    """Every whole float32 network, the baseline first: accuracy, work and size."""
+    """A table of all float32 networks, the baseline first: accuracy, MACs and size."""
     lines = run.course
     top5 = [Column("top-5, %", "test_top5", columns.percent_number)]
     return columns.table(
@@ -79,8 +79,8 @@ def accuracy(run: Run) -> Figure:
 
 
 def headline(run: Run) -> pd.DataFrame:
-    """Each method at one sparsity, those that prune nothing at 0, and `reached`: the sparsest that
-    loses little on validation, None where nothing is pruned.
+    """A line for each method at one sparsity (0 for methods that do not prune). `reached`: the
+    highest sparsity that loses little on validation; None for methods that do not prune.
     """
     found = []
     for name, lines in run.course.groupby("method", sort=False):
@@ -95,7 +95,7 @@ def headline(run: Run) -> pd.DataFrame:
 
 
 def headline_table(run: Run) -> Table:
-    """`headline` for people."""
+    """The table of `headline`."""
     at = f"test accuracy at {tables.percent(run.sparsity)}, %"
     reached = f"sparsest within {tables.percent(run.max_drop)} of the baseline on validation"
     return columns.table(
@@ -127,8 +127,8 @@ def close_up(run: Run) -> Figure:
 
 
 def recoveries(run: Run) -> pd.DataFrame:
-    """method (as pruned), name, removed, before and after (test accuracies), gain and epochs: what
-    fine-tuning starts from and what it leads to, wherever both were measured.
+    """Fine-tuning, for each network measured before and after it: method (as pruned), name,
+    removed, before and after (test accuracies), gain and epochs.
     """
     kept = ["removed", "test_accuracy", "extra_epochs"]
     found = [pd.DataFrame(columns=["method", "name", "removed", "before", "after", "epochs"])]
@@ -159,7 +159,7 @@ RECOVERY = (
 
 
 def _recovery(run: Run, name: str, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:
-    """Test accuracy before (hollow) and after (filled), by sparsity, of one way to prune."""
+    """Test accuracy before (hollow) and after (filled) fine-tuning, by sparsity, for one method."""
     look = charts.look(name)
     lines = lines.assign(at=lines.removed.map(columns.sparsity))
     shown = charts.with_texts(lines, ["at", "before", "after"], RECOVERY)
@@ -203,7 +203,7 @@ def recovery(run: Run) -> Figure | None:
 
 
 def _map(alone: pd.DataFrame) -> Panel:
-    """Test accuracy by layer and sparsity, as a map with numbers."""
+    """A map of test accuracy by layer and sparsity, with numbers."""
     alone = alone.assign(
         removed=alone.target_sparsity.map(tables.percent),
         label=(100 * alone.test_accuracy).round().astype(int).astype(str),
@@ -263,7 +263,7 @@ def sensitivity(run: Run) -> Figure | None:
 
 
 def learning(run: Run) -> Figure | None:
-    """The baseline's training, one line a seed and part."""
+    """The baseline's training: a line for each seed and part."""
     if not run.is_trained:
         return None
     mean = run.curves.groupby("epoch", as_index=False)[

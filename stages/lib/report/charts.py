@@ -1,7 +1,7 @@
-"""The vocabulary of all charts: axes, looks, and the marks of a plot.
+"""The parts of all charts: axes, looks, and the marks of a plot.
 
-A chart is a Vega-Lite specification. The page draws it in the reader's browser, as wide as there
-is room and in the page's colours. The pictures of the Markdown report are drawn here.
+A chart is a Vega-Lite specification. The page draws it in the reader's browser, in the available
+width and the page's colours. The pictures of the Markdown report are drawn here.
 """
 
 import math
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 560, 320
 # Room for marks at 100 %, as a share of the axis.
 ABOVE = 0.02
 KIB = 1024
-# The columns that marks read, where a table has them.
+# The columns that marks read, if a table has them.
 SHOWN = ("name", "low", "high", "hollow", "front", "label", "theory")
 CONFIG: dict[str, Any] = {
     "axis": {
@@ -45,14 +45,14 @@ CONFIG: dict[str, Any] = {
     "text": {"color": INK},
     "rule": {"color": INK},
 }  # fmt: skip
-# A network of a thousand layers is more rows than Altair lets pass unasked.
+# A network of a thousand layers has more rows than Altair allows by default.
 alt.data_transformers.disable_max_rows()
-# Set by the page where it is narrow, to shorten what would leave no room for the chart.
+# Set by the page if it is narrow, to shorten labels that would leave no room for the chart.
 NARROW = alt.param("narrow", value=False)
 
 
 class Panel(NamedTuple):
-    """One chart of a figure. title: empty where the figure has no other; width: in a picture."""
+    """One chart of a figure. title: empty if it is the only one; width: in a picture."""
 
     title: str
     chart: alt.TopLevelMixin
@@ -60,7 +60,7 @@ class Panel(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Colour and shape of points; hollow: whether they are, and lines are dashed."""
+    """The colour and shape of points. hollow: points are hollow, and lines are dashed."""
 
     colour: str
     shape: str = "circle"
@@ -68,7 +68,7 @@ class Look(NamedTuple):
 
 
 def look(name: str) -> Look:
-    """How a method looks: hollow where it prunes and does not train afterwards."""
+    """The look of a method: hollow if it prunes without training afterwards."""
     method = methods.METHODS[name]
     pruned = method.family in (methods.UNSTRUCTURED, methods.STRUCTURED)
     return Look(*method.look, pruned and not method.trained)
@@ -81,7 +81,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 class Axis(NamedTuple):
-    """A column of the table, and how it is laid out; kind: Vega-Lite's letter for its type."""
+    """A column of the table and its layout. kind: Vega-Lite's letter for its type."""
 
     column: str
     options: Mapping[str, Any]
@@ -97,13 +97,15 @@ class Axis(NamedTuple):
 
 
 def shares(column: str, title: str, domain: Sequence[float]) -> Axis:
-    """Shares, written as the text writes them: 80 %."""
+    """An axis of shares, written as in the text: 80 %."""
     axis = alt.Axis(title=title, labelExpr="format(100 * datum.value, '.4~g') + ' %'")
     return Axis(column, {"axis": axis, "scale": alt.Scale(domain=list(domain), nice=False)})
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two above 0, for a logarithmic axis: a few, but at least two."""
+    """A few round numbers from `low` to `high`, both above 0, for a logarithmic axis; at least
+    two.
+    """
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in (
         (1,),
@@ -122,8 +124,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 def logarithmic(
     column: str, values: pd.Series, title: str, unit: str = "", room: tuple[float, float] = (1, 1)
 ) -> Axis:
-    """Positive numbers. unit: behind each tick; room: factors below the least and above the most
-    of `values`.
+    """A logarithmic axis of positive numbers.
+
+    unit: behind each tick.
+    room: the factors by which the axis extends below the smallest and above the largest value.
     """
     low, high = float(values.min()) / room[0], float(values.max()) * room[1]
     axis = alt.Axis(
@@ -136,7 +140,7 @@ def logarithmic(
 
 
 def sizes(column: str, values: pd.Series, title: str) -> Axis:
-    """Bytes above 0, in binary units, with a tick at nine powers of two at most."""
+    """An axis of bytes above 0 in binary units, with ticks at up to nine powers of two."""
     units = " : ".join(
         f"datum.value >= {unit} ? format(datum.value / {unit}, '~r') + ' {name}'"
         for unit, name in ((KIB**3, "GiB"), (KIB**2, "MiB"), (KIB, "KiB"))
@@ -154,7 +158,7 @@ def sizes(column: str, values: pd.Series, title: str) -> Axis:
 
 
 def whole(column: str, values: pd.Series, title: str, room: float = 0) -> Axis:
-    """Whole numbers, with a dozen ticks at most."""
+    """An axis of integers with up to a dozen ticks."""
     low, high = int(values.min()), int(values.max())
     steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
     step = next(step for step in steps if high - low <= 12 * step)
@@ -163,15 +167,16 @@ def whole(column: str, values: pd.Series, title: str, room: float = 0) -> Axis:
     return Axis(column, {"axis": alt.Axis(title=title, values=ticks, format="d"), "scale": scale})
 
 
-# On a narrow page a network's name is broken at its commas, a layer's cut at its beginning.
+# On a narrow page, a network's name is broken at its commas, and a layer's name loses its
+# beginning.
 BROKEN = "narrow ? split(datum.label, ', ') : datum.label"
 CUT = "truncate(datum.label, narrow ? 14 : 40, 'left')"
 
 
 def names(column: str, label: str, grid: bool = False, sort: Sequence[str] | None = None) -> Axis:
-    """Names down the chart, in the order of the rows unless another is given. label: BROKEN or CUT.
+    """A vertical axis of names, by default in the order of the rows. label: BROKEN or CUT.
 
-    Names from a user's data must not be given as `sort`: Vega-Lite makes an expression of it.
+    `sort` must not contain names from the user's data, because Vega-Lite makes an expression of it.
     """
     axis = alt.Axis(
         grid=grid,
@@ -186,16 +191,14 @@ def names(column: str, label: str, grid: bool = False, sort: Sequence[str] | Non
 
 
 def around(values: Iterable[float], room: float = 0.05) -> list[float]:
-    """From a little below the least of some shares to a little above the most."""
+    """The range from a little below the smallest share to a little above the largest."""
     least, most = min(values), max(values)
     room *= max(most - least, 0.01)
     return [max(0.0, least - room), most + room]
 
 
 def hover(columns: Sequence[Column]) -> list[alt.Tooltip]:
-    """What is said of a mark under the pointer: the first column is the heading. The texts are
-    those of `with_texts`.
-    """
+    """The tooltip of a mark, with the texts of `with_texts`. The first column is the heading."""
     titles = ["title", *(column.title for column in columns[1:])]
     return [alt.Tooltip(f"text{i}:N", title=title) for i, title in enumerate(titles)]
 
@@ -203,17 +206,21 @@ def hover(columns: Sequence[Column]) -> list[alt.Tooltip]:
 def with_texts(
     lines: pd.DataFrame, shown: Sequence[str], columns: Sequence[Column]
 ) -> pd.DataFrame:
-    """What a chart is drawn from and no more: the columns that it shows, and those it tells."""
+    """Only the columns that a chart shows, and the texts of its tooltips."""
     texts = {f"text{i}": column.texts(lines) for i, column in enumerate(columns)}
     return lines[[name for name in dict.fromkeys(shown) if name in lines]].assign(**texts)
 
 
 class Plot:
-    """Points of a table and what stands with them, layer upon layer, with one legend.
+    """A plot of several layers (points, lines, bars) with one legend. A click on the legend selects
+    a `name` and makes the others pale.
 
-    lines: a row for each point; a click on the legend picks one `name` and makes the others pale.
-    x, y: axes. looks: by name, in the order of the legend. tells: what a hover says. number: of
-    the panel in its figure. detail: a column that sets lines of one name apart.
+    lines: a row for each point.
+    x, y: axes.
+    looks: by name, in the order of the legend.
+    tells: the columns of the tooltip.
+    number: of the panel in its figure.
+    detail: a column that separates lines of the same name.
     """
 
     def __init__(
@@ -247,13 +254,13 @@ class Plot:
         return alt.condition(self.picked, alt.value(strong), alt.value(weak))
 
     def apart(self) -> "Plot":
-        """The names of one row below each other."""
+        """Shifts the names of one row apart, below each other."""
         offset = alt.YOffset("name:N", sort=list(self.looks))
         self.base = self.base.encode(yOffset=offset)
         return self
 
     def level(self, value: float, band: tuple[float, float] | None = None) -> "Plot":
-        """A horizontal line through the whole chart, and the band of its interval."""
+        """A horizontal line across the chart, with the band of its interval."""
         if band is not None:
             area = alt.Chart(pd.DataFrame([dict(zip(("low", "high"), band, strict=True))]))
             y = self.y._replace(column="low").y
@@ -264,7 +271,7 @@ class Plot:
         return self
 
     def steps(self, front: pd.DataFrame) -> "Plot":
-        """A stepped line through the points of a front."""
+        """A stepped line through the points of a Pareto front."""
         line = alt.Chart(front[[self.x.column, self.y.column]]).mark_line(
             interpolate="step-after", color=INK, strokeWidth=1.5, opacity=0.55, clip=True
         )
@@ -281,8 +288,8 @@ class Plot:
         return self
 
     def lines(self, column: str | None = None) -> "Plot":
-        """A line for each name, dashed where its look is hollow. column: of y; all lines are dashed
-        where it is not that of the points.
+        """A line for each name, dashed if its look is hollow. column: of y; if it is not that of
+        the points, all lines are dashed.
         """
         hollow = alt.datum.hollow if column is None else "true"
         y = self.y._replace(column=column or self.y.column).y
@@ -297,7 +304,7 @@ class Plot:
         return self
 
     def points(self, size: Any = 60) -> "Plot":
-        """The points themselves. size: in square pixels, or a condition."""
+        """The points. size: in square pixels, or a condition."""
         fill = self._by_name(lambda look: "transparent" if look.hollow else look.colour)
         self.layers.append(
             self.base.mark_point(clip=True)
@@ -326,15 +333,16 @@ class Plot:
 
 
 def nothing(text: str) -> Panel:
-    """A line of text in place of a chart."""
+    """A line of text instead of a chart."""
     chart = alt.Chart(pd.DataFrame({"text": [text]}), height=60)
     return Panel("", chart.mark_text(fontSize=14).encode(text="text:N"))
 
 
 def picture(title: str, reading: str, panels: Sequence[Panel]) -> alt.TopLevelMixin:
-    """A figure's panels as one chart, for a file: on white, so that it reads on a dark page too.
+    """A figure's panels as one chart for a file, on white, so that it is readable on dark pages
+    too.
 
-    reading: how to read it; stands below the title.
+    reading: how to read it; shown below the title.
     """
     charts = [
         panel.chart.properties(width=panel.width, **({"title": panel.title} if panel.title else {}))

@@ -1,4 +1,4 @@
-"""Columns of tables and lines of hovers: which fields of a row are told, and how."""
+"""Columns of tables and lines of tooltips: which fields of a row are shown, and how."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,8 +10,11 @@ from stages.lib.analysis.tables import Table
 
 
 class Column(NamedTuple):
-    """title: for people. fields: of a row, one or several. show: makes a text of their values;
-    where the first of them is missing, the cell is empty.
+    """A column of a table.
+
+    title: for people.
+    fields: one or several fields of a row.
+    show: makes the text from their values. If the first value is missing, the cell is empty.
     """
 
     title: str
@@ -19,7 +22,7 @@ class Column(NamedTuple):
     show: Callable[..., str] = str
 
     def texts(self, lines: pd.DataFrame) -> list[str]:
-        """A text for each row."""
+        """The texts of all rows."""
         fields = [self.fields] if isinstance(self.fields, str) else list(self.fields)
         return [
             "" if pd.isna(values[0]) else self.show(*values)
@@ -28,7 +31,7 @@ class Column(NamedTuple):
 
 
 def table(lines: pd.DataFrame, columns: Sequence[Column], left: int = 1) -> Table:
-    """A row for each line. left: how many columns are aligned left."""
+    """A table with a row for each line. left: the number of columns aligned left."""
     cells = [column.texts(lines) for column in columns]
     return Table([column.title for column in columns], list(zip(*cells, strict=True)), left)
 
@@ -36,8 +39,8 @@ def table(lines: pd.DataFrame, columns: Sequence[Column], left: int = 1) -> Tabl
 def wide(
     lines: pd.DataFrame, rows: str, columns: str, values: str, show: Sequence[Callable[[Any], str]]
 ) -> Table:
-    """A row for each value of one field, a column for each of another, in the order in which they
-    come. show: makes a text of a column's name and of a cell's value; a missing cell is empty.
+    """A table with a row for each value of one field and a column for each value of another, in
+    their order. show: makes the text of a column's name and of a cell; missing cells are empty.
     """
     found = lines.pivot(index=rows, columns=columns, values=values)
     found = found.loc[list(dict.fromkeys(lines[rows]))]
@@ -50,7 +53,7 @@ def wide(
 
 
 def percent_number(share: float) -> str:
-    """A share in percent, for a column that says so: 0.951 → 95.1."""
+    """A share in percent, for a column with the unit in its title: 0.951 → 95.1."""
     return f"{100 * share:.1f}"
 
 
@@ -60,11 +63,11 @@ def accuracy(share: float) -> str:
 
 
 def sparsity(share: float) -> str:
-    """A sparsity in percent, to a hundredth."""
+    """A sparsity in percent, with up to two decimals."""
     return tables.percent(round(share, 4))
 
 
-# What several tables and hovers tell.
+# Columns of several tables and tooltips.
 NAME = Column("method", "name")
 NETWORK = Column("network", "network")
 ESTIMATE = Column("test accuracy", ("test_accuracy", "low", "high"), tables.estimate)

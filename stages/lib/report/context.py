@@ -1,4 +1,4 @@
-"""What both reports are rendered from: the run, its figures, its tables and texts."""
+"""The context from which both reports are rendered: the run, its figures, tables and texts."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,12 +17,12 @@ from stages.lib.report.figure import Figure
 from stages.lib.report.run import Run
 
 Choice = Mapping[str, Any]
-# So many names stand for all.
+# At most this many names are listed.
 FIRST_NAMES = 3
 
 
 def recommended(run: Run) -> Table:
-    """The files that `package` put into its folder, and why there is none."""
+    """The recommended files, or why there is none."""
     rows = []
     for role, found in run.selection["recommended"].items():
         choice = found["choice"]
@@ -50,7 +50,7 @@ def recommended(run: Run) -> Table:
 
 
 def refused(filters: pd.DataFrame) -> Table | None:
-    """Which layers keep all their filters, and why; None where it is the classifier alone."""
+    """The layers that keep all their filters, with reasons; None if it is only the classifier."""
     layers = filters.drop_duplicates(["layer", "reason"])
     kept = layers[layers.prunable == "no"]
     if len(kept) <= 1:
@@ -71,7 +71,7 @@ def _few(names: pd.Series) -> str:
 
 
 def pruned(inventory: pd.DataFrame) -> dict[str, Any]:
-    """What pruning single weights touches, and what it leaves alone, largest kind first."""
+    """The parameters that are pruned, and those that are not, largest kind first."""
     touched = inventory[inventory.prunable == "yes"]["count"]
     others = inventory[inventory.prunable == "no"].groupby("kind", sort=False)["count"].sum()
     return {
@@ -82,7 +82,7 @@ def pruned(inventory: pd.DataFrame) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value of a finding's evidence or of the params, for a table."""
+    """The text of a value of a finding's evidence or of the params."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return ""
     if isinstance(value, bool):
@@ -97,7 +97,7 @@ def shown(value: Any) -> str:
 
 
 def settings(params: Mapping[str, Any]) -> Table:
-    """params.yaml, line by line."""
+    """The lines of params.yaml."""
     rows = []
     for section, value in params.items():
         keys = value if isinstance(value, Mapping) else {"": value}
@@ -106,7 +106,7 @@ def settings(params: Mapping[str, Any]) -> Table:
 
 
 def build(run: Run, figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """The context. `text` gives a macro of words.j2 by its name."""
+    """The context. Its `text` renders a macro of words.j2 by name."""
     return {
         "run": run,
         "figures": figures,

@@ -1,4 +1,4 @@
-"""Figures of what accuracy costs in bytes: every file, packed files, the ladder of sizes."""
+"""Figures of accuracy and bytes: all files, packed files, the ladder of sizes."""
 
 import altair as alt
 import pandas as pd
@@ -13,7 +13,7 @@ from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
 from stages.lib.report.run import CAST, Run
 
-# Networks that share a name in these charts, beside those that have their method's.
+# Names in these charts that several methods share.
 CASTS = {"half precision": Look("#CC79A7", "triangle-up")}
 INTEGERS = {"quantized weights": Look("#CC79A7", "square")}
 ONNX_NAMES = {True: "ONNX Runtime, float32", False: "ONNX Runtime, int8"}
@@ -21,7 +21,7 @@ SMALLER = Column("times smaller than the baseline", "smaller", tables.factor)
 
 
 def _legend_name(method: str, weight_bits: float) -> str:
-    """The name under which a network stands in the legend."""
+    """The name of a network in the legend."""
     if method == CAST:
         return next(iter(CASTS))
     known = methods.METHODS[method]
@@ -31,7 +31,7 @@ def _legend_name(method: str, weight_bits: float) -> str:
 
 
 def _looks(lines: pd.DataFrame) -> dict[str, Look]:
-    """The looks of the names in the legend, in the order of the registry."""
+    """The looks of the legend's names, in the order of the registry."""
     shared, order = CASTS | INTEGERS, [*methods.METHODS, CAST]
     found = lines.drop_duplicates("name").sort_values(
         "method", key=lambda key: key.map(order.index)
@@ -43,8 +43,8 @@ def _looks(lines: pd.DataFrame) -> dict[str, Look]:
 
 
 def front(networks: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """The Pareto front of `cost` and test accuracy, cheapest first: networks that no other beats
-    in both.
+    """The Pareto front of `cost` and test accuracy, cheapest first: the networks that no other
+    network dominates.
     """
     known = networks[networks[cost].notna()]
     on_front = pareto.pareto_front(known[cost].to_numpy(), known.test_accuracy.to_numpy())
@@ -60,10 +60,13 @@ def against_cost(
     ranked: pd.DataFrame,
     **values,
 ) -> Figure:
-    """Test accuracy of every network against a cost, with the front through the best of them.
+    """Test accuracy of every network against a cost, with the Pareto front.
 
-    name: of the figure. cost: as a column. networks: those whose cost is known. ranked: those of
-    them that may stand on the front. values: what the words tell beside.
+    name: of the figure.
+    cost: its column.
+    networks: those with a known cost.
+    ranked: those of them that may be on the front.
+    values: further values for the words.
     """
     lines = networks.assign(
         name=[
@@ -104,7 +107,7 @@ def against_cost(
 
 
 def _networks(lines: pd.DataFrame, cost: Column) -> Table:
-    """Networks, the cheapest first."""
+    """A table of networks, the cheapest first."""
     ordered = lines.sort_values([str(cost.fields), "test_accuracy"], kind="stable")
     ratio = SMALLER if cost.fields == "bytes_on_disk" else columns.SPEEDUP
     return columns.table(
@@ -119,7 +122,7 @@ def size(run: Run) -> Figure:
 
 
 def packed(run: Run) -> Figure | None:
-    """Packed files: test accuracy by how many times smaller than the baseline's file they are."""
+    """Test accuracy of packed files by how many times smaller they are than the baseline's file."""
     lines = of_family(run.summary, methods.PACKED)
     if lines.empty:
         return None
@@ -160,7 +163,7 @@ def packed(run: Run) -> Figure | None:
 
 
 def _ladder(rungs: pd.DataFrame) -> Panel:
-    """A bar for each form of the network."""
+    """A chart with a bar for each form of the network."""
     base = alt.Chart(charts.with_texts(rungs, ["bytes", "name", "kind"], LADDER)).encode(
         x=alt.X(
             "bytes:Q",
@@ -198,7 +201,7 @@ FORMS = (
 
 
 def _forms(sizes: pd.DataFrame) -> Table:
-    """Every kept network in every form: means over seeds."""
+    """A table of every kept network in every form, means over seeds."""
     fields = [str(column.fields) for column in FORMS]
     found = sizes.groupby(list(tables.KEYS), sort=False, as_index=False)[fields].mean()
     keys = found[["method", "weight_bits", "target_sparsity", "times_smaller"]]

@@ -1,4 +1,4 @@
-"""What a figure is: a picture, what is seen in it, how to read it, and the numbers behind it."""
+"""A figure: a picture, what it shows, how to read it, and the numbers behind it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,12 @@ from stages.lib.report.run import Run
 
 @dataclass(frozen=True)
 class Figure:
-    """name: of its file, its anchor and its macro of words.j2; seen: what the picture shows, in
-    words and numbers; reading: what its marks mean; tables: the numbers, each with a title.
+    """A figure of the reports.
+
+    name: of its file, its anchor and its macro in words.j2.
+    seen: what the picture shows, in words and numbers.
+    reading: what its marks mean.
+    tables: the numbers, each with a title.
     """
 
     name: str
@@ -31,6 +35,6 @@ def figure(
     tables: Sequence[tuple[str, Table]],
     **values: Any,
 ) -> Figure:
-    """A figure with its words. values: what its macro of words.j2 tells beside `run`."""
+    """A figure with its words. values: for its macro in words.j2, besides `run`."""
     title, seen, reading = words.paragraphs(name, run=run, **values)
     return Figure(name, title, seen, reading, panels, tables)

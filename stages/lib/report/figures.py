@@ -1,4 +1,4 @@
-"""All figures of a run, in the order of the reports. A new one is a function here and a block of
+"""All figures of a run, in the order of the reports. A new figure is a function here and a macro in
 words.j2.
 """
 
@@ -35,13 +35,13 @@ FIGURES: tuple[Callable[[Run], Figure | None], ...] = (
 
 
 def build(run: Run) -> dict[str, Figure]:
-    """Every figure that the run has numbers for, by name."""
+    """All figures that the run has numbers for, by name."""
     drawn = (draw(run) for draw in FIGURES)
     return {figure.name: figure for figure in drawn if figure is not None}
 
 
 def save(figures: Sequence[Figure], directory: Path) -> None:
-    """Draws each figure into an SVG of its own name."""
+    """Draws each figure into an SVG file with its name."""
     directory.mkdir(exist_ok=True)
     for figure in figures:
         picture = charts.picture(figure.title, figure.reading, figure.panels)

@@ -1,8 +1,8 @@
-"""The page that people show to others: one HTML file with everything in it.
+"""The report as one HTML file that loads nothing.
 
-Its structure is in page.html, its looks in page.css, what moves in page.js. The charts are drawn by
-one bundle of Vega, Vega-Lite and Vega-Embed. A content security policy lets the page load nothing
-and run no other script than those, whatever the names in a user's data are.
+Its structure is in page.html, its style in page.css, its behaviour in page.js. A bundle of Vega,
+Vega-Lite and Vega-Embed draws the charts. A content security policy forbids loading anything and
+running other scripts, whatever names the user's data have.
 """
 
 import base64
@@ -27,7 +27,7 @@ from stages.lib.report.run import Run
 
 
 def with_code(text: str) -> Markup:
-    """A text of ours in which `this` is code, escaped."""
+    """Escapes one of our texts and makes `this` code."""
     parts = str(text).split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
@@ -36,12 +36,12 @@ def with_code(text: str) -> Markup:
 
 
 def together(text: str) -> str:
-    """A text in which a number and its unit stay on one line."""
+    """Keeps a number and its unit on one line."""
     return re.sub(r"(?<=\d) (?=(%|×|ms|B|KiB|MiB|percentage)(?!\w))", "\u00a0", text)
 
 
 def fingerprint(script: str) -> str:
-    """How a content security policy names a script that may run."""
+    """The name of an allowed script in a content security policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
@@ -50,7 +50,7 @@ def fingerprint(script: str) -> str:
 def bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     script = vl_convert.javascript_bundle()
-    # Neither may stand in a script element; no bundle yet had one.
+    # A script element must contain neither. No bundle has had one yet.
     assert "</script" not in script.lower()
     assert "<!--" not in script
     return script
@@ -61,12 +61,12 @@ def _asset(name: str) -> str:
 
 
 def chart_id(figure: Figure, number: int) -> str:
-    """Of the element in which a panel is drawn."""
+    """The id of the element in which a panel is drawn."""
     return f"chart-{figure.name}-{number}"
 
 
 def _specifications(figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """The charts by the id of the element that they are drawn in; the page knows the rest."""
+    """The charts by the id of their element."""
     return {
         chart_id(figure, number): {
             key: value
@@ -79,7 +79,7 @@ def _specifications(figures: Mapping[str, Figure]) -> dict[str, Any]:
 
 
 def evidence(lines: Sequence[Mapping[str, Any]]) -> Table | None:
-    """A finding's numbers: a column for every key that a line has, those with text first."""
+    """A table of a finding's numbers with a column for each key, those with text first."""
     keys = list(dict.fromkeys(key for line in lines for key in line))
     if not keys:
         return None
@@ -90,13 +90,13 @@ def evidence(lines: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def tally(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many findings have each verdict that there is."""
+    """The number of findings with each verdict."""
     counts = {verdict: sum(one.verdict == verdict for one in findings) for verdict in VERDICTS}
     return {verdict: count for verdict, count in counts.items() if count}
 
 
 def render(run: Run, figures: Mapping[str, Figure]) -> str:
-    """The whole page. figures: `figures.build` of the same run."""
+    """Renders the page. figures: of `figures.build` for the same run."""
     environment = words.environment(autoescape=True)
     environment.filters |= {"with_code": with_code, "together": together, "evidence": evidence}
     script, config = _asset(paths.SITE_SCRIPT), charts.CONFIG | {"background": "transparent"}

@@ -1,4 +1,4 @@
-"""Figures of time: accuracy against latency, engines, smaller networks, number formats."""
+"""Figures of latencies: accuracy against latency, engines, smaller networks, number formats."""
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ ENGINES = {
     "torch bfloat16": Look("#CC79A7", "triangle-up"),
     "torch float16": Look("#E69F00", "triangle-down"),
 }
-# Batch sizes are told apart by colour.
+# Each batch size has a colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 NOTHING = "No latency was measured: the table says why."
 TIMES = Column("latency", "latency_ms", lambda value: f"{tables.milliseconds(value)} ms")
@@ -28,21 +28,21 @@ SPREAD = Column("IQR", "latency_iqr_ms", lambda value: f"{tables.milliseconds(va
 
 
 def latency(run: Run) -> Figure | None:
-    """Test accuracy against latency, of the networks that were timed."""
+    """Test accuracy against latency for the networks that were timed."""
     networks = run.networks[run.networks.latency_ms.notna()]
     if networks.empty:
         return None
     x = charts.logarithmic(
         "latency_ms", networks.latency_ms, f"ms a call, batch {run.batch_size}, CPU", "", (1.1, 1.1)
     )
-    # A mask leaves the baseline's work to do: where it seems faster, that is noise.
+    # A masked network does the baseline's work: if it seems faster, that is noise.
     ranked = networks[networks.ranked.astype(bool) & ~networks.masked.astype(bool)]
     return against_cost(run, "latency", columns.LATENCY, x, networks, ranked)
 
 
 def engine_lines(run: Run) -> pd.DataFrame:
-    """`Run.timed` of the CPU: every network in every engine. `name`: the engine; `label`: the
-    speedup, or that the latency is no measure for it.
+    """Every network in every engine on the CPU, from `Run.timed`. `name`: the engine; `label`: the
+    speedup, or that the latency is too unsteady for one.
     """
     lines = run.timed[run.timed.device == CPU]
     label = lines.speedup.map(tables.factor).where(lines.ranked, "not ranked")
@@ -52,7 +52,7 @@ def engine_lines(run: Run) -> pd.DataFrame:
 
 
 def _network(line) -> str:
-    """A network without its engine: "structured, global + fine-tuning, 80 %, int8"."""
+    """The name of a network without its engine: "structured, global + fine-tuning, 80 %, int8"."""
     method = methods.METHODS[line.method]
     if method.family != methods.ONNX:
         return line.network
@@ -66,7 +66,7 @@ def _network(line) -> str:
 
 
 def engines(run: Run) -> Figure | None:
-    """The same networks in torch and in ONNX Runtime: a panel for each batch size."""
+    """The same networks in torch and in ONNX Runtime, with a panel for each batch size."""
     lines = engine_lines(run)
     known = lines[lines.latency_ms.notna()]
     panels, order = [], list(dict.fromkeys(known.network))
@@ -95,15 +95,13 @@ def engines(run: Run) -> Figure | None:
 
 
 def _fastest(lines: pd.DataFrame) -> list[dict]:
-    """The line of least latency at each batch size."""
+    """The line with the lowest latency for each batch size."""
     ordered = lines.sort_values("speedup", ascending=False, kind="stable")
     return ordered.drop_duplicates("batch_size").sort_values("batch_size").to_dict("records")
 
 
 def engine_table(run: Run) -> Table:
-    """Every network in every engine: latency beside accuracy, and how far the file agrees with
-    torch.
-    """
+    """A table of every network in every engine: latency, accuracy, and agreement with torch."""
     keys = list(tables.KEYS[:3])
     whole = run.summary[run.summary.layer == ALL_LAYERS]
     agreed = run.agreements.groupby(keys, as_index=False).agreement.mean()
@@ -132,9 +130,9 @@ def engine_table(run: Run) -> Table:
 
 
 def no_gain(run: Run) -> dict | None:
-    """What zeros alone bring in speed: the sparsity, and how many times the baseline's time the
-    masked network's float32 file takes, least and most over batch sizes; None where not both were
-    timed.
+    """The speed that zeros alone bring: the sparsity of the masked network, and its latency as a
+    multiple of the baseline's, both as float32 files, smallest and largest over batch sizes. None
+    if not both were timed.
     """
     files = of_family(run.timed, methods.ONNX)
     files = files[(files.weight_bits == 32) & files.latency_ms.notna()]
@@ -147,7 +145,7 @@ def no_gain(run: Run) -> dict | None:
 
 
 def structured(run: Run) -> Figure:
-    """Latency of the smaller networks against their MACs, both as shares of the baseline's."""
+    """The latency of smaller networks against their MACs, both as shares of the baseline's."""
     lines = run.timed[(run.timed.engine == TORCH) & run.timed.latency_ms.notna()]
     keys = list(tables.KEYS[:3])
     work = run.course[[*keys, "macs"]].assign(work=run.course.macs / run.baseline.macs)
@@ -183,7 +181,7 @@ def structured(run: Run) -> Figure:
 
 
 def latency_table(run: Run) -> Table:
-    """The networks that were timed in torch."""
+    """A table of the networks that were timed in torch."""
     lines = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
     return columns.table(
         lines.assign(speedup=lines.speedup.map(tables.factor).where(lines.ranked, "not ranked")),
@@ -212,7 +210,7 @@ FORMAT_COLUMNS = (
 
 
 def formats(run: Run) -> Figure:
-    """Latency by number format: a panel for each network and device."""
+    """Latency by number format, with a panel for each network and device."""
     table, panels = run.timed_formats, []
     lines = table[table.latency_ms.notna()]
     for (network, shape, device), here in lines.groupby(

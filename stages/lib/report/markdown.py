@@ -1,4 +1,4 @@
-"""The report in Markdown: what GitHub shows."""
+"""The report in Markdown, as GitHub shows it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,21 +11,23 @@ from stages.lib.report import context, words
 from stages.lib.report.figure import Figure
 from stages.lib.report.run import Run
 
-# Tables of more lines than this are folded.
+# Tables with more lines than this are folded.
 LONG = 24
 
 
 class Markdown(str):
-    """Text that is Markdown already: all else is escaped where a template writes it."""
+    """Text that is Markdown already. Templates escape all other text."""
 
 
 def written(value: Any) -> Any:
-    """What a template writes: names from a user's data and network are never Markdown or HTML."""
+    """The text that a template writes for a value. Names from the user's data and network never
+    become Markdown or HTML.
+    """
     return value if isinstance(value, Markdown) else tables.escaped(str(value))
 
 
 def table(found: Table, title: str = "") -> Markdown:
-    """A table as it is, or, where it is long and has a title, to be opened by a click."""
+    """A table; if it is long and has a title, it is folded and opened by a click."""
     if not title or len(found.rows) <= LONG:
         return Markdown(found.markdown())
     summary = tables.escaped(title)
@@ -39,7 +41,7 @@ def picture(figure: Figure, folder: str) -> Markdown:
 
 
 def with_code(text: str) -> Markdown:
-    """A text of ours in which `this` is code."""
+    """One of our texts, in which `this` is code."""
     parts = text.split("`")
     return Markdown(
         "".join(f"`{part}`" if i % 2 else tables.escaped(part) for i, part in enumerate(parts))

@@ -11,9 +11,9 @@ from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
 from stages.lib.report.run import Run
 
-# The widths that the words name.
+# The bit widths that the words name.
 TOLD = (2, 3, 4, 8, 16)
-# The widths whose layers are shown one by one.
+# The bit widths for which each layer is shown.
 DETAILED = (8, 16)
 BITS = Column("bits", "bits", tables.count)
 
@@ -27,8 +27,8 @@ def _ratio(value: float) -> str:
 
 
 def mean_errors(layers: pd.DataFrame) -> pd.DataFrame:
-    """method, name, bits, mse, theory and ratio: means over layers and seeds; what is 0 (nothing to
-    quantize) is left out.
+    """Mean squared errors: method, name, bits, mse, theory and ratio, means over layers and seeds.
+    Errors of 0 (nothing to quantize) are left out.
     """
     known = layers[(layers.mse > 0) & (layers.theory > 0)]
     known = known.assign(method=known.scheme + "_" + known.granularity)
@@ -38,7 +38,7 @@ def mean_errors(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def bits(run: Run) -> Figure | None:
-    """Test accuracy of the whole network by the width of its weights."""
+    """Test accuracy of the network by the bit width of its weights."""
     lines = of_family(run.summary, methods.INTEGER).rename(columns={"weight_bits": "bits"})
     if lines.empty:
         return None
@@ -62,7 +62,9 @@ def bits(run: Run) -> Figure | None:
 
 
 def _widths(run: Run, lines: pd.DataFrame) -> Table:
-    """Accuracy and, in brackets, the ratio of error to theory: a row per width."""
+    """A table with a row for each width: accuracy and, in brackets, the ratio of error to
+    theory.
+    """
     errors = mean_errors(run.layers)[["method", "bits", "ratio"]]
     told = lines.merge(errors, "left", ["method", "bits"])
     told["text"] = [
@@ -73,7 +75,7 @@ def _widths(run: Run, lines: pd.DataFrame) -> Table:
 
 
 def error(run: Run) -> Figure | None:
-    """Mean squared error of the weights by width against S²/12."""
+    """The mean squared error of the weights by bit width, compared with S²/12."""
     mean = mean_errors(run.layers)
     if mean.empty:
         return None
@@ -107,8 +109,8 @@ def error(run: Run) -> Figure | None:
 
 
 def _by_layer(layers: pd.DataFrame, errors: list[Column]) -> list[tuple[str, Table]]:
-    """S, Z and the error of each layer, for the first scheme and seed; nothing where nothing was
-    quantized per tensor to these widths.
+    """Tables of S, Z and the error of each layer, for the first scheme and seed. Empty if nothing
+    was quantized per tensor to these widths.
     """
     scheme, seed = layers.scheme.iloc[0], layers.seed.iloc[0]
     first = layers[(layers.seed == seed) & (layers.scheme == scheme)]

@@ -1,4 +1,4 @@
-"""What a run is: the tables of all its stages and seeds, and what follows from them."""
+"""A run: the tables of all its stages and seeds, and what is derived from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from stages.lib.core.records import ALL_LAYERS, MOST_IQR, torch_engine
 
 BASELINE = "baseline"
 TORCH = torch_engine("float32")
-# What executes a file as it is.
+# The engine that executes each kind of file.
 OF_FILES = (TORCH, "onnxruntime")
 CPU = "cpu"
 CAST = "cast"
-# Two networks of equal work may differ by this factor in time; more is the machine's load.
+# Latencies of networks with equal work may differ by this factor; more means a busy machine.
 EQUAL_WORK = 1.25
-# With fewer test images than this, one image is half a percentage point or more.
+# With fewer test images, one image is half a percentage point or more.
 FEW_IMAGES = 200
-# The networks that are trained and pruned, none of them quantized.
+# The families of networks that are trained and pruned, but not quantized.
 COURSE = (methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED)
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the reports tell of. Tables are of all seeds; the columns are those of
-    `records`, with a column `seed`.
+    """All data of the reports. Tables are of all seeds, with the columns of `records` and a column
+    `seed`.
 
     rows: of every network, of all stages.
     best, filters, layers, agreements, sizes, formats: BEST_SPARSITY, PRUNED_LAYER,
@@ -40,11 +40,10 @@ class Run:
     curves: EPOCH, the baseline's training.
     selection: selection.json, what `package` chose.
     findings: `findings.judge`.
-    intervals: of test accuracies, as `tables.with_bounds` takes them; None where the spread over
-        seeds stands for them.
+    intervals: of test accuracies, as for `tables.with_bounds`; None to show the spread over seeds.
     params: params.yaml by section, as plain values.
     meta, hardware: of the data and of the machine.
-    chance: the accuracy of somebody who guesses, a share.
+    chance: the chance level, a share.
     """
 
     seeds: Sequence[int]
@@ -73,7 +72,7 @@ class Run:
 
     @property
     def max_drop(self) -> float:
-        """The loss of validation accuracy within which the sparsest network is looked for."""
+        """The largest loss of validation accuracy for the sparsest networks."""
         return self.params["layerwise_sweep"]["max_accuracy_drop"]
 
     @property
@@ -82,14 +81,14 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the baseline was trained here."""
+        """Whether this run trained the baseline."""
         return len(self.curves) > 0 and int(self.curves.epoch.max()) > 0
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Means over seeds, with the ends of error bars (`tables`); `name` and `network`, in
-        words; `change` and `validation_change` against the baseline; `smaller`: how many times
-        smaller than the baseline's its file is.
+        """Means over seeds (`tables.summary`) with error bars; `name` and `network`, for people;
+        `change` and `validation_change`: of accuracy against the baseline; `smaller`: how many
+        times smaller the file is than the baseline's.
         """
         found = tables.with_bounds(tables.summary(self.rows), self.intervals)
         baseline = found[found.method == BASELINE].iloc[0]
@@ -108,8 +107,8 @@ class Run:
 
     @cached_property
     def course(self) -> pd.DataFrame:
-        """The whole float32 networks of the summary that were trained or pruned. `removed`: the
-        sparsity that was asked for, or came out where none was. In the order of the registry.
+        """The float32 networks of the summary that were trained or pruned, in the order of the
+        registry. `removed`: the target sparsity; without a target, the sparsity reached.
         """
         whole = self.summary[self.summary.layer == ALL_LAYERS]
         found = of_family(whole[whole.weight_bits == 32], *COURSE)
@@ -121,8 +120,8 @@ class Run:
 
     @cached_property
     def _medians(self) -> pd.DataFrame:
-        """Over seeds, of latency and IQR, by network, engine, device and batch size; repetitions
-        of all seeds together.
+        """The medians over seeds of latency and IQR, by network, engine, device and batch size,
+        with the repetitions of all seeds together.
         """
         keys = [*tables.KEYS[:3], "engine", "device", "batch_size"]
         return self.latencies.groupby(keys, sort=False, as_index=False).agg(
@@ -137,8 +136,8 @@ class Run:
     @cached_property
     def timed(self) -> pd.DataFrame:
         """A line for each network, engine, device and batch size, with medians over seeds.
-        `network`: in words; `speedup`: the baseline's latency in torch over this one, on the same
-        device; `ranked`: whether the IQR is small enough to compare by it.
+        `network`: its name; `speedup`: the baseline's latency in torch on the same device divided
+        by this one; `ranked`: whether the IQR is small enough for a ranking.
         """
         found = self._medians[self._medians.method.isin(methods.METHODS)]
         baseline = found[(found.method == BASELINE) & (found.engine == TORCH)]
@@ -153,22 +152,22 @@ class Run:
 
     @cached_property
     def timed_formats(self) -> pd.DataFrame:
-        """Number formats with their latencies: of the baseline those that `timed` has."""
+        """Number formats with their latencies; those of the baseline are from `timed`."""
         return number_formats.with_latencies(self.formats, self._medians)
 
     @property
     def batch_size(self) -> int:
-        """That of the latencies which networks are compared by."""
+        """The batch size of the latencies by which networks are compared."""
         chosen = self.selection["baseline"]["batch_size"]
         return int(self.latencies.batch_size.min()) if chosen is None else chosen
 
     @cached_property
     def networks(self) -> pd.DataFrame:
-        """Every whole network with its costs: a line of the summary and, where it was timed on
-        the CPU, of `timed`; the baseline in half precision among them.
+        """Every network with its costs: a line of the summary joined with that of `timed` if it was
+        timed on the CPU. The baseline in half precision is included.
 
-        Quantized weights of several widths share a container of 8 or 16 bits: of each file size
-        the widest alone is there, as the others are as large and no better.
+        Quantized weights of several widths are stored in 8 or 16 bits: of equally large files, only
+        the widest is included.
         """
         found = self.summary[self.summary.layer == ALL_LAYERS]
         integers = of_family(found, methods.INTEGER)
@@ -181,7 +180,7 @@ class Run:
         return pd.concat([joined, self._casts(timed)], ignore_index=True)
 
     def _casts(self, timed: pd.DataFrame) -> pd.DataFrame:
-        """The baseline of the first seed in half precision, as `networks` has it: only what was
+        """The first seed's baseline in half precision, with the columns of `networks`, if it was
         measured on all test images.
         """
         known = self.formats[(self.formats.network == BASELINE) & self.formats.accuracy.notna()]
@@ -200,15 +199,15 @@ class Run:
 
     @property
     def equal_work(self) -> pd.Series:
-        """How many times the baseline's time the masked networks take in torch, which do its work:
-        the control of all latencies.
+        """The latency of masked networks in torch as a multiple of the baseline's. They do the same
+        work, so this is a control for all latencies.
         """
         masked = self.timed[self.timed.masked & (self.timed.engine == TORCH)]
         return (masked.latency_ms / masked.baseline_ms).dropna()
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know before any number, by name (words.j2)."""
+        """The warnings that a reader needs before any number, by their names in words.j2."""
         images = self.meta["images"]["test"]
         work = self.equal_work
         unequal = len(work) and not (work.min() >= 1 / EQUAL_WORK and work.max() <= EQUAL_WORK)
@@ -224,8 +223,8 @@ class Run:
 
 
 def _words(line: Any) -> str:
-    """A network of a summary, in words. A sparsity that was not asked for is told of what is
-    pruned in torch alone.
+    """The name of a network of a summary. A sparsity without a target is shown only for networks
+    that are pruned in torch.
     """
     reached = getattr(line, "sparsity", 0.0)
     pruned = methods.METHODS[line.method].family in COURSE

@@ -1,5 +1,5 @@
-"""The words of both reports: words.j2 has a macro for each figure, and for each text that both
-show. The templates of the reports hold the rest.
+"""The texts of both reports. words.j2 has a macro for each figure and for each text in both
+reports; the templates of the reports have the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ def interval(found: Mapping[str, float]) -> str:
 
 
 def test(found: Mapping[str, float]) -> str:
-    """A test accuracy with its interval."""
+    """The text of a test accuracy with its interval."""
     return tables.estimate(found["accuracy"], found["low"], found["high"])
 
 
 def latency(choice: Mapping[str, Any]) -> str:
-    """What a network of selection.json takes, and how much faster that is."""
+    """The text of a latency in selection.json, with its speedup."""
     if choice["latency_ms"] is None:
         return "not timed"
     text = f"{tables.milliseconds(choice['latency_ms'])} ms"
@@ -43,7 +43,7 @@ def latency(choice: Mapping[str, Any]) -> str:
 
 
 def instructions(isa: Sequence[str]) -> str:
-    """A CPU's instruction sets, without those that each has."""
+    """A CPU's instruction sets without those that every CPU has."""
     return ", ".join(name for name in isa if not name.startswith("sse")) or "none known"
 
 
@@ -66,7 +66,7 @@ FILTERS = {
 
 
 def environment(**options: Any) -> jinja2.Environment:
-    """Where all templates are read; a value that is not there is an error."""
+    """The environment of all templates. A missing value is an error."""
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -79,7 +79,7 @@ def environment(**options: Any) -> jinja2.Environment:
 
 
 def one_line(value: Any) -> Any:
-    """A text without line breaks: a name from a user's data ends no paragraph."""
+    """A text without line breaks, so that a name from the user's data cannot end a paragraph."""
     return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
@@ -89,12 +89,12 @@ def _macros() -> Any:
 
 
 def paragraphs(macro: str, **values: Any) -> list[str]:
-    """The paragraphs of a macro, each on one line. They are plain text: who shows them escapes."""
+    """The paragraphs of a macro, each on one line, as plain text. The caller escapes them."""
     rendered = getattr(_macros(), macro)(**values)
     joined = [" ".join(part.split()) for part in rendered.split("\n--\n")]
     return [part for part in joined if part]
 
 
 def text(macro: str, **values: Any) -> str:
-    """A macro of one paragraph; empty where it says nothing."""
+    """The text of a macro with one paragraph, or empty."""
     return " ".join(paragraphs(macro, **values))
