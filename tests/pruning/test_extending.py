@@ -11,17 +11,18 @@ from stages.lib.core import paths, records
 from tests import documents
 
 PAGE = documents.ROOT / "docs/extending.md"
-# In one process: three take three times as long.
-STAGES = """
-from stages import controls, prepare_data, train_baseline
-from stages.lib.core.stage import run_stage
-from stages.lib.evaluation.context import Context
-
-run_stage(prepare_data.main, name="prepare_data", argv=[])
-run_stage(train_baseline.main, Context, name="train_baseline", argv=["--seed", "0"])
-run_stage(controls.main, Context, name="controls", argv=["--seed", "0"])
+# Every stage in its turn, in one process: each of its own takes two seconds more.
+PIPELINE = """
+import runpy, sys
+from stages.lib.core import pipeline
+for name in ("probe", *(name for name in pipeline.stages() if name != "probe")):
+    sys.argv = ["", *(["--seed", "0"] if pipeline.declared(name).per_seed else [])]
+    runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
 """
-METHODS = ("taylor_global", "taylor_global_finetune")
+TITLES = {
+    "taylor_global": "Taylor, global",
+    "taylor_global_finetune": "Taylor, global + fine-tuning",
+}
 
 
 def type_in(block: documents.Block, repository: Repository) -> None:
@@ -46,17 +47,29 @@ def extended(tmp_path_factory):
     repository = Repository(tmp_path_factory.mktemp("extended"), TINY)
     for block in documents.blocks(PAGE):
         type_in(block, repository)
-    done = repository.run(sys.executable, "-c", STAGES)
+    done = repository.run(sys.executable, "-c", PIPELINE)
     assert done.returncode == 0, done.stderr
     return repository
 
 
 def test_a_new_criterion_prunes_and_trains_in_stage_controls(extended):
     rows = records.read(extended.path / paths.stage_directory("controls", 0) / paths.ROWS)
-    for method in METHODS:
+    for method in TITLES:
         found = [row for row in rows if row.method == method]
         assert [row.target_sparsity for row in found] == TINY["sparsities"]
         assert all(row.sparsity == pytest.approx(row.target_sparsity, abs=1e-3) for row in found)
+
+
+def test_the_new_methods_are_in_tables_chart_and_page(extended):
+    reports = extended.path / "reports"
+    report, page = (
+        (reports / name).read_text(encoding="utf-8") for name in ("report.md", "index.html")
+    )
+    for name, title in TITLES.items():
+        assert f"| {title} " in report
+        assert title in page
+        points = (reports / f"plots/{name}.csv").read_text(encoding="utf-8").splitlines()
+        assert len(points) == 1 + len(TINY["sparsities"])
 
 
 def test_the_files_that_the_page_names_are_there():
