@@ -59,7 +59,7 @@ def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> di
     table: records.LATENCY of all seeds.
     batch_size: images per call.
     """
-    engine = table.model.map(lambda file: ENGINES.get(Path(file).suffix))
+    engine = table.model.fillna("").map(lambda file: ENGINES.get(Path(file).suffix))
     here = table[
         (table.engine == engine) & (table.device == CPU) & (table.batch_size == batch_size)
     ].dropna(subset=["latency_ms"])

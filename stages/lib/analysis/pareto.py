@@ -1,10 +1,6 @@
-"""Costs against accuracy: which points no other beats, and the cheapest that is accurate enough."""
+"""Costs against accuracy: which points no other beats."""
 
 import numpy as np
-import pandas as pd
-
-# Accuracies are shares rounded to six digits; their means differ by less when they are the same.
-EQUAL = 1e-9
 
 
 def pareto_front(cost: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
@@ -24,19 +20,3 @@ def pareto_front(cost: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
             on_front[index] = True
             best, at_cost = accuracy[index], cost[index]
     return on_front
-
-
-def cheapest(
-    candidates: pd.DataFrame, cost: str, least_accuracy: float, accuracy: str
-) -> pd.Series | None:
-    """The candidate of least `cost` among those whose `accuracy` is at least `least_accuracy`.
-
-    cost, accuracy: names of columns. Candidates without the cost (NaN) are passed over; of equal
-    costs the more accurate is taken, then the first. None where nothing qualifies.
-    """
-    good = candidates[candidates[cost].notna()]
-    good = good[good[accuracy] >= least_accuracy - EQUAL]
-    if good.empty:
-        return None
-    ordered = good.sort_values([cost, accuracy], ascending=[True, False], kind="stable")
-    return ordered.iloc[0]

@@ -12,15 +12,6 @@ from tabulate import tabulate
 from stages.lib.analysis import statistics
 from stages.lib.core import methods
 
-
-def _titles(*families: str) -> dict[str, str]:
-    return {method.name: method.title for method in methods.of_family(*families)}
-
-
-# Titles by method: networks in torch; the same in ONNX Runtime; packed files.
-METHODS = _titles(methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED)
-DEPLOYED = _titles(methods.ONNX)
-PACKED = _titles(methods.PACKED)
 # The columns that identify a network.
 KEYS = ("method", "target_sparsity", "weight_bits", "times_smaller")
 MEASURED = (
@@ -90,16 +81,6 @@ def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.Dat
             for name, fallback in (("low", low), ("high", high))
         )
     return summary.assign(low=low, high=high)
-
-
-def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.Series:
-    """The test accuracy of a method at a target sparsity, one number per seed."""
-    chosen = rows[
-        (rows.method == method)
-        & (rows.layer == "all")
-        & ((rows.target_sparsity - sparsity).abs() < 1e-9)
-    ]
-    return chosen.set_index("seed")["test_accuracy"]
 
 
 def spread(mean: float, std: float) -> str:

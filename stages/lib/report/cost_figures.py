@@ -210,7 +210,7 @@ def _forms(sizes: pd.DataFrame) -> Table:
 
 
 def ladder_of_sizes(run: Run) -> Figure:
-    rungs = ladder.rungs(run.summary, run.formats, run.max_drop)
+    rungs = ladder.rungs(run.summary, run.sizes, run.formats, run.max_drop)
     rungs = rungs.assign(smaller=rungs.bytes.max() / rungs.bytes)
     files = rungs[rungs.kind == ladder.FILE]
     shown = rungs.assign(kind=rungs.kind.map(KINDS))
