@@ -7,7 +7,6 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.prepared import Part
 from stages.lib.core.stage import Stage, run_stage
 from stages.lib.data import fingerprint, listing, sources, splits
-from stages.lib.data.row_file import Selection
 
 
 def main(stage: Stage) -> None:
@@ -20,8 +19,7 @@ def main(stage: Stage) -> None:
         print(f"note: {line}", file=sys.stderr)
     indices = splits.parts(found.labels, found.own_test, data, found.classes)
     parts = {
-        name: Part(Selection(found.images, index), found.labels[index])
-        for name, index in indices.items()
+        name: Part(found.images.take(index), found.labels[index]) for name, index in indices.items()
     }
     meta = prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
     print(prepared.summary(meta))

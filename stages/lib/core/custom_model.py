@@ -176,27 +176,16 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
     file = must_exist(name)
     with _importable(file.resolve().parent):
         factory = _load(name)
+        wanted: Mapping[str, Any] = {}
         try:
-            takes = tuple(inspect.signature(factory).parameters.values())
-        except (TypeError, ValueError):
-            takes = ()
-        everything = any(one.kind is one.VAR_KEYWORD for one in takes)
-        named = {
-            one.name for one in takes if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-        }
-        wanted = {key: value for key, value in offered.items() if everything or key in named}
-        try:
+            takes = inspect.signature(factory).parameters.values()
+            everything = any(each.kind is each.VAR_KEYWORD for each in takes)
+            named = {each.name for each in takes}
+            wanted = {key: value for key, value in offered.items() if everything or key in named}
             return factory(**wanted)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             given = ", ".join(f"{key}={value}" for key, value in wanted.items())
-            missing = [
-                one.name
-                for one in takes
-                if one.name in named and one.default is one.empty and one.name not in offered
-            ]
-            hint = (
-                f"; a factory is given those of {', '.join(offered)} that it names"
-                if missing
-                else ""
-            )
+            hint = ""
+            if "required" in str(error):
+                hint = f"; a factory is given those of {', '.join(offered)} that it names"
             raise UserError(f"model.name: {name}({given}): {_blame(file, error)}{hint}") from None

@@ -15,8 +15,8 @@ from annotated_types import Interval
 from pydantic import ValidationError
 
 from stages.lib.core import custom_model, hardware, methods, network_names, paths, rules
-from stages.lib.core.errors import UserError
-from stages.lib.core.rules import Decimals, Section, Text, ascending, several
+from stages.lib.core.errors import UserError, reason
+from stages.lib.core.rules import Section, ascending, decimals, several, string
 
 TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 SOURCES = ("digits", *TORCHVISION_SETS, "image_folder")
@@ -40,53 +40,28 @@ Rate = Annotated[float, Interval(gt=0, le=10)]
 Seconds = Annotated[float, Interval(gt=0, le=3600)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 # File names hold sparsities and sizes with this many digits, so no two may look the same.
-Sparsity = Annotated[float, Interval(ge=0, lt=1), Decimals(4)]
-PositiveSparsity = Annotated[float, Interval(gt=0, lt=1), Decimals(4)]
-TimesSmaller = Annotated[float, Interval(gt=1, le=1000), Decimals(2)]
+Sparsity = Annotated[float, Interval(ge=0, lt=1), decimals(4)]
+PositiveSparsity = Annotated[float, Interval(gt=0, lt=1), decimals(4)]
+TimesSmaller = Annotated[float, Interval(gt=1, le=1000), decimals(2)]
 # At a much lower temperature, logits divided by it are infinite.
 Temperature = Annotated[float, Interval(ge=0.1, le=100)]
 Scope = Literal["layer", "global"]
 Granularity = Literal["tensor", "channel"]
 Calibration = Literal[methods.CALIBRATIONS]
-Folder = Annotated[
-    str,
-    Text(
-        "a text, not empty and on one line",
-        lambda text: text.isprintable() and not text.isspace() and bool(text),
-    ),
-]
-
-
-def _is_network(name: str) -> bool:
-    return name in network_names.NAMES or custom_model.is_own(name)
-
-
-def _without_factory(name: str) -> str:
-    if not name.endswith(".py"):
-        return ""
-    return (
-        f"{name!r} names no factory (did you mean {name}:FUNCTION, with the function that returns"
-        " the network?)"
-    )
-
-
-Network = Annotated[
-    str,
-    Text(
-        "convnet, resnet20, resnet56, a classification model of torchvision (resnet18,"
-        " mobilenet_v3_small, …) or path/to/file.py:factory",
-        _is_network,
-        network_names.NAMES,
-        _without_factory,
-    ),
-]
-WeightsFile = Annotated[
-    str,
-    Text(
-        f"the path of a file that ends in {' or '.join(paths.WEIGHTS)}",
-        lambda text: text.endswith(paths.WEIGHTS),
-    ),
-]
+Folder = string(
+    "a text, not empty and on one line",
+    lambda path: path.isprintable() and not path.isspace() and bool(path),
+)
+Network = string(
+    "convnet, resnet20, resnet56, a classification model of torchvision (resnet18,"
+    " mobilenet_v3_small, …) or path/to/file.py:FUNCTION",
+    lambda name: name in network_names.NAMES or custom_model.is_own(name),
+    network_names.NAMES,
+)
+WeightsFile = string(
+    f"the path of a file that ends in {' or '.join(paths.WEIGHTS)}",
+    lambda path: path.endswith(paths.WEIGHTS),
+)
 
 
 class Compute(Section):
@@ -137,7 +112,7 @@ class Finetune(Section):
 
 class IterativePrune(Section):
     target: PositiveSparsity
-    step: Annotated[float, Interval(ge=0.001, lt=1), Decimals(4)]
+    step: Annotated[float, Interval(ge=0.001, lt=1), decimals(4)]
     epochs_per_step: Epochs
     learning_rate: Rate
 
@@ -272,50 +247,37 @@ def parse(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise UserError(f"{place}this is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"this is not YAML: {reason}") from None
-    except RecursionError:
-        raise UserError("this is nested too deeply") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"this is not YAML: {reason(error)}") from None
     except (AttributeError, IndexError, KeyError):  # PyYAML's own, e.g. for `!!bool x`
         raise UserError("this is not YAML: a tag (!!) does not fit its value") from None
-
-
-def _absent(key: str, chosen: Any, there: list, of: str, prefix: str = "") -> Iterator[str]:
-    """A problem for each value of `chosen` that is not in `there`. of: the name of `there`."""
-    for value in [] if chosen == ALL else chosen:
-        if value not in there:
-            some = ", ".join(map(str, there))
-            yield f"{key}: {value} is not among {of}; allowed: {prefix}{some}"
 
 
 def _contradictions(sections: Params) -> Iterator[str]:
     """Contradictions between keys. Only for values that passed their own checks."""
     iterative, sparsities = sections.iterative_prune, sections.sparsities
+    quantize, exported = sections.int_quantize, sections.export_onnx
+    structured = sections.structured_prune
     if iterative.target < iterative.step:
         yield (
             f"iterative_prune.target: {iterative.target} is below iterative_prune.step"
             f" ({iterative.step}); allowed: at least one step"
         )
     reached = [sparsity for sparsity in sparsities if 0 < sparsity <= iterative.target]
-    yield from _absent(
-        "controls.equal_budget",
-        sections.controls.equal_budget,
-        reached,
-        "the sparsities that iterative pruning reaches",
-    )
-    quantize = sections.int_quantize
-    yield from _absent(
-        "int_quantize.store_bits", quantize.store_bits, quantize.bits, "int_quantize.bits"
-    )
-    exported, structured = sections.export_onnx, sections.structured_prune
-    for name, chosen, there in (
-        ("scopes", exported.structured_scopes, structured.scopes),
-        ("sparsities", exported.structured_sparsities, structured.sparsities),
-    ):
-        key, of = f"export_onnx.structured_{name}", f"structured_prune.{name}"
-        yield from _absent(key, chosen, there, of, f"{ALL}, or some of ")
-    yield from _absent("report.sparsity", [sections.report.sparsity], sparsities, "sparsities")
+    for key, chosen, there, name in (
+        ("controls.equal_budget", sections.controls.equal_budget, reached,
+         "the sparsities that iterative pruning reaches"),
+        ("int_quantize.store_bits", quantize.store_bits, quantize.bits, "int_quantize.bits"),
+        ("export_onnx.structured_scopes", exported.structured_scopes, structured.scopes,
+         "structured_prune.scopes"),
+        ("export_onnx.structured_sparsities", exported.structured_sparsities, structured.sparsities,
+         "structured_prune.sparsities"),
+        ("report.sparsity", [sections.report.sparsity], sparsities, "sparsities"),
+    ):  # fmt: skip
+        for value in [] if chosen == ALL else chosen:
+            if value not in there:
+                some = ", ".join(map(str, there))
+                yield f"{key}: {value} is not among {name}; allowed: {some}"
     source = sections.data.source
     if source in UNMIRRORED_SOURCES and sections.training.mirror:
         yield f"training.mirror: true is not allowed with data.source {source}; allowed: false"
@@ -369,8 +331,6 @@ def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
         raise UserError(f"{path}: not found; run from the repository's root") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UserError as error:
         raise UserError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
     return SimpleNamespace(**{name: getattr(params, name) for name in names})

@@ -5,6 +5,7 @@ meta.json, which Meta describes.
 """
 
 import hashlib
+import math
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,18 +26,7 @@ SHOWN = 8
 REMEDY = "delete the folder and run `dvc repro prepare_data`"
 
 
-class _Described(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
-
-
-class Unreadable(_Described):
-    """A file of the source that was left out."""
-
-    file: str
-    reason: str
-
-
-class Meta(_Described):
+class Meta(BaseModel):
     """What meta.json holds.
 
     source: of the images, as params.yaml names it.
@@ -45,8 +35,11 @@ class Meta(_Described):
     images: how many each part has. counts: how many of each class, in the order of `classes`.
     image_shape: channels, height, width.
     checksum: SHA-256 of all arrays.
-    unreadable: the first MOST_NAMED of the `unreadable_count` files that were left out.
+    unreadable: `file` and `reason` of the first MOST_NAMED of the `unreadable_count` files that
+        were left out.
     """
+
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     source: str
     classes: list[str]
@@ -57,7 +50,7 @@ class Meta(_Described):
     image_shape: list[int]
     checksum: str
     unreadable_count: int
-    unreadable: list[Unreadable]
+    unreadable: list[dict[str, str]]
 
     @model_validator(mode="after")
     def _fits(self) -> "Meta":
@@ -98,18 +91,14 @@ class Dataset(NamedTuple):
         return self.train.images.shape[1:]
 
 
-def _blocks(array: np.ndarray, rows: int | None = None) -> Iterator[np.ndarray]:
-    """Yields contiguous blocks of at most `rows` rows of an array, or of what is sliced like
-    one.
-    """
-    rows = rows or max(1, BLOCK_BYTES // int(np.prod(array.shape[1:]) * array.dtype.itemsize))
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields contiguous blocks of rows of an array, or of what is sliced like one."""
+    rows = max(1, BLOCK_BYTES // (math.prod(array.shape[1:]) * array.dtype.itemsize))
     for start in range(0, len(array), rows):
         yield np.ascontiguousarray(array[start : start + rows])
 
 
-def channel_statistics(
-    images: np.ndarray, block: int | None = None
-) -> tuple[list[float], list[float]]:
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of images scaled to 0…1, read block by block.
 
     images: uint8 [n, channels, height, width]. A constant channel gets standard deviation 1, so
@@ -117,7 +106,7 @@ def channel_statistics(
     """
     # Count each level: integers give the same sums for blocks of any size.
     counts = np.zeros((images.shape[1], 256), np.int64)
-    for pixels in _blocks(images, block):
+    for pixels in _blocks(images):
         for channel in range(images.shape[1]):
             counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
@@ -141,12 +130,11 @@ def checksum(parts: dict[str, Part]) -> str:
 
 def _save(path: Path, array: np.ndarray) -> None:
     """Writes the bytes of np.save, block by block."""
-    # Only the header is written through the map: a full disk would kill the process there.
-    start = np.lib.format.open_memmap(path, "w+", array.dtype, array.shape).offset
-    with path.open("r+b") as file:
-        file.seek(start)
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, array.dtype))
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})
         for block in _blocks(array):
-            file.write(memoryview(block).cast("B"))
+            file.write(block)
 
 
 def write(

@@ -24,12 +24,16 @@ class Section(BaseModel):
     )
 
 
-class Constraint:
-    """A constraint of an Annotated type that pydantic does not have."""
+@dataclass(frozen=True)
+class Rule:
+    """A constraint of an Annotated type that pydantic does not have.
 
-    def problem(self, value: Any) -> str:
-        """What is wrong with a value of the type; empty if nothing is."""
-        raise NotImplementedError
+    allowed: says what it allows; of a text, it completes the sentence "allowed: …".
+    problem: what is wrong with a value of the type; empty if nothing is.
+    """
+
+    allowed: str
+    problem: Callable[[Any], str]
 
     def _check(self, value: Any) -> Any:
         problem = self.problem(value)
@@ -41,59 +45,45 @@ class Constraint:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
 
-@dataclass(frozen=True)
-class Decimals(Constraint):
+def decimals(most: int) -> Rule:
     """The most digits after the decimal point: file names and rows hold no more."""
-
-    most: int
-
-    def problem(self, value: float) -> str:
-        return "" if value == round(value, self.most) else f"{shown(value)} has too many decimals"
-
-
-@dataclass(frozen=True)
-class Distinct(Constraint):
-    """A list without duplicates, in ascending order if `ascending` is set."""
-
-    ascending: bool = False
-
-    def problem(self, value: list) -> str:
-        doubles = sorted({shown(item) for item in value if value.count(item) > 1})
-        if doubles:
-            return f"{', '.join(doubles)} is there more than once"
-        if self.ascending and value != sorted(value):
-            return f"{shown(value)} is not in ascending order: write {shown(sorted(value))}"
-        return ""
+    return Rule(
+        f"of at most {most} decimals",
+        lambda value: (
+            "" if value == round(value, most) else f"{shown(value)} has too many decimals"
+        ),
+    )
 
 
-@dataclass(frozen=True)
-class Text(Constraint):
-    """A text that `accepts` returns True for.
+def string(allowed: str, accepts: Callable[[str], bool], names: Sequence[str] = ()) -> Any:
+    """The type of texts that `accepts` returns True for.
 
     allowed: completes the sentence "allowed: …".
     names: known texts; the nearest is suggested for one that is refused.
-    more: says more about a text that is refused.
     """
+    rule = Rule(allowed, lambda value: "" if accepts(value) else _refused(value, names))
+    return Annotated[str, rule]
 
-    allowed: str
-    accepts: Callable[[str], bool]
-    names: Sequence[str] = ()
-    more: Callable[[str], str] = lambda text: ""
 
-    def problem(self, value: str) -> str:
-        if self.accepts(value):
-            return ""
-        return self.more(value) or _refused(value, self.names)
+def _doubled(values: list) -> str:
+    doubles = sorted({shown(item) for item in values if values.count(item) > 1})
+    return f"{', '.join(doubles)} is there more than once" if doubles else ""
+
+
+def _disordered(values: list) -> str:
+    if values == sorted(values):
+        return ""
+    return f"{shown(values)} is not in ascending order: write {shown(sorted(values))}"
 
 
 def several(item: Any) -> Any:
     """The type of nonempty lists of `item` without duplicates."""
-    return Annotated[list[item], Len(1), Distinct()]
+    return Annotated[list[item], Len(1), Rule("none twice", _doubled)]
 
 
 def ascending(item: Any) -> Any:
     """The type of nonempty lists of `item` without duplicates, in ascending order."""
-    return Annotated[list[item], Len(1), Distinct(ascending=True)]
+    return Annotated[several(item), Rule("ascending", _disordered)]
 
 
 def _split(kind: Any) -> tuple[Any, tuple]:
@@ -108,36 +98,26 @@ def _is_union(kind: Any) -> bool:
 def allowed(kind: Any) -> str:
     """The text that completes "allowed: …" for a type."""
     base, constraints = _split(kind)
-    for constraint in constraints:
-        if isinstance(constraint, Text):
-            return constraint.allowed
+    rules = [constraint.allowed for constraint in constraints if isinstance(constraint, Rule)]
     arguments = get_args(base)
     if _is_union(base):
         return ", or ".join(map(allowed, arguments))
     if get_origin(base) is Literal:
         return "one of " + ", ".join(arguments) if len(arguments) > 1 else arguments[0]
     if get_origin(base) is list:
-        order = ", ascending" * (Distinct(ascending=True) in constraints)
-        return f"a list of at least one item, none twice{order}, each {allowed(arguments[0])}"
+        return f"a list of at least one item, {', '.join(rules)}, each {allowed(arguments[0])}"
+    if base is str:
+        return rules[0]
     if base is bool:
         return "true or false"
-    if base in (int, float):
-        return _allowed_number(base, constraints)
+    if base is int:
+        return f"a whole number from {constraints[0].ge} to {constraints[0].le}"
+    if base is float:
+        bounds = (("at least", "ge"), ("above", "gt"), ("at most", "le"), ("below", "lt"))
+        values = [(word, getattr(constraints[0], name)) for word, name in bounds]
+        words = [f"{word} {value}" for word, value in values if value is not None]
+        return "a number " + " and ".join(words + rules)
     return "the keys " + ", ".join(base.model_fields)
-
-
-def _allowed_number(base: type, constraints: tuple) -> str:
-    words = []
-    for constraint in constraints:
-        if isinstance(constraint, Decimals):
-            words.append(f"of at most {constraint.most} decimals")
-        elif base is int:
-            return f"a whole number from {constraint.ge} to {constraint.le}"
-        else:
-            bounds = (("at least", "ge"), ("above", "gt"), ("at most", "le"), ("below", "lt"))
-            values = ((word, getattr(constraint, name)) for word, name in bounds)
-            words += [f"{word} {value}" for word, value in values if value is not None]
-    return "a number " + " and ".join(words)
 
 
 def shown(value: Any) -> str:
@@ -157,11 +137,8 @@ def _plain(number: float) -> str:
     """A spelling of `number` that YAML 1.1 and 1.2 both read as a number."""
     if not math.isfinite(number):
         return "a finite number"
-    text = f"{number:.12f}".rstrip("0").rstrip(".")
-    if len(text) <= 20 and float(text) == number:
-        return text
-    mantissa, _, exponent = repr(number).partition("e")
-    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if exponent else mantissa
+    digits = repr(number).removesuffix(".0")
+    return digits if "." in digits else digits.replace("e", ".0e")
 
 
 def _surprise(value: Any, wants_number: bool) -> str:

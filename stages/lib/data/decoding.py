@@ -8,7 +8,7 @@ transparent. Colour profiles are not applied. Of an animation, the first frame i
 import logging
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition
@@ -22,7 +22,7 @@ from stages.lib.data.listing import printable
 SMALLEST, LARGEST = 8, 1024
 # A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at most.
 MOST_PIXELS = 2**26
-_BAND_PIXELS = 2**18
+_FROM_16_BITS = [round(level / 257) for level in range(2**16)]
 
 # Modes whose pixels cannot be interpolated, and the mode that they are converted to first.
 _PLAIN = {
@@ -76,29 +76,6 @@ def quiet_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _from_16_bits(levels: np.ndarray) -> np.ndarray:
-    return np.rint(levels / 257)
-
-
-def _from_floats(levels: np.ndarray) -> np.ndarray:
-    if not (levels.min() >= 0 and levels.max() <= 1):
-        raise UnreadableError("floating-point pixels that are not all within 0…1")
-    return np.rint(levels * 255)
-
-
-def _by_bands(image: Image.Image, levels_of: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
-    """Converts the levels of a grey image. It works on a band of rows at a time, so that wide
-    numbers are never held for the whole image.
-    """
-    levels = np.empty((image.height, image.width), np.uint8)
-    step = max(1, _BAND_PIXELS // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        band = np.asarray(image.crop((0, top, image.width, bottom)))
-        levels[top:bottom] = levels_of(band)
-    return Image.fromarray(levels)
-
-
 def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
     """The image in a mode with 8 bits per channel that can be resized: L, LA, RGB, RGBA or CMYK.
 
@@ -110,9 +87,13 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
         return image.convert("RGBA")
     # Pillow scales PGM files with more than 8 bits to 16 bits.
     if mode.startswith("I;16") or (mode == "I" and file_format == "PPM"):
-        return _by_bands(image, _from_16_bits)
+        return image.convert("I").point(_FROM_16_BITS, "L")
     if mode == "F":
-        return _by_bands(image, _from_floats)
+        levels = np.asarray(image)
+        if not (levels.min() >= 0 and levels.max() <= 1):
+            raise UnreadableError("floating-point pixels that are not all within 0…1")
+        # convert("L") drops what is behind the point.
+        return image.point(lambda level: level * 255 + 0.5).convert("L")
     if mode == "I":
         raise UnreadableError("32-bit pixels, of which the range is not known")
     if mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
@@ -145,16 +126,12 @@ def to_array(image: Image.Image, mode: str) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _upright(image: Image.Image) -> None:
-    # A broken EXIF block raises all kinds of errors, but the image may still be fine.
-    with suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-
-
 def _finished(image: Image.Image, size: int | None, mode: str) -> np.ndarray:
     file_format = image.format
     image.load()
-    _upright(image)
+    # A broken EXIF block raises all kinds of errors, but the image may still be fine.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
     plain = eight_bits(image, file_format)
     return to_array(plain if size is None else square(plain, size), mode)
 

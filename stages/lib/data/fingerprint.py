@@ -66,8 +66,4 @@ def of_network(model: Any) -> dict[str, Any]:
                 f"model.weights: {model.weights}: not found; give a file's path, or"
                 f" none{copy_hint()}"
             ) from None
-        except OSError as error:
-            raise UserError(
-                f"model.weights: {model.weights}: cannot be read ({error.strerror})"
-            ) from None
     return found

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,32 +56,23 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
 
 def _parts(root: Path, folders: list[str]) -> list[str]:
     """["train", "test"] if that is the layout, [] if the folders are classes."""
-    by_name = {name.lower(): name for name in folders}
-    if not {"train", "test"} & set(by_name):
-        return []
-    # A class may be called train (car, bus, train); then it has no folders inside.
-    layered = any(
-        _entries(root / by_name[part])[0] for part in ("train", "test") if part in by_name
-    )
-    if {"train", "test"} <= set(by_name):
-        if not layered:
-            raise UserError(
-                f"data.root: train/ and test/ in {root} hold no class folders; put each class in"
-                " a folder of its own: train/CLASS/* and test/CLASS/*"
-            )
-        others = [name for name in folders if name.lower() not in ("train", "test")]
+    parts = {name.lower(): name for name in folders if name.lower() in ("train", "test")}
+    if len(parts) == 2:
+        others = [name for name in folders if name not in parts.values()]
         if others:
             raise UserError(
                 f"data.root: {root} has train/, test/ and also {some(others)}; move that"
                 " elsewhere, or its images into train/, out of which validation is taken"
             )
-        return [by_name["train"], by_name["test"]]
-    if layered:
-        there, missing = ("train", "test") if "train" in by_name else ("test", "train")
-        raise UserError(
-            f"data.root: {root} has {there}/ with folders inside, but no {missing}/; add it, or"
-            " put the class folders alone in data.root and they are split"
-        )
+        return [parts["train"], parts["test"]]
+    for name in parts.values():
+        # A class may be called train (car, bus, train); then it has no folders inside.
+        if _entries(root / name)[0]:
+            missing = "test" if "train" in parts else "train"
+            raise UserError(
+                f"data.root: {root} has {name}/ with folders inside, but no {missing}/; add it, or"
+                " put the class folders alone in data.root and they are split"
+            )
     return []
 
 
@@ -97,17 +88,6 @@ def _refuse_twins(places: Iterable[str]) -> None:
             raise UserError(
                 f"data.root: {printable(other)} and {printable(place)} are the same class in"
                 " different spelling; give them one name"
-            )
-
-
-def _refuse_missing(parts: list[str], classes: dict[str, list[str]]) -> None:
-    train, test = parts
-    for here, there in ((train, test), (test, train)):
-        missing = [name for name in classes[here] if name not in classes[there]]
-        if missing:
-            raise UserError(
-                f"data.root: classes of {here}/ that are missing from {there}/: {some(missing)};"
-                " each class needs a folder in both"
             )
 
 
@@ -141,7 +121,6 @@ def list_images(root: Path) -> Listing:
     if not root.is_dir():
         raise UserError(f"data.root: {root} is a file; allowed: a folder of class folders")
     folders, loose = _entries(root)
-    _refuse_twins(folders)
     parts = _parts(root, folders)
     classes: dict[str, list[str]] = {}
     for part in parts or [""]:
@@ -149,34 +128,35 @@ def list_images(root: Path) -> Listing:
         loose = loose + [f"{part}/{name}" for name in beside if part]
     places = [f"{part}/{name}" if part else name for part in classes for name in classes[part]]
     _refuse_twins(places)
-    if parts:
-        _refuse_missing(parts, classes)
-    names = classes[parts[0] if parts else ""]
-    if len(names) < 2:
-        found = f"a single class folder ({printable(names[0])})" if names else "no class folders"
+    for part, names in classes.items():
+        if len(names) < 2:
+            found = f"a single class folder ({some(names)})" if names else "no class folders"
+            raise UserError(
+                f"data.root: {root / part} has {found}; allowed: at least two, each with its"
+                " images inside"
+            )
+    odd = set.symmetric_difference(*map(set, classes.values())) if parts else ()
+    if odd:
         raise UserError(
-            f"data.root: {root} has {found}; allowed: at least two, each with its images inside"
+            f"data.root: classes in only one of {parts[0]}/ and {parts[1]}/: {some(sorted(odd))};"
+            " each class needs a folder in both"
         )
-    files, labels, empty = [], [], []
-    own_test = 0
-    for place in places:
-        found = _files(root, place)
-        files += found
-        labels.append(np.full(len(found), len(labels) % len(names)))
-        if parts and place.startswith(f"{parts[1]}/"):
-            own_test += len(found)
-        if not found:
-            empty.append(place)
+    files = [_files(root, place) for place in places]
+    empty = [place for place, own in zip(places, files, strict=True) if not own]
     if empty:
         raise UserError(
             f"data.root: {root} has class folders without a file: {some(empty)}; fill or remove"
             " them"
         )
+    counts = list(map(len, files))
+    names = classes[parts[0] if parts else ""]
+    # With train/ and test/, each class has two places.
+    labels = np.repeat(np.arange(len(places)) % len(names), counts)
     notes = []
     if loose:
         notes.append(f"data.root: files beside the class folders are not read: {some(loose)}")
-    shown = [printable(name) for name in names]
-    return Listing(files, np.concatenate(labels).astype(np.int64), shown, own_test, notes)
+    own_test = sum(counts[len(names) :])
+    return Listing(list(chain(*files)), labels, list(map(printable, names)), own_test, notes)
 
 
 def refuse_unreadable(

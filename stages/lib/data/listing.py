@@ -7,8 +7,8 @@ from typing import Any
 
 from stages.lib.core.errors import UserError
 
-# Files of file managers and archivers. Names that start with a dot are hidden too.
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
+# How the names of hidden files, and of files of file managers and archivers, begin.
+_CLUTTER = (".", "thumbs.db", "desktop.ini", "__macosx")
 
 
 def folder(root: str) -> Path:
@@ -25,15 +25,11 @@ def must_be_apart(data: Any, results: Path) -> None:
     """
     # Unlike Path.resolve, os.path.realpath accepts a link to itself.
     root, written = (Path(os.path.realpath(path)) for path in (folder(data.root), results))
-    if root.is_relative_to(written):
+    around = data.source == "image_folder" and written.is_relative_to(root)
+    if around or root.is_relative_to(written):
         raise UserError(
-            f"data.root: {data.root} is where the prepared arrays are written, and what lies there"
-            " is deleted; put the images somewhere else"
-        )
-    if data.source == "image_folder" and written.is_relative_to(root):
-        raise UserError(
-            f"data.root: {data.root} holds {results}, where the prepared arrays are written; put"
-            " the images into a folder of their own"
+            f"data.root: {data.root} {'holds' if around else 'lies in'} {results}, where the"
+            " prepared arrays replace what lies there; put the images into a folder of their own"
         )
 
 
@@ -46,11 +42,6 @@ def printable(name: str) -> str:
     )
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is not the user's own (.DS_Store, Thumbs.db, ._x, …)."""
-    return name.startswith(".") or name.lower() in _CLUTTER
-
-
 def is_folder(entry: os.DirEntry) -> bool:
     """Whether an entry is a folder or a link to one. A link that leads nowhere is not."""
     try:
@@ -60,12 +51,12 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def visible(folder: str | Path) -> list[os.DirEntry]:
-    """The entries of a folder without hidden files, sorted by name. Raises OSError."""
+    """The user's own entries of a folder, sorted by name, without .DS_Store, Thumbs.db, ._x, …
+    Raises OSError.
+    """
     with os.scandir(folder) as entries:
-        return sorted(
-            (entry for entry in entries if not is_hidden(entry.name)),
-            key=lambda entry: entry.name,
-        )
+        own = [entry for entry in entries if not entry.name.lower().startswith(_CLUTTER)]
+    return sorted(own, key=lambda entry: entry.name)
 
 
 def walk(

@@ -1,7 +1,9 @@
-"""Writes images from any source into a file of uint8 rows of one shape, a block at a time."""
+"""Writes images from any source into one file of uint8 rows, a block at a time."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,6 @@ from tqdm import tqdm
 
 from stages.lib.core import hardware
 from stages.lib.core.errors import UserError
-from stages.lib.data import row_file
 from stages.lib.data.decoding import (
     LARGEST,
     SMALLEST,
@@ -20,30 +21,68 @@ from stages.lib.data.decoding import (
     square,
 )
 from stages.lib.data.listing import printable
-from stages.lib.data.row_file import RowFile
 
 # Pillow decodes without Python's lock, but the code around it needs it: more threads do not help.
 _MOST_THREADS = 16
-# The most files that a thread takes at once.
-_BITE = 8
-# Enough work for all threads, even with the largest images.
-_BLOCK_BYTES = 64 * 2**20
+_MOST_FILES = 1024
+_BLOCK_BYTES = 32 * 2**20
 
 
-def _own_shape(root: Path, files: Sequence[str], mode: str) -> tuple[int, ...]:
-    """(channels, height, width) of the first file that can be read."""
-    for name in files:
-        try:
-            shape = decode(root / name, None, mode).shape
-        except UnreadableError:
-            continue
-        if min(shape[1:]) < SMALLEST:
-            raise UserError(
-                f"data.image_size: auto, but {printable(name)} has {shape[2]}×{shape[1]} pixels;"
-                f" allowed: at least {SMALLEST} a side, or a number for data.image_size"
-            )
-        return shape
-    return (len(mode), SMALLEST, SMALLEST)
+@dataclass(frozen=True)
+class RowFile:
+    """Rows of a file, read into memory only where they are asked for.
+
+    path: of the file of uint8 rows, without a header.
+    row_shape: (channels, height, width).
+    index: int [n], the rows of the file that count.
+    """
+
+    path: Path
+    row_shape: tuple[int, ...]
+    index: np.ndarray
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.index), *self.row_shape)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, wanted: slice) -> np.ndarray:
+        # Pages count as memory of the process as long as they are mapped: map them anew each time.
+        rows = np.memmap(self.path, np.uint8, "r").reshape(-1, *self.row_shape)
+        return rows[self.index[wanted]]
+
+    def take(self, index: np.ndarray) -> "RowFile":
+        """Those of these rows that `index` (int [n]) names."""
+        return replace(self, index=self.index[index])
+
+
+def _per_block(row_shape: Sequence[int]) -> int:
+    """The number of rows in a block, at least one."""
+    return max(1, _BLOCK_BYTES // math.prod(row_shape))
+
+
+def _check_shape(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
+    """Raises UserError if an image that keeps its size is too small or not as large as the first.
+
+    name: of its file.
+    """
+    (width, height), side = shape[:0:-1], max(SMALLEST, min(LARGEST, *first[1:]))
+    if shape != first:
+        problem = (
+            f"the images differ: {printable(name)} has {width}×{height} pixels, the first"
+            f" {first[2]}×{first[1]}; set data.image_size to a number, such as {side}"
+        )
+    elif min(width, height) < SMALLEST:
+        problem = (
+            f"{printable(name)} has {width}×{height} pixels; allowed: at least {SMALLEST} a side,"
+            " or a number for data.image_size"
+        )
+    else:
+        return
+    raise UserError(f"data.image_size: auto, but {problem}")
 
 
 def decode_all(
@@ -58,56 +97,39 @@ def decode_all(
     Returns the rows of the readable files, in the order of `files`, and why the others are
     unreadable, by index. Raises UserError if size is None and the images differ in size.
     """
-    with quiet_pillow():
-        shape = _own_shape(root, files, mode) if size is None else (len(mode), size, size)
-        block = np.empty(
-            (min(row_file.per_block(shape, _BLOCK_BYTES), len(files)), *shape), np.uint8
-        )
-        unreadable: dict[int, str] = {}
-        count = 0
 
-        def fill(start: int, bite: range) -> list[tuple[int, str]]:
-            """Decodes the files `bite` into the block whose first file is `start`."""
-            failed = []
-            for index in bite:
-                try:
-                    image = decode(root / files[index], size, mode)
-                except UnreadableError as error:
-                    failed.append((index, str(error)))
+    def decoded(name: str) -> np.ndarray | UnreadableError:
+        try:
+            return decode(root / name, size, mode)
+        except UnreadableError as error:
+            return error
+
+    unreadable: dict[int, str] = {}
+    shape: tuple[int, ...] = ()
+    start = 0
+    with (
+        quiet_pillow(),
+        destination.open("wb") as file,
+        ThreadPoolExecutor(min(hardware.cores(), _MOST_THREADS)) as pool,
+        tqdm(total=len(files), desc="decoding", unit="file", disable=None, leave=False) as bar,
+    ):
+        while start < len(files):
+            step = min(
+                _MOST_FILES, _per_block(shape or (len(mode), size or LARGEST, size or LARGEST))
+            )
+            # Where this loop is left early, `map` drops the files that wait.
+            images = pool.map(decoded, files[start : start + step])
+            for index, image in enumerate(images, start):
+                bar.update()
+                if isinstance(image, UnreadableError):
+                    unreadable[index] = str(image)
                     continue
-                if image.shape != shape:
-                    raise UserError(
-                        f"data.image_size: auto, but the images differ: {printable(files[index])}"
-                        f" has {image.shape[2]}×{image.shape[1]} pixels, the first"
-                        f" {shape[2]}×{shape[1]}; set data.image_size to a number, such as"
-                        f" {max(SMALLEST, min(LARGEST, *shape[1:]))}"
-                    )
-                block[index - start] = image
-            return failed
-
-        threads = min(hardware.cores(), _MOST_THREADS)
-        step = max(1, min(_BITE, len(block) // (2 * threads)))
-        with (
-            destination.open("wb") as file,
-            ThreadPoolExecutor(threads) as pool,
-            tqdm(total=len(files), desc="decoding", unit="file", disable=None, leave=False) as bar,
-        ):
-            try:
-                for start in range(0, len(files), len(block)):
-                    end = min(start + len(block), len(files))
-                    bites = [range(i, min(i + step, end)) for i in range(start, end, step)]
-                    readable = np.ones(end - start, bool)
-                    failures = pool.map(fill, [start] * len(bites), bites)
-                    for bite, failed in zip(bites, failures, strict=True):
-                        unreadable.update(failed)
-                        readable[[index - start for index, _ in failed]] = False
-                        bar.update(len(bite))
-                    row_file.append(file, block[: end - start][readable])
-                    count += int(readable.sum())
-            except BaseException:  # Ctrl-C too: do not wait for files that are no longer wanted
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    return RowFile(destination, (count, *shape)), unreadable
+                shape = shape or image.shape
+                if size is None:
+                    _check_shape(files[index], image.shape, shape)
+                file.write(np.ascontiguousarray(image))
+            start += step
+    return RowFile(destination, shape, np.arange(len(files) - len(unreadable))), unreadable
 
 
 def fitted(images: np.ndarray, size: int | None, mode: str | None) -> Iterator[np.ndarray]:
@@ -117,30 +139,28 @@ def fitted(images: np.ndarray, size: int | None, mode: str | None) -> Iterator[n
     size, mode: None keeps the images' own.
     """
     own = "L" if images.ndim == 3 else "RGB"
-    wanted = (len(mode or own), size or images.shape[1], size or images.shape[2])
-    change = wanted != (len(own), *images.shape[1:3])
-    step = row_file.per_block(
-        (max(len(own), wanted[0]), *np.maximum(wanted[1:], images.shape[1:3]))
-    )
+    height, width = images.shape[1:3]
+    change = (mode or own) != own or (size or height, size or width) != (height, width)
+    step = _per_block((3, max(size or 0, height), max(size or 0, width)))
     for start in range(0, len(images), step):
         block = images[start : start + step]
         if change:
-            pictures = (Image.fromarray(np.ascontiguousarray(one)) for one in block)
-            resized = (square(one, size) if size else one for one in pictures)
-            block = np.stack([np.asarray(one.convert(mode or own)) for one in resized])
+            pictures = (Image.fromarray(np.ascontiguousarray(image)) for image in block)
+            resized = (square(picture, size) if size else picture for picture in pictures)
+            block = np.stack([np.asarray(picture.convert(mode or own)) for picture in resized])
         yield block[:, None] if block.ndim == 3 else block.transpose(0, 3, 1, 2)
 
 
 def stage_arrays(
-    sets: Iterator[np.ndarray], size: int | None, mode: str | None, destination: Path
+    parts: Iterator[np.ndarray], size: int | None, mode: str | None, destination: Path
 ) -> RowFile:
     """Writes sets of images of one shape one after the other, resized by `fitted`. Only one set is
     in memory at a time.
     """
-    shape, count = None, 0
+    shape, count = (), 0
     with destination.open("wb") as file:
-        for images in sets:
+        for images in parts:
             for block in fitted(images, size, mode):
-                row_file.append(file, block)
+                file.write(np.ascontiguousarray(block))
                 shape, count = block.shape[1:], count + len(block)
-    return RowFile(destination, (count, *shape))
+    return RowFile(destination, shape, np.arange(count))

@@ -4,8 +4,6 @@ import http.client
 import os
 import socket
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,24 +55,14 @@ def _unpack_anew(dataset: type, root: Path) -> None:
             archive.with_suffix("").unlink(missing_ok=True)
 
 
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Makes a server that does not answer an error; torchvision would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def _load(source: str, dataset: type, root: Path, train: bool):
     part = {"split": "train" if train else "test"} if source == "svhn" else {"train": train}
     try:
         if train:  # which comes first
             _unpack_anew(dataset, root)
-        with _patience():
-            return dataset(root, download=True, **part)
+        # A server that does not answer is an error; torchvision would wait for ever.
+        socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
+        return dataset(root, download=True, **part)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         remedy = _remedy(dataset, root)
         # Of several mirrors the last one's answer.
