@@ -243,13 +243,12 @@ def a_run(seeds=(0, 1, 2), names=tuple(ACCURACIES), layers=LAYERS, classes=("a",
             for seed in seeds for epoch in (1, 2, 3)
         ),
         selection=SELECTION | {"seeds": list(seeds)},
-        findings=FINDINGS,
         params={
             "seeds": list(seeds), "data": {"root": classes[0], "color": "auto"},
             "model": {"name": "convnet", "weights": "none"},
             "layerwise_sweep": {"max_accuracy_drop": 0.01},
             "package": {"max_accuracy_drop": 0.01, "max_bytes": 1000, "max_latency_ms": "none"},
-            "report": {"sparsity": 0.8, "confidence": 0.95},
+            "report": {"sparsity": 0.8, "confidence": 0.95, "tolerance": 0.01},
         },
         meta={
             "images": {"train": 1000, "validation": 300, "test": 500}, "image_shape": [1, 8, 8],

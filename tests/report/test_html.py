@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shown_runs import HOSTILE, RUNS
+from shown_runs import FINDINGS, HOSTILE, RUNS
 
 from stages.lib.report import figures
 from stages.lib.report import html as website
@@ -22,7 +22,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 @cache
 def html(name):
     run = RUNS[name]()
-    return website.render(run, figures.build(run))
+    return website.render(run, FINDINGS, figures.build(run))
 
 
 class Reader(HTMLParser):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from shown_runs import RUNS
+from shown_runs import FINDINGS, RUNS
 
 from stages.lib.report import figures, html
 
@@ -50,7 +50,7 @@ def files(tmp_path_factory):
     for name, make in RUNS.items():
         run = make()
         path = directory / f"{name.replace(' ', '-')}.html"
-        path.write_text(html.render(run, figures.build(run)), encoding="utf-8")
+        path.write_text(html.render(run, FINDINGS, figures.build(run)), encoding="utf-8")
         found[name] = path
     return found
 

@@ -8,7 +8,7 @@ from functools import cache
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from shown_runs import RUNS, SELECTION, a_choice, a_row, a_run
+from shown_runs import FINDINGS, RUNS, SELECTION, a_choice, a_row, a_run
 
 from stages.lib.core import methods
 from stages.lib.core.methods import Look, Method
@@ -23,7 +23,7 @@ def changed(run, table, **columns):
 
 def rendered(run):
     """The Markdown report."""
-    return markdown.render(run, figures.build(run), "figures")
+    return markdown.render(run, FINDINGS, figures.build(run), "figures")
 
 
 @cache
@@ -69,8 +69,10 @@ def unusual_runs():
 def test_the_report_is_written_without_gaps(name):
     run = RUNS[name]() if name in RUNS else unusual_runs()[name]
     drawn = figures.build(run)
-    text = markdown.render(run, drawn, "figures")
-    assert not re.search(r"\b(nan|None|inf)\b", text + html.render(run, drawn).split("<script")[0])
+    text = markdown.render(run, FINDINGS, drawn, "figures")
+    assert not re.search(
+        r"\b(nan|None|inf)\b", text + html.render(run, FINDINGS, drawn).split("<script")[0]
+    )
     for figure in drawn.values():
         assert f"(figures/{figure.name}.svg)" in text
         # Every table has as many cells in each row as in its head.
@@ -95,8 +97,10 @@ def test_a_picture_is_drawn_and_the_same_each_time(tmp_path, name):
 
 def test_the_same_run_gives_the_same_reports():
     run, drawn = everything()
-    assert markdown.render(run, drawn, "figures") == rendered(a_run())
-    assert html.render(run, drawn) == html.render(a_run(), figures.build(a_run()))
+    assert markdown.render(run, FINDINGS, drawn, "figures") == rendered(a_run())
+    assert html.render(run, FINDINGS, drawn) == html.render(
+        a_run(), FINDINGS, figures.build(a_run())
+    )
 
 
 def test_names_from_a_users_data_and_network_are_no_markdown():
@@ -139,8 +143,8 @@ def test_a_method_is_shown_everywhere_by_its_line_in_the_registry(monkeypatch):
         "SNIP, global": charts.Look("#123456", "triangle-left", True),
         "SNIP + fine-tuning": charts.Look("#123456", "triangle-left", False),
     }
-    assert "SNIP + fine-tuning" in html.render(run, drawn)
-    assert "SNIP + fine-tuning" in markdown.render(run, drawn, "figures")
+    assert "SNIP + fine-tuning" in html.render(run, FINDINGS, drawn)
+    assert "SNIP + fine-tuning" in markdown.render(run, FINDINGS, drawn, "figures")
 
 
 def test_packed_files_are_compared_with_the_baseline_and_stay_apart_by_size():
@@ -159,7 +163,7 @@ def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
     assert int8.speedup.item() == pytest.approx(5)
     assert int8.repetitions.item() == 27
     missing = [row for row in drawn["engines"].tables[0][1].rows if row[-1]]
-    assert [row[2:6] for row in missing] == [("64", "", "", "not ranked")]
+    assert [row[2:6] for row in missing] == [("64", "", "", "")]
     assert missing[0][-1] == "could not be run"
 
 
@@ -169,7 +173,7 @@ def test_every_ratio_is_the_quotient_of_two_latencies_shown(name):
     table = latency_figures.engine_table(run)
     shown = {tuple(row[:3]): row for row in table.rows}
     for (_, _, batch), row in shown.items():
-        if row[3] and row[5] != "not ranked":
+        if row[3]:
             baseline = shown["dense baseline", TORCH, batch]
             assert float(row[5].split()[0]) == pytest.approx(
                 float(baseline[3]) / float(row[3]), rel=0.01
@@ -241,8 +245,8 @@ def test_the_selection_is_shown_as_it_is():
     )  # fmt: skip
     assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: ONNX Runtime int8")
     for text in (
-        markdown.render(run, drawn, "figures"),
-        html.render(run, drawn).replace("\u00a0", " "),
+        markdown.render(run, FINDINGS, drawn, "figures"),
+        html.render(run, FINDINGS, drawn).replace("\u00a0", " "),
     ):
         assert "nothing saves: the baseline" in text
         assert "300 images cannot tell these apart" in text
@@ -255,7 +259,10 @@ def test_a_choice_that_cannot_be_ranked_says_so():
     budgets = [{"losses": [0.01], "note": "", "smallest": choice, "fastest": choice}]
     run = dataclasses.replace(a_run(), selection=SELECTION | {"budgets": budgets})
     assert "2.5 ms (not ranked" in rendered(run)
-    assert "speedup</span>" not in html.render(run, figures.build(run)).split("recommended")[1]
+    assert (
+        "speedup</span>"
+        not in html.render(run, FINDINGS, figures.build(run)).split("recommended")[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,7 +276,7 @@ def test_a_masked_network_that_takes_other_time_than_the_baseline_is_a_warning(f
     text = rendered(run)
     assert f"{factor:.2f} to {factor:.2f} times" in text
     assert ("do not trust the ratios" not in text) == trusted
-    page = html.render(run, figures.build(run))
+    page = html.render(run, FINDINGS, figures.build(run))
     assert ("The machine was busy" in page.split("The baseline</p>")[0]) != trusted
 
 
@@ -316,7 +323,7 @@ def test_error_bars_are_intervals_where_there_are_any():
     keys = ["method", "target_sparsity", "weight_bits", "times_smaller"]
     known = run.rows[run.rows.layer == "all"][keys].drop_duplicates()
     run = dataclasses.replace(run, intervals=known.assign(low=0.123, high=0.987))
-    text = html.render(run, figures.build(run)).replace("\u00a0", " ")
+    text = html.render(run, FINDINGS, figures.build(run)).replace("\u00a0", " ")
     assert "95 % confidence intervals over seeds and test images" in text
     assert "(12.3–98.7)" in text
     assert "standard deviation over seeds" in drawn["accuracy"].reading

@@ -1,5 +1,8 @@
 """The tables for `dvc plots`, which overlays those of two commits."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -49,3 +52,10 @@ def plots(
         paths.LEARNING_CURVE: learning_curve_plot(curves),
         paths.QUANTIZATION_PLOT: quantization_plot(rows, layers),
     }
+
+
+def save(plots: Mapping[str, pd.DataFrame], directory: Path) -> None:
+    """Writes each table into a file of its name."""
+    directory.mkdir()
+    for name, plot in plots.items():
+        plot.to_csv(directory / name, index=False)

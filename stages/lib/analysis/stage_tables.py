@@ -45,7 +45,12 @@ def of_seeds(files: Mapping[int, Path], columns: Sequence[str]) -> pd.DataFrame:
         found = table(path, columns)
         found.insert(0, "seed", found.pop("seed") if "seed" in found else seed)
         joined.append(found)
-    return pd.concat([one for one in joined if len(one)] or joined[:1], ignore_index=True)
+    return concatenated(joined)
+
+
+def concatenated(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other. One without lines changes no column's type."""
+    return pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
 
 
 def rows(files: Iterable[Path]) -> pd.DataFrame:

@@ -67,6 +67,11 @@ def sparsity(share: float) -> str:
     return tables.percent(round(share, 4))
 
 
+def speedup(value: float, comparable: bool) -> str:
+    """The text of a speedup. comparable: whether both latencies are steady."""
+    return tables.factor(value) if comparable else "not ranked"
+
+
 # Columns of several tables and tooltips.
 NAME = Column("method", "name")
 NETWORK = Column("network", "network")
@@ -80,6 +85,6 @@ EPOCHS = Column("extra epochs", "extra_epochs", tables.count)
 BATCH = Column("batch", "batch_size", str)
 LATENCY = Column("latency, ms", "latency_ms", tables.milliseconds)
 IQR = Column("IQR, ms", "latency_iqr_ms", tables.milliseconds)
-SPEEDUP = Column("speedup", "speedup", tables.factor)
+SPEEDUP = Column("speedup", ("speedup", "comparable"), speedup)
 REPETITIONS = Column("repetitions", "repetitions", tables.count)
 NOTE = Column("note", "note")

@@ -1,6 +1,6 @@
 """The context from which both reports are rendered: the run, its figures, tables and texts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from stages.lib.analysis import tables
+from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import Table
 from stages.lib.core import paths
 from stages.lib.report import columns, words
@@ -105,10 +106,11 @@ def settings(params: Mapping[str, Any]) -> Table:
     return Table(("param", "value"), rows, left=2)
 
 
-def build(run: Run, figures: Mapping[str, Figure]) -> dict[str, Any]:
+def build(run: Run, findings: Sequence[Finding], figures: Mapping[str, Figure]) -> dict[str, Any]:
     """The context. Its `text` renders a macro of words.j2 by name."""
     return {
         "run": run,
+        "findings": findings,
         "figures": figures,
         "text": partial(words.text, run=run),
         "remarks": [words.paragraphs(name, run=run) for name in run.remarks],

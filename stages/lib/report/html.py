@@ -95,15 +95,15 @@ def tally(findings: Sequence[Finding]) -> dict[str, int]:
     return {verdict: count for verdict, count in counts.items() if count}
 
 
-def render(run: Run, figures: Mapping[str, Figure]) -> str:
+def render(run: Run, findings: Sequence[Finding], figures: Mapping[str, Figure]) -> str:
     """Renders the page. figures: of `figures.build` for the same run."""
     environment = words.environment(autoescape=True)
     environment.filters |= {"with_code": with_code, "together": together, "evidence": evidence}
     script, config = _asset(paths.SITE_SCRIPT), charts.CONFIG | {"background": "transparent"}
     return environment.get_template(paths.SITE_TEMPLATE).render(
-        context.build(run, figures),
+        context.build(run, findings, figures),
         chart_id=chart_id,
-        tally=tally(run.findings),
+        tally=tally(findings),
         style=Markup(_asset(paths.SITE_STYLE)),
         bundle=Markup(bundle()),
         script=Markup(script),

@@ -42,12 +42,13 @@ def latency(run: Run) -> Figure | None:
 
 def engine_lines(run: Run) -> pd.DataFrame:
     """Every network in every engine on the CPU, from `Run.timed`. `name`: the engine; `label`: the
-    speedup, or that the latency is too unsteady for one.
+    speedup.
     """
     lines = run.timed[run.timed.device == CPU]
-    label = lines.speedup.map(tables.factor).where(lines.ranked, "not ranked")
     return lines.assign(
-        name=lines.engine, label=label, network=[_network(line) for line in lines.itertuples()]
+        name=lines.engine,
+        label=columns.SPEEDUP.texts(lines),
+        network=[_network(line) for line in lines.itertuples()],
     )
 
 
@@ -88,7 +89,7 @@ def engines(run: Run) -> Figure | None:
         "engines",
         panels or [charts.nothing(NOTHING)],
         [("Every engine", engine_table(run))],
-        fastest=_fastest(lines[lines.ranked]),
+        fastest=_fastest(lines[lines.comparable & ~lines.masked]),
         zeros=no_gain(run),
         first=lines.to_dict("records")[0],
     )
@@ -119,7 +120,7 @@ def engine_table(run: Run) -> Table:
             columns.BATCH,
             columns.LATENCY,
             columns.IQR,
-            Column("speedup over torch float32", "label"),
+            columns.SPEEDUP._replace(title="speedup over torch float32"),
             Column("test accuracy, %", "test_accuracy", columns.percent_number),
             Column("top-1 agreement with torch, %", "agreement", columns.percent_number),
             columns.REPETITIONS,
@@ -168,7 +169,7 @@ def structured(run: Run) -> Figure:
             len(panels),
         )
         panels.append(plot.points(75).panel(f"batch {batch} on {device}", 300, 260))
-    small = of_family(lines[lines.ranked], methods.STRUCTURED)
+    small = of_family(lines[lines.comparable], methods.STRUCTURED)
     best = small.sort_values("speedup", ascending=False, kind="stable")
     best = best.drop_duplicates(["device", "batch_size"])
     return figure(
@@ -184,10 +185,10 @@ def latency_table(run: Run) -> Table:
     """A table of the networks that were timed in torch."""
     lines = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
     return columns.table(
-        lines.assign(speedup=lines.speedup.map(tables.factor).where(lines.ranked, "not ranked")),
+        lines,
         [
             columns.NETWORK, Column("device", "device"), columns.BATCH, columns.LATENCY,
-            columns.IQR, Column("speedup", "speedup"), columns.REPETITIONS, columns.NOTE,
+            columns.IQR, columns.SPEEDUP, columns.REPETITIONS, columns.NOTE,
         ],
     )  # fmt: skip
 

@@ -1,10 +1,11 @@
 """The report in Markdown, as GitHub shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from stages.lib.analysis import tables
+from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import Table
 from stages.lib.core import paths
 from stages.lib.report import context, words
@@ -48,7 +49,9 @@ def with_code(text: str) -> Markdown:
     )
 
 
-def render(run: Run, figures: Mapping[str, Figure], folder: str) -> str:
+def render(
+    run: Run, findings: Sequence[Finding], figures: Mapping[str, Figure], folder: str
+) -> str:
     """The whole report. figures: `figures.build` of the same run; folder: of their pictures, beside
     the report.
     """
@@ -58,4 +61,6 @@ def render(run: Run, figures: Mapping[str, Figure], folder: str) -> str:
         "picture": partial(picture, folder=folder),
         "with_code": with_code,
     }
-    return environment.get_template(paths.MARKDOWN_TEMPLATE).render(context.build(run, figures))
+    return environment.get_template(paths.MARKDOWN_TEMPLATE).render(
+        context.build(run, findings, figures)
+    )

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from stages.lib.analysis import number_formats, statistics, tables
-from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import of_family
 from stages.lib.core import methods
 from stages.lib.core.records import ALL_LAYERS, MOST_IQR, torch_engine
@@ -39,7 +38,6 @@ class Run:
     inventory: LAYER, the network's parameters.
     curves: EPOCH, the baseline's training.
     selection: selection.json, what `package` chose.
-    findings: `findings.judge`.
     intervals: of test accuracies, as for `tables.with_bounds`; None to show the spread over seeds.
     params: params.yaml by section, as plain values.
     meta, hardware: of the data and of the machine.
@@ -58,7 +56,6 @@ class Run:
     inventory: pd.DataFrame
     curves: pd.DataFrame
     selection: Mapping[str, Any]
-    findings: Sequence[Finding]
     params: Mapping[str, Any]
     meta: Mapping[str, Any]
     hardware: Mapping[str, Any]
@@ -78,6 +75,19 @@ class Run:
     @property
     def confidence(self) -> float:
         return self.params["report"]["confidence"]
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The facts that all findings share, for findings.json."""
+        return {
+            "network": self.params["model"]["name"],
+            "data": self.meta["source"],
+            "classes": len(self.meta["classes"]),
+            "test_images": self.meta["images"]["test"],
+            "seeds": list(self.seeds),
+            "confidence": self.confidence,
+            "tolerance": self.params["report"]["tolerance"],
+        }
 
     @property
     def is_trained(self) -> bool:
@@ -137,17 +147,20 @@ class Run:
     def timed(self) -> pd.DataFrame:
         """A line for each network, engine, device and batch size, with medians over seeds.
         `network`: its name; `speedup`: the baseline's latency in torch on the same device divided
-        by this one; `ranked`: whether the IQR is small enough for a ranking.
+        by this one; `ranked`: whether the IQR is small enough for a ranking; `comparable`: whether
+        the baseline's is too.
         """
         found = self._medians[self._medians.method.isin(methods.METHODS)]
+        found = found.assign(ranked=found.latency_iqr_ms <= MOST_IQR * found.latency_ms)
         baseline = found[(found.method == BASELINE) & (found.engine == TORCH)]
-        baseline = baseline.set_index(["device", "batch_size"]).latency_ms.rename("baseline_ms")
-        found = found.join(baseline, on=["device", "batch_size"])
+        keys = ["device", "batch_size"]
+        baseline = baseline.set_index(keys)[["latency_ms", "ranked"]].add_prefix("baseline_")
+        found = found.join(baseline, on=keys)
         return found.assign(
             network=[_words(line) for line in found.itertuples()],
             masked=[methods.METHODS[name].masked for name in found.method],
-            speedup=found.baseline_ms / found.latency_ms,
-            ranked=found.latency_iqr_ms <= MOST_IQR * found.latency_ms,
+            speedup=found.baseline_latency_ms / found.latency_ms,
+            comparable=found.ranked & found.baseline_ranked.eq(True),
         )
 
     @cached_property
@@ -189,7 +202,7 @@ class Run:
         known = known[["dtype", "accuracy", "bytes_on_disk"]].assign(
             engine=known.dtype.map(torch_engine)
         )
-        columns = ["engine", "latency_ms", "latency_iqr_ms", "speedup", "ranked"]
+        columns = ["engine", "latency_ms", "latency_iqr_ms", "speedup", "ranked", "comparable"]
         found = known.merge(timed[timed.method == BASELINE][columns], "left", "engine")
         return found.assign(
             network=found.dtype, method=CAST, test_accuracy=found.accuracy, low=found.accuracy,
@@ -203,7 +216,7 @@ class Run:
         work, so this is a control for all latencies.
         """
         masked = self.timed[self.timed.masked & (self.timed.engine == TORCH)]
-        return (masked.latency_ms / masked.baseline_ms).dropna()
+        return (1 / masked.speedup).dropna()
 
     @property
     def remarks(self) -> list[str]:
