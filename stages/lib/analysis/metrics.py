@@ -2,7 +2,6 @@
 two runs.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -20,31 +19,21 @@ def pruned() -> list[str]:
 
 def stages() -> list[str]:
     """The stages whose rows give the numbers, train_baseline first."""
-    integers = [method.name for method in methods.of_family(methods.INTEGER)]
-    names = ["baseline", *pruned(), *integers]
-    return list(dict.fromkeys(methods.METHODS[name].stage for name in names))
+    named = [methods.METHODS[name] for name in ("baseline", *pruned())]
+    return list(dict.fromkeys(one.stage for one in (*named, *methods.of_family(methods.INTEGER))))
 
 
-def at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.DataFrame:
+def _at(rows: pd.DataFrame, method: str, sparsity: float) -> pd.DataFrame:
     """The rows, one per seed, of a method at a target sparsity; may be empty."""
-    return rows[
-        (rows.method == method)
-        & (rows.layer == ALL_LAYERS)
-        & ((rows.target_sparsity - sparsity).abs() < 1e-9)
-    ]
-
-
-def baseline(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the baseline, one per seed."""
-    return rows[rows.method == "baseline"]
+    there = (rows.layer == ALL_LAYERS) & ((rows.target_sparsity - sparsity).abs() < 1e-9)
+    return rows[there & (rows.method == method)]
 
 
 def _int8(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, one per seed, of the 8-bit weights with the smallest file and, of equals, the best
     validation accuracy; may be empty.
     """
-    integers = [method.name for method in methods.of_family(methods.INTEGER)]
-    eight = rows[rows.method.isin(integers) & (rows.weight_bits == 8)]
+    eight = tables.of_family(rows[rows.weight_bits == 8], methods.INTEGER)
     means = eight.groupby("method")[["bytes_on_disk", "validation_accuracy"]].mean()
     best = means.sort_values(["bytes_on_disk", "validation_accuracy"], ascending=[True, False])
     return eight[eight.method.isin(best.index[:1])]
@@ -55,38 +44,34 @@ def accuracies(rows: pd.DataFrame, sparsity: float) -> dict[str, pd.DataFrame]:
     name. What was not run is left out.
     """
     chosen = {
-        "baseline": baseline(rows),
-        **{name: at(rows, name, sparsity) for name in pruned()},
+        "baseline": _at(rows, "baseline", 0.0),
+        **{name: _at(rows, name, sparsity) for name in pruned()},
         "int8": _int8(rows),
     }
     return {name: part for name, part in chosen.items() if len(part)}
 
 
-def sparsest(rows: pd.DataFrame, names: Iterable[str], max_drop: float) -> dict[str, float]:
-    """The highest sparsity of each method that keeps validation accuracy within `max_drop` of the
-    baseline's (0 if none does). What was not run is left out.
-    """
-    reached = {name: tables.sparsest(rows, name, max_drop) for name in names}
-    return {name: point for name, point in reached.items() if point is not None}
-
-
 def sizes(rows: pd.DataFrame) -> dict[str, int]:
-    """The bytes of files by name, means over seeds. What was not run is left out."""
-    chosen = {"baseline": baseline(rows), "int8": _int8(rows)}
+    """The bytes of the files of the baseline and of 8-bit weights, means over seeds. What was not
+    run is left out.
+    """
+    chosen = {"baseline": _at(rows, "baseline", 0.0), "int8": _int8(rows)}
     return {name: int(part.bytes_on_disk.mean()) for name, part in chosen.items() if len(part)}
 
 
 def named(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any]:
-    """The numbers for `dvc metrics diff`: means over seeds, without latencies.
+    """The numbers for `dvc metrics diff`, means over seeds; no latencies.
 
     sparsity: at which pruned networks are compared.
-    max_drop: of validation accuracy, for the sparsest points.
+    max_drop: of validation accuracy, for the sparsest points (0 if none keeps it).
     """
+    means = {
+        name: round(float(part.test_accuracy.mean()), 4)
+        for name, part in accuracies(rows, sparsity).items()
+    }
+    reached = {name: tables.sparsest(rows, name, max_drop) for name in pruned()}
     return {
-        "test_accuracy": {
-            name: round(float(part.test_accuracy.mean()), 4)
-            for name, part in accuracies(rows, sparsity).items()
-        },
-        "sparsest_within": sparsest(rows, pruned(), max_drop),
+        "test_accuracy": means,
+        "sparsest_within": {name: point for name, point in reached.items() if point is not None},
         "bytes_on_disk": sizes(rows),
     }
