@@ -275,7 +275,7 @@ def test_a_masked_network_that_takes_other_time_than_the_baseline_is_a_warning(f
     run = changed(run, "latencies", latency_ms=run.latencies.latency_ms.where(~control, times))
     text = rendered(run)
     assert f"{factor:.2f} to {factor:.2f} times" in text
-    assert ("do not trust the ratios" not in text) == trusted
+    assert ("do not trust the speedups" not in text) == trusted
     page = html.render(run, FINDINGS, figures.build(run))
     assert ("The machine was busy" in page.split("The baseline</p>")[0]) != trusted
 
