@@ -11,6 +11,7 @@ import jinja2
 
 from stages.lib.analysis import tables
 from stages.lib.core import paths
+from stages.lib.core.records import MOST_IQR
 from stages.lib.report import columns
 
 
@@ -38,7 +39,10 @@ def latency(choice: Mapping[str, Any]) -> str:
         return "not timed"
     text = f"{tables.milliseconds(choice['latency_ms'])} ms"
     if choice["speedup"] is None:
-        return f"{text} (not ranked: the IQR passes 30 %)"
+        iqr = choice["latency_iqr_ms"]
+        ranked = iqr is not None and iqr <= MOST_IQR * choice["latency_ms"]
+        whose = "the baseline's is not" if ranked else "not"
+        return f"{text} ({whose} ranked: the IQR passes {100 * MOST_IQR:g} %)"
     return f"{text} ({tables.factor(choice['speedup'])} speedup)"
 
 
