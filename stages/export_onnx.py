@@ -28,7 +28,8 @@ def sources(context: Context) -> list[Source]:
         and (sparsities == ALL or row.target_sparsity in sparsities)
     ]
     rows = [*context.rows("train_baseline", seed), context.rows("finetune", seed)[-1], *chosen]
-    return [Source(row, checkpoints.load_model(Path(row.model))) for row in rows]
+    name = context.params.model.name
+    return [Source(row, checkpoints.load_model(Path(row.model), network=name)) for row in rows]
 
 
 def main(context: Context) -> None:

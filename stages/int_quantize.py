@@ -29,7 +29,7 @@ def main(context: Context) -> None:
         method = f"{scheme}_{granularity}"
         file = paths.quantized_name(method, bits)
         size = linear.save_model(context.directory / file, baseline, quantized)
-        network, stored = linear.load_model(context.directory / file)
+        network, stored = linear.load_model(context.directory / file, context.params.model.name)
         for name, parts in quantized.items():
             if not all(map(torch.equal, parts, stored[name])):
                 raise UserError(f"{file}: {name} reads back other than it was written")

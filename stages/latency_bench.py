@@ -18,8 +18,9 @@ def subjects(context: Context, seed: int) -> list[Subject]:
     baseline, masked, finetuned, structured, exported = (
         context.rows(stage, seed) for stage in STAGES
     )
+    name = context.params.model.name
     networks = [
-        (benchmark.about(row), checkpoints.load_model(Path(row.model)), normalize)
+        (benchmark.about(row), checkpoints.load_model(Path(row.model), network=name), normalize)
         for row in (*baseline, *masked[-1:], *finetuned[-1:], *structured)
     ]
     halves = [dtype for dtype in context.params.dtype_bench.dtypes if dtype != "float32"]

@@ -1,68 +1,89 @@
-"""Inspects, verifies and unpacks packed networks, and packs a network's file.
+"""Inspects, verifies and unpacks packed networks.
 
 Exit code 0: done, or the file is sound; 2: the file is damaged, or something else is wrong.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import tabulate
 
-from stages.lib.compression import container, packed, packed_summary
-from stages.lib.compression.packed_summary import Summary
-from stages.lib.core import custom_model, errors, outputs, paths
+from stages.lib.compression import container, entropy, packed
+from stages.lib.compression import packed_layout as layout
+from stages.lib.compression.packed import Contents
+from stages.lib.compression.packed_layout import Entry
+from stages.lib.core import errors, outputs, paths
 from stages.lib.models import checkpoints
-from stages.lib.quantization import linear
 
 
-def totals(summary: Summary) -> str:
+def totals(contents: Contents) -> str:
     """One line with a file's sizes."""
+    file, payload = contents.file_bytes, contents.payload_bytes
+    plain = sum(
+        math.prod(entry.shape) * entry.dtype.itemsize for entry in contents.metadata.entries
+    )
     return (
-        f"{summary.file_bytes:,} bytes, of which {summary.header_bytes:,} header and"
-        f" {summary.payload_bytes:,} coded; {summary.dense_bytes / summary.file_bytes:.1f} times"
-        f" smaller than {summary.dense_bytes:,} of plain tensors"
+        f"{file:,} bytes, of which {file - payload:,} header and {payload:,} coded;"
+        f" {plain / file:.1f} times smaller than {plain:,} of plain tensors"
     )
 
 
-def table(summary: Summary) -> str:
-    """A line for each tensor of a file."""
-    rows = [
-        (
-            tensor.name,
-            "×".join(map(str, tensor.shape)) or "1",
-            tensor.stored,
-            f"{tensor.sparsity:.1%}",
-            f"{tensor.coded_bytes:,.1f}",
-            f"{tensor.bound_bytes:,.1f}",
-        )
-        for tensor in summary.tensors
-    ]
-    return tabulate.tabulate(
-        rows,
-        headers=("tensor", "shape", "stored as", "zeros", "bytes", "bound"),
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=("left",) * 3 + ("right",) * 3,
-    )
+def stored(entry: Entry, contents: Contents) -> tuple[str, float]:
+    """How a tensor is stored, and how many bytes that takes if its integers take their Shannon
+    entropy and all else is uncompressed.
+    """
+    if entry.source:
+        return f"as {entry.source}", 0.0
+    if entry.is_quantized:
+        codes, scales, _ = contents.quantized[entry.name]
+        # The least width, 2 or more, at which symmetric quantization has all these codes.
+        bits = max(int(codes.int().abs().max()).bit_length() + 1, 2) if codes.numel() else 2
+        count, width = scales.numel(), 2 if entry.kind & layout.HALF_SCALES else 4
+        bound = entropy.bound_bits(codes.numpy()) / 8 + width * count
+        return f"{bits} bit, {count} scale{'s' * (count != 1)}", bound
+    half = entry.kind == layout.HALF
+    width = 2 if half else entry.dtype.itemsize
+    name = "float16" if half else str(entry.dtype).removeprefix("torch.")
+    return name, width * math.prod(entry.shape)
 
 
-def decoded(arguments: argparse.Namespace) -> packed.Contents:
+def rows(contents: Contents) -> list[tuple[str, str, str, float, float]]:
+    """Name, shape, how it is stored, share of zeros and bound in bytes of each tensor."""
+    codes = {name: parts.Q for name, parts in contents.quantized.items()}
+    values = contents.tensors | codes
+    lines = []
+    for entry in contents.metadata.entries:
+        tensor = values[entry.source or entry.name]
+        zeros = 1 - int(tensor.count_nonzero()) / max(tensor.numel(), 1)
+        shape = "×".join(map(str, entry.shape)) or "1"
+        how, bound = stored(entry, contents)
+        lines.append((entry.name, shape, how, zeros, bound))
+    return lines
+
+
+def decoded(arguments: argparse.Namespace) -> Contents:
     """The file as far as it is read without its network."""
     data = packed.read(arguments.file)
     return packed.decode(data, str(arguments.file), arguments.max_elements, arguments.network)
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """Tell the architecture, and each tensor's bits, zeros and bytes."""
-    summary = packed_summary.summarize(decoded(arguments))
-    architecture = json.dumps(summary.architecture, ensure_ascii=False)
+    """Tell the architecture, and each tensor's bits, zeros and bound in bytes."""
+    contents = decoded(arguments)
+    architecture = json.dumps(contents.metadata.architecture, ensure_ascii=False)
     print(f"packed network, format version {container.VERSION}: {architecture}\n")
-    print(f"{table(summary)}\n\n{totals(summary)}")
+    lines = rows(contents)
+    headers = ("tensor", "shape", "stored as", "zeros", "bound")
+    formats = ("", "", "", ".1%", ",.1f")
+    print(tabulate.tabulate(lines, headers, tablefmt="plain", floatfmt=formats))
+    bound = sum(line[-1] for line in lines)
+    print(f"\n{totals(contents)}")
     print(
-        "bound (Shannon entropy of the integers, all else raw):"
-        f" {summary.bound_bytes:,.1f} bytes; the file: {summary.overhead:+.2%}"
+        f"bound (Shannon entropy of the integers, all else raw): {bound:,.1f} bytes; the file:"
+        f" {contents.file_bytes / bound - 1:+.2%}"
     )
 
 
@@ -70,7 +91,7 @@ def verify(arguments: argparse.Namespace) -> None:
     """Compare the checksum, decode everything and rebuild the network."""
     contents = decoded(arguments)
     packed.rebuilt(contents)
-    print(f"{arguments.file}: sound: {totals(packed_summary.summarize(contents))}")
+    print(f"{arguments.file}: sound: {totals(contents)}")
 
 
 def unpack(arguments: argparse.Namespace) -> None:
@@ -79,18 +100,6 @@ def unpack(arguments: argparse.Namespace) -> None:
     with outputs.whole_file(arguments.output) as partial:
         size = checkpoints.save_model(model, partial)
     print(f"{arguments.output}: {size:,} bytes")
-
-
-def pack(arguments: argparse.Namespace) -> None:
-    """Quantize a network's safetensors file (per channel) and pack it."""
-    _, architecture = checkpoints.load_tensors(arguments.file, checkpoints.KEY)
-    if isinstance(architecture, dict):
-        custom_model.check_allowed(architecture.get("name"), arguments.network)
-    model = checkpoints.load_model(arguments.file)
-    quantized = linear.quantize_weights(model, arguments.bits, "symmetric", "channel")
-    size = packed.save(arguments.output, model, quantized)
-    dense = arguments.file.stat().st_size
-    print(f"{arguments.output}: {size:,} bytes, {dense / size:.1f} times smaller")
 
 
 def elements(text: str) -> int:
@@ -103,24 +112,17 @@ def elements(text: str) -> int:
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.tools.packed", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function in (info, unpack, verify, pack):
+    for function in (info, verify, unpack):
         about = {"help": function.__doc__, "description": function.__doc__}
         command = commands.add_parser(function.__name__, **about)
         command.set_defaults(function=function)
         command.add_argument("file", metavar="FILE", type=Path)
         allowed = "the custom network that the file may name: building it runs that code"
         command.add_argument("--network", metavar="FILE.py:FACTORY", help=allowed)
-        if function in (unpack, pack):
-            ending = paths.SAFETENSORS if function is unpack else paths.PACKED
-            command.add_argument(
-                "-o", "--output", metavar="FILE", type=Path, required=True, help=f"a {ending} file"
-            )
-        if function is pack:
-            bits = {"choices": range(2, 17), "default": 4, "help": "2 to 16 (default: 4)"}
-            command.add_argument("--bits", metavar="N", type=int, **bits)
-        else:
-            most = "how many numbers the network may have (default: what the file's size bears)"
-            command.add_argument("--max-elements", metavar="N", type=elements, help=most)
+        most = "how many numbers the network may have (default: what the file's size bears)"
+        command.add_argument("--max-elements", metavar="N", type=elements, help=most)
+    about = {"required": True, "help": f"a {paths.SAFETENSORS} file"}
+    command.add_argument("-o", "--output", metavar="FILE", type=Path, **about)
     return parser.parse_args(argv)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from stages.lib.compression import packed, packed_summary
+from stages.lib.compression import packed, storage_sizes
 from stages.lib.models import checkpoints, prunable
 from stages.lib.quantization import linear
 
@@ -73,7 +73,7 @@ def sizes(path: Path, bits: int) -> dict[str, float]:
         "int8 xz": len(lzma.compress(integers, preset=9 | lzma.PRESET_EXTREME)),
         "int8 zst": by_zstd(integers),
         "packed": len(data),
-        "bound": packed_summary.summarize(packed.decode(data)).bound_bytes,
+        "bound": storage_sizes.sizes(model, quantized, bits)["entropy_bytes"],
         "pack, s": between - start,
         "unpack, s": end - between,
     }

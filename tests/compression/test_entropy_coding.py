@@ -52,14 +52,6 @@ def test_what_is_decoded_is_what_was_encoded(found):
     there_and_back(found)
 
 
-@given(st.lists(arrays(), max_size=3))
-@toys.few_examples
-def test_the_bits_foretold_are_those_of_the_stream(found):
-    data, tables = there_and_back(found)
-    bits = sum(map(entropy_coding.payload_bits, tables, found))
-    assert 23 <= 8 * len(data) - bits <= 48
-
-
 def test_arrays_of_one_value_add_nothing():
     data, _ = there_and_back([np.full(10**6, -5, np.int8), np.zeros(3, np.int16)])
     assert data == b"\0\0\0\1"
@@ -81,12 +73,6 @@ def test_long_arrays_come_within_a_thousandth_of_their_entropy(bits, zeros):
     assert entropy.bound_bits(values) - 16 <= 8 * len(data) <= 1.001 * entropy.bound_bits(values)
 
 
-def test_a_few_values_of_many_bits_get_a_short_table():
-    table = entropy_coding.table_for(laplace(100, 5000.0, bits=16))
-    assert len(table.roots) < 20
-    assert 0 < table.shift < 16
-
-
 @given(arrays(), st.integers(0, 7))
 @toys.few_examples
 def test_low_bits_that_are_all_zero_cost_nothing(values, zeros):
@@ -96,10 +82,12 @@ def test_low_bits_that_are_all_zero_cost_nothing(values, zeros):
     assert len(data) == len(there_and_back([values >> zeros])[0])
 
 
-def test_random_numbers_cost_their_bits():
-    values = np.random.default_rng(0).integers(0, 2**16, 5000).astype(np.uint16)
-    data, _ = there_and_back([values])
+@pytest.mark.parametrize("count", [100, 5000])
+def test_random_numbers_cost_their_bits_and_a_short_table(count):
+    values = np.random.default_rng(0).integers(0, 2**16, count).astype(np.uint16)
+    data, (table,) = there_and_back([values])
     assert len(data) <= 2 * len(values) + 8
+    assert len(table.roots) < 20
 
 
 @given(st.lists(st.integers(0, entropy_coding.LARGEST_ROOT), min_size=1, max_size=300).filter(any))
@@ -117,6 +105,12 @@ def test_frequencies_of_a_known_table():
     share = (2**24 - 3) // 5
     found = entropy_coding.frequencies(np.array([1, 2, 0]))
     assert found.tolist() == [share + 1, 2**24 - share - 2, 1]
+
+
+def test_the_bytes_of_a_known_stream():
+    table = Table(0, -1, np.array([1, 3, 1]))
+    data = entropy_coding.encode([np.array([0, 0, 1, -1, 0, 0, 0, 0], np.int8)], [table])
+    assert data.hex() == "0631ba8b01"
 
 
 def read_as_documented(data, frequencies, count):
@@ -146,31 +140,23 @@ ROOTS = np.array([0, 1, 1, 3, 5, 9, 20, 30, 21, 9, 5, 2, 1, 1, 1])
 FREQUENCIES = entropy_coding.frequencies(ROOTS).tolist()
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 2000])
+@pytest.mark.parametrize("count", [0, 1, 2, 10, 2000])
 @pytest.mark.parametrize(
-    ("table", "values_of", "frequencies", "symbols_of"),
+    ("table", "frequencies"),
     [
-        (Table(0, -7, ROOTS), lambda v: v, FREQUENCIES, lambda v: v + 7),
+        (Table(0, -7, ROOTS), FREQUENCIES),
         # Low bits that are zero, and low bits alone.
-        (Table(0, -7, ROOTS, 3), lambda v: v << 3, FREQUENCIES, lambda v: v + 7),
-        (Table(3, 0, np.array([1])), lambda v: v & 7, [2**21] * 8, lambda v: v & 7),
+        (Table(0, -7, ROOTS, 3), FREQUENCIES),
+        (Table(3, 0, np.array([1])), [2**21] * 8),
     ],
 )
-def test_the_stream_is_read_by_the_documentation_alone(
-    count, table, values_of, frequencies, symbols_of
-):
+def test_the_stream_is_read_by_the_documentation_alone(count, table, frequencies):
     """Whole-numbered probabilities: none of the coder's rounding is left to a reader's luck."""
-    values = values_of(laplace(count, 1.5, bits=4))
+    symbols = (laplace(count, 1.5, bits=4) + 7) % len(frequencies)
+    values = symbols + table.least << table.zeros
     data = entropy_coding.encode([values], [table])
-    symbols = symbols_of(laplace(count, 1.5, bits=4)).tolist()
-    assert read_as_documented(data, frequencies, count) == symbols
+    assert read_as_documented(data, frequencies, count) == symbols.tolist()
     assert np.array_equal(entropy_coding.decode(data, [table], [(count, np.int8)])[0], values)
-
-
-def test_the_bytes_of_a_known_stream():
-    table = Table(0, -1, np.array([1, 3, 1]))
-    data = entropy_coding.encode([np.array([0, 0, 1, -1, 0, 0, 0, 0], np.int8)], [table])
-    assert data.hex() == "0631ba8b01"
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 2**32))
@@ -187,10 +173,8 @@ def test_a_symbol_too_many_or_too_few_is_noticed(count, wanted, seed):
 @pytest.mark.parametrize(
     ("data", "table", "dtype", "problem"),
     [
-        (b"", Table(0, 0, np.array([1, 1])), np.int8, "do not end"),
         (b"\1\0", Table(0, 0, np.array([1, 1])), np.int8, "byte too many"),
         (b"\1" * 40, Table(0, 0, np.array([1, 1])), np.int8, "do not end"),
-        (b"", Table(0, 127, np.array([1, 1])), np.int8, "out of range"),
         (b"", Table(0, -129, np.array([1, 1])), np.int8, "out of range"),
         (b"", Table(3, 15, np.array([1, 1])), np.int8, "out of range"),
         (b"", Table(0, 15, np.array([1, 1]), 3), np.int8, "out of range"),

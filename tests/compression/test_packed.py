@@ -4,38 +4,28 @@ import copy
 import hashlib
 import json
 import struct
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision  # noqa: F401 - its own memory is not what a file is charged with
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from stages.lib.compression import container, entropy, packed, packed_summary
+from stages.lib.compression import container, entropy, packed
 from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
-from stages.lib.models import checkpoints, prunable, registry
+from stages.lib.models import prunable, registry
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
 from stages.lib.structured import analysis, ranking, removal
+from stages.tools import packed as tool
 from tests import toys
-
-ROOT = Path(__file__).parents[2]
 
 
 def quantized_of(model, bits=4, granularity="channel"):
     return linear.quantize_weights(model, bits, "symmetric", granularity)
-
-
-def summary_of(data, **options):
-    return packed_summary.summarize(packed.decode(data, **options))
 
 
 def assert_round_trip(model, quantized):
@@ -70,18 +60,24 @@ def in_halves(model, quantized):
     st.integers(2, 16),
     st.sampled_from([0.0, 0.5, 0.92, 0.999]),
     st.sampled_from(["tensor", "channel"]),
+    st.sampled_from(["", "conv", "weight"]),
     st.booleans(),
     st.integers(0, 2**32),
 )
 @toys.fewer_examples
 def test_any_network_comes_back_bit_for_bit(
-    channels, hidden, bits, sparsity, granularity, half, seed
+    channels, hidden, bits, sparsity, granularity, chosen, half, seed
 ):
+    """With all of its weights quantized, only those of convolutions, or none."""
     sizes = {"channels": channels, "hidden": hidden}
     description = registry.architecture("convnet", 1, 3, 5) | sizes
     model = toys.lived_in(registry.build_seeded(description, 0), seed)
     model = masks.masked(model, masks.global_(magnitude.scores(model), sparsity))
-    quantized = quantized_of(model, bits, granularity)
+    quantized = {
+        name: parts
+        for name, parts in quantized_of(model, bits, granularity).items()
+        if chosen and chosen in name
+    }
     assert_round_trip(*(in_halves(model, quantized) if half else (model, quantized)))
 
 
@@ -94,12 +90,6 @@ def model():
 def file(model):
     """The bytes of a sound file."""
     return packed.pack(model, quantized_of(model))
-
-
-@pytest.mark.parametrize("chosen", [[], ["hidden.weight"], ["conv1.bias", "conv1.weight"]])
-def test_what_is_not_quantized_stays_float(model, chosen):
-    quantized = {name: parts for name, parts in quantized_of(model).items() if name in chosen}
-    assert_round_trip(model, quantized)
 
 
 @torch.no_grad()
@@ -131,8 +121,8 @@ def test_a_network_that_lost_filters_comes_back():
     plan = analysis.analyse(unpruned, (1, 8, 8))
     small = removal.remove(unpruned, plan, ranking.choose(unpruned, plan, 0.6, "global"))
     assert registry.RESIZED in registry.architecture_of(small)
-    data = assert_round_trip(small, quantized_of(small))
-    assert summary_of(data).header_bytes < 600
+    contents = packed.decode(assert_round_trip(small, quantized_of(small)))
+    assert contents.file_bytes - contents.payload_bytes < 600
 
 
 TIED = """
@@ -161,21 +151,23 @@ class Network(nn.Module):
 
 
 @pytest.fixture
-def own(tmp_path):
+def name(tmp_path):
     """A network of the user's own, with tied weights and buffers of many types."""
     (tmp_path / "net.py").write_text(TIED, encoding="utf-8")
-    description = registry.architecture(f"{tmp_path / 'net.py'}:Network", 0, 1, 3, (8, 8))
-    return registry.build_seeded(description, 0).eval()
+    return f"{tmp_path / 'net.py'}:Network"
 
 
-def test_tied_weights_are_stored_once_and_come_back_tied(own):
+@pytest.fixture
+def own(name):
+    return registry.build_seeded(registry.architecture(name, 0, 1, 3, (8, 8)), 0).eval()
+
+
+def test_tied_weights_are_stored_once_and_come_back_tied(own, name):
     data = assert_round_trip(own, quantized_of(own))
-    name = registry.architecture_of(own)["name"]
     again, _ = packed.unpack(data, network=name)
     assert again.inner.weight is again.again.weight
-    rows = {row.name: row for row in summary_of(data, network=name).tensors}
-    assert rows["again.weight"].stored == "as inner.weight"
-    assert rows["again.weight"].bound_bytes == rows["again.weight"].coded_bytes == 0
+    rows = {row[0]: row for row in tool.rows(packed.decode(data, network=name))}
+    assert rows["again.weight"][2:] == ("as inner.weight", rows["inner.weight"][3], 0)
     # Also where the quantized one comes second, and where none is quantized.
     parts = linear.quantize(own.again.weight, 4, "symmetric", "tensor")
     data = packed.pack(own, {"again.weight": parts})
@@ -219,18 +211,17 @@ def test_the_format_has_not_changed(own, kind, bits, granularity, digest):
     assert hashlib.sha256(about[4 + length :] + payload).hexdigest() == digest
 
 
-def test_a_custom_network_that_has_changed_is_refused(own, tmp_path):
-    data, name = packed.pack(own, quantized_of(own)), registry.architecture_of(own)["name"]
+def test_a_custom_network_that_has_changed_is_refused(own, name, tmp_path):
+    data = packed.pack(own, quantized_of(own))
     (tmp_path / "net.py").write_text(TIED + "\n# changed", encoding="utf-8")
     assert "has changed" in refusal(data, network=name)
     (tmp_path / "net.py").unlink()
     assert "net.py" in refusal(data, network=name)
 
 
-@pytest.mark.parametrize("named", [None, "convnet", "other.py:Network"])
-def test_a_file_does_not_choose_what_code_runs(own, tmp_path, named):
-    data, name = packed.pack(own, quantized_of(own)), registry.architecture_of(own)["name"]
-    ran = tmp_path / "ran"
+@pytest.mark.parametrize("named", [None, "other.py:Network"])
+def test_a_file_does_not_choose_what_code_runs(own, name, tmp_path, named):
+    data, ran = packed.pack(own, quantized_of(own)), tmp_path / "ran"
     source = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n" + TIED
     (tmp_path / "net.py").write_text(source, encoding="utf-8")
     data = described(data, code=custom_model.fingerprint(name))
@@ -239,22 +230,21 @@ def test_a_file_does_not_choose_what_code_runs(own, tmp_path, named):
 
 
 @pytest.mark.parametrize(
-    ("change", "problem"),
+    "change",
     [
-        ({"Q": torch.zeros(3, 3, dtype=torch.int8)}, "not quantized from"),
-        ({"Q": torch.zeros(4, 1, 3, 3)}, "int8 or int16"),
-        ({"S": torch.ones(4, dtype=torch.float64)}, "int8 or int16"),
-        ({"S": torch.ones(3)}, "one per channel"),
-        ({"S": torch.full((4,), torch.inf)}, "not finite"),
-        ({"Z": torch.ones(4, dtype=torch.int32)}, "symmetric"),
+        {"Q": torch.zeros(3, 3, dtype=torch.int8)},
+        {"Q": torch.zeros(4, 1, 3, 3)},
+        {"S": torch.ones(4, dtype=torch.float64)},
+        {"S": torch.ones(3)},
+        {"S": torch.full((4,), torch.inf)},
+        {"Z": torch.ones(4, dtype=torch.int32)},
     ],
 )
-def test_what_cannot_be_packed_is_refused(model, change, problem):
+def test_what_cannot_be_packed_is_refused(model, change):
     parts = quantized_of(model)["conv1.weight"]
-    with pytest.raises(ValueError, match=problem):
-        packed.pack(model, {"conv1.weight": parts._replace(**change)})
-    with pytest.raises(ValueError, match="not quantized from"):
-        packed.pack(model, {"conv9.weight": parts})
+    for quantized in ({"conv1.weight": parts._replace(**change)}, {"conv9.weight": parts}):
+        with pytest.raises(ValueError, match="not a symmetric quantization"):
+            packed.pack(model, quantized)
 
 
 def test_types_of_another_network_are_refused(model):
@@ -289,55 +279,12 @@ def test_a_file_is_within_two_per_cent_of_its_bound(bits, sparsity, half):
     )
     bound = integers + scales + others
     assert len(data) <= 1.02 * bound
-    summary = summary_of(data)
-    assert summary.bound_bytes == pytest.approx(bound)
-    # The integers alone, so that nothing that floats save hides what they cost.
-    taken = sum(row.coded_bytes for row in summary.tensors if row.bits)
-    assert taken <= 1.01 * (integers + scales)
-    assert summary.header_bytes <= (800 if bits == 8 else 450)
-
-
-def test_a_summary_adds_up(model, file):
-    summary = summary_of(file)
-    quantized = quantized_of(model)
-    assert summary.architecture == registry.architecture_of(model)
-    assert summary.file_bytes == len(file) == summary.header_bytes + summary.payload_bytes
-    assert [row.name for row in summary.tensors] == list(model.state_dict())
-    assert abs(sum(row.coded_bytes for row in summary.tensors) - summary.payload_bytes) <= 5
-    assert summary.overhead == pytest.approx(len(file) / summary.bound_bytes - 1)
-    for row in summary.tensors:
-        tensor = model.state_dict()[row.name]
-        assert row.shape == tuple(tensor.shape)
-        if row.name in quantized:
-            codes = quantized[row.name].Q
-            assert row.bits == 4
-            assert row.sparsity == pytest.approx(float((codes == 0).float().mean()))
-    plain = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    assert summary.dense_bytes == plain
-
-
-@pytest.mark.parametrize(
-    ("values", "bits"), [([], 2), ([0], 2), ([1, -1], 2), ([2], 3), ([-7], 4), ([8], 5), ([127], 8)]
-)
-def test_the_least_width_that_holds_integers(values, bits):
-    assert packed_summary.bits_of(np.array(values, np.int8)) == bits
+    contents = packed.decode(data)
+    assert sum(row[-1] for row in tool.rows(contents)) == pytest.approx(bound)
+    assert contents.file_bytes - contents.payload_bytes <= (800 if bits == 8 else 450)
 
 
 # Files
-
-
-def test_a_fresh_process_rebuilds_the_network(model, tmp_path):
-    quantized = quantized_of(model)
-    path = tmp_path / "net.packed"
-    assert packed.save(path, model, quantized) == path.stat().st_size
-    assert [one.name for one in tmp_path.iterdir()] == ["net.packed"]
-    target = tmp_path / "net.safetensors"
-    command = [sys.executable, "-m", "stages.tools.packed", "unpack", path, "-o", target]
-    subprocess.run(command, cwd=ROOT, check=True)
-    expected = linear.with_weights(model, quantized)
-    assert toys.same_state(checkpoints.load_model(target), expected)
-    batch = toys.noise(3)
-    assert torch.equal(packed.load(path)[0](batch), expected(batch))
 
 
 def test_the_same_network_gives_the_same_bytes(model, file):
@@ -355,15 +302,10 @@ def refusal(data, where="some/file.packed", **options):
     return text
 
 
-@pytest.mark.parametrize("what", ["missing", "folder", "foreign", "torn"])
-def test_a_file_that_is_none_is_refused_and_named(tmp_path, file, what):
-    path = tmp_path / "net.packed"
-    if what == "folder":
-        path.mkdir()
-    elif what != "missing":
-        path.write_bytes(b"PK\3\4" * 100 if what == "foreign" else file[:-1])
-    with pytest.raises(UserError, match=r"net\.packed: "):
-        packed.load(path)
+def test_what_is_no_file_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "missing.packed"):
+        with pytest.raises(UserError, match=path.name):
+            packed.load(path)
 
 
 def test_of_a_foreign_file_little_is_read(tmp_path):
@@ -395,32 +337,26 @@ def described(file, **changes):
     return forged(file, metadata)
 
 
+OTHER = {"channels": None, "hidden": None}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"name": None},
-        {"name": "vgg"},
         {"name": 7},
-        {"hidden": 10**30},
         {"hidden": 10**15},
-        {"hidden": 0},
         {"hidden": -5},
         {"hidden": 49},
         {"hidden": 1.5},
-        {"classes": None},
         {"classes": [3]},
-        {"in_channels": 0},
         {"channels": [4] * 7},
         {"channels": [10**6] * 6},
-        {"channels": "444444"},
-        {"depth": 4},
-        {"resized": {}},
         {"resized": {"conv1": {"out_channels": 1}}},
-        {"name": "resnet20", "channels": None, "hidden": None},
-        {"name": "resnet20", "channels": None, "hidden": None, "classes": 10**12},
-        {"name": "vit_b_16", "channels": None, "hidden": None, "image_size": [10**9, 10**9]},
-        {"name": "vit_h_14", "channels": None, "hidden": None, "image_size": [224, 224]},
-        {"name": "no/such/file.py:net", "channels": None, "hidden": None, "image_size": [8, 8]},
+        {"name": "resnet20", **OTHER},
+        {"name": "resnet20", **OTHER, "classes": 10**12},
+        {"name": "vit_h_14", **OTHER, "image_size": [224, 224]},
+        {"name": "no/such/file.py:net", **OTHER, "image_size": [8, 8]},
     ],
 )
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
@@ -445,9 +381,7 @@ def test_a_large_network_is_rebuilt_where_it_is_allowed(file):
     assert f"{most:,} numbers" in refusal(file, max_elements=most - 1)
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b"7", b"null", b"\xff", b"[" * 100_000, b"1" * 100_000]
-)
+@pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b"[" * 100_000, b"1" * 100_000])
 def test_a_description_that_is_no_json_object_is_refused(file, text):
     refusal(forged(file, lambda about: struct.pack("<I", len(text)) + text + about[4:]))
 
@@ -484,7 +418,7 @@ def assert_rebuilt_or_refused(data):
     tracemalloc.start()
     try:
         contents = packed.decode(data, "fuzzed")
-        packed_summary.summarize(contents)
+        tool.rows(contents)
         packed.rebuilt(contents)
     except UserError as error:
         said = str(error)
@@ -509,12 +443,6 @@ def test_metadata_and_payload_of_any_kind_are_read_or_refused(file, changes):
     assert_rebuilt_or_refused(forged(file, payload=lambda coded: mutated(coded, changes)))
 
 
-@given(st.binary(max_size=200), st.binary(max_size=50))
-@toys.fewer_examples
-def test_any_metadata_and_payload_are_refused(about, payload):
-    refusal(container.wrap(about, payload))
-
-
 def test_scales_that_are_not_finite_are_refused(model):
     parts = quantized_of(model)["conv1.weight"]
     parts.S[1] = torch.inf
@@ -522,11 +450,3 @@ def test_scales_that_are_not_finite_are_refused(model):
         patch.setattr(packed, "_check", lambda *_: None)
         data = packed.pack(model, {"conv1.weight": parts})
     assert "not finite" in refusal(data)
-
-
-def test_nothing_is_shared_with_the_model(model):
-    before = nn.Module.state_dict(model)["conv1.weight"].clone()
-    again, _ = packed.unpack(packed.pack(model, quantized_of(model)))
-    with torch.no_grad():
-        again.conv1.weight.add_(1)
-    assert torch.equal(model.conv1.weight, before)

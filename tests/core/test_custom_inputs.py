@@ -110,7 +110,8 @@ def test_a_pruned_network_is_rebuilt_from_its_file_by_a_fresh_process(own):
         "import torch\n"
         "from stages.lib.models import checkpoints\n"
         "file, = Path('artifacts/structured_prune/seed-0').glob('*_finetune-*')\n"
-        "print(list(checkpoints.load_model(file)(torch.zeros(1, 3, 16, 16)).shape))\n"
+        "model = checkpoints.load_model(file, network='nets/mine.py:build')\n"
+        "print(list(model(torch.zeros(1, 3, 16, 16)).shape))\n"
     )
     (own.path / "load.py").write_text(program)
     done = own.run("python", "-m", "load")

@@ -1,6 +1,7 @@
 """Files of networks that lost filters: rebuilt alone, in a fresh process, bit for bit."""
 
 import copy
+import hashlib
 import json
 import os
 import subprocess
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stages.lib.core import network_names
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, registry, resizing
+from stages.lib.quantization import linear
 from stages.lib.structured import analysis, ranking, removal
 from tests import toys
 
@@ -30,13 +31,16 @@ class Net(nn.Module):
         self.calls = 0
         self.stem = nn.Conv2d(in_channels, 6, 3, padding=1)
         self.blocks = nn.Sequential(Block(6, 8), Block(8, 8))
-        self.frozen = nn.Linear(8, 8)
-        self.frozen.requires_grad_(False)
+        self.one = nn.Linear(8, 8)
+        self.other = nn.Linear(8, 8)
+        self.other.weight = self.one.weight
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
         self.classifier = nn.Linear(8, num_classes)
 
     def forward(self, images):
         self.calls += 1
         images = self.blocks(self.stem(images).relu()).mean((2, 3))
+        images = self.other(self.one(images).relu())
         return self.classifier(self.frozen(images).relu())
 """
 BLOCKS = """
@@ -66,10 +70,13 @@ def shape(name: str) -> tuple[int, int, int]:
     return (3, 32, 32) if name in network_names.TORCHVISION else (1, 8, 8)
 
 
-def dense(name: str) -> nn.Module:
+def unpruned(name: str) -> registry.Architecture:
     channels, *size = shape(name)
-    description = registry.architecture(name, 4, channels, 3, size)
-    return toys.lived_in(registry.build_seeded(description, 0))
+    return registry.architecture(name, 4, channels, 3, size)
+
+
+def dense(name: str) -> nn.Module:
+    return toys.lived_in(registry.build_seeded(unpruned(name), 0))
 
 
 def pruned(model: nn.Module, image_shape: tuple[int, int, int], sparsity: float = 0.5) -> nn.Module:
@@ -93,69 +100,59 @@ def small(full):
     return {name: pruned(dense(full[name]), shape(name)) for name in NAMES}
 
 
+def digest(model: nn.Module, name: str, path: Path) -> str:
+    """Writes the network's file. Returns a hash of its bytes and of the network's outputs."""
+    checkpoints.save_model(model, path)
+    with torch.no_grad():
+        logits = model(toys.noise(2, shape(name)))
+    return hashlib.sha256(path.read_bytes() + logits.numpy().tobytes()).hexdigest()
+
+
 READER = """
 import sys
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file, save_file
 from stages.lib.models import checkpoints
+from tests.structured.test_pruned_files import digest
 
-torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-for name in sys.argv[2:]:
-    model = checkpoints.load_model(folder / f"{name}.safetensors")
-    batch = load_file(folder / f"{name}_batch.safetensors")["batch"]
-    with torch.no_grad():
-        save_file({"logits": model(batch)}, folder / f"{name}_logits.safetensors")
-    checkpoints.save_model(model, folder / f"{name}_again.safetensors")
+for number, name in enumerate(sys.argv[2:]):
+    file = Path(sys.argv[1], f"{number}.safetensors")
+    print(digest(checkpoints.load_model(file, network=name), name, file.with_name("again")))
 """
 
 
-def test_a_fresh_process_reads_pruned_networks_from_their_files_bit_for_bit(small, tmp_path):
-    for name, model in small.items():
-        checkpoints.save_model(model, tmp_path / f"{name}.safetensors")
-        save_file({"batch": toys.noise(2, shape(name))}, tmp_path / f"{name}_batch.safetensors")
+def test_a_fresh_process_reads_pruned_networks_from_their_files_bit_for_bit(small, full, tmp_path):
+    digests = [
+        digest(small[name], full[name], tmp_path / f"{number}.safetensors")
+        for number, name in enumerate(NAMES)
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", READER, tmp_path, *small],
+        [sys.executable, "-c", READER, tmp_path, *full.values()],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "7"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    for name, model in small.items():
-        with torch.no_grad():
-            expected = model(toys.noise(2, shape(name)))
-        logits = load_file(tmp_path / f"{name}_logits.safetensors")["logits"]
-        assert torch.equal(logits, expected), name
-        first, again = (tmp_path / f"{name}{end}.safetensors" for end in ("", "_again"))
-        assert first.read_bytes() == again.read_bytes(), name
+    assert done.stdout.split() == digests, done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_pruned_network_knows_what_it_was(small, full, name):
-    model = small[name]
+def test_a_pruned_network_knows_what_it_was_and_is_rebuilt_in_every_size(
+    small, full, tmp_path, name
+):
+    model, path = small[name], tmp_path / "model.safetensors"
     description = registry.architecture_of(model)
-    channels, *size = shape(name)
-    assert registry.dense_architecture(description) == registry.architecture(
-        full[name], 4, channels, 3, size
-    )
     assert registry.RESIZED in description
     assert json.loads(json.dumps(description)) == description
     assert registry.architecture_of(copy.deepcopy(model)) == description
+    assert registry.dense_architecture(description) == unpruned(full[name])
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_rebuilt_network_is_the_pruned_one_in_every_size(small, tmp_path, name):
-    model = small[name]
-    written = checkpoints.save_model(model, tmp_path / "model.safetensors")
-    assert written == checkpoints.serialized_bytes(model)
-    rebuilt = checkpoints.load_model(tmp_path / "model.safetensors")
+    assert checkpoints.save_model(model, path) == checkpoints.serialized_bytes(model)
+    rebuilt = checkpoints.load_model(path, network=full[name])
     assert toys.same_state(rebuilt, model)
     now, before = resizing.sizes(rebuilt), resizing.sizes(model)
-    if name == "custom":
-        before[""]["calls"] = now[""]["calls"]
+    # The user's counter of calls is no size.
+    now[""].pop("calls", None)
+    before[""].pop("calls", None)
     assert now == before
     for one, other in zip(rebuilt.parameters(), model.parameters(), strict=True):
         assert one.requires_grad == other.requires_grad
@@ -170,13 +167,6 @@ def test_a_rebuilt_network_can_be_pruned_again(small, tmp_path):
     assert torch.equal(rebuilt(toys.noise(2)), twice(toys.noise(2)))
 
 
-def test_a_counter_of_the_users_network_is_no_size(full):
-    model = dense(full["custom"])
-    model(toys.noise(1))
-    assert model.calls > 0
-    assert registry.RESIZED not in registry.architecture_of(model)
-
-
 def test_rebuilding_has_no_side_effects(small):
     """Neither on the description nor on the global random stream."""
     description = registry.architecture_of(small["resnet20"])
@@ -187,129 +177,105 @@ def test_rebuilding_has_no_side_effects(small):
 
 
 @pytest.fixture
-def assert_refused(small, tmp_path):
-    """Checks that a file of the pruned ResNet with other tensors or sizes is refused in a line."""
-    path = tmp_path / "model.safetensors"
+def refused(small, tmp_path):
+    """Checks that a file of the pruned ResNet with other tensors or sizes is refused."""
     tensors = checkpoints.tensors_of(small["resnet20"])
     description = registry.architecture_of(small["resnet20"])
-    unpruned = registry.dense_architecture(description)
 
-    def check(changed=None, **sizes):
-        stored = {
-            name: tensor
-            for name, tensor in (tensors | (changed or {})).items()
-            if tensor is not None
-        }
-        stated = {**description, **sizes} if sizes or changed else unpruned
-        checkpoints.save_tensors(path, stored, {checkpoints.KEY: stated})
-        with pytest.raises(UserError, match="do not fit") as caught:
-            checkpoints.load_model(path)
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
+    def check(changed: dict, **stated: object) -> None:
+        stored = {name: value for name, value in (tensors | changed).items() if value is not None}
+        header = {checkpoints.KEY: stated or unpruned("resnet20")}
+        checkpoints.save_tensors(tmp_path / "net.safetensors", stored, header)
+        with pytest.raises(UserError, match=r"net.safetensors: .* do not fit[^\n]*$"):
+            checkpoints.load_model(tmp_path / "net.safetensors")
 
-    check.resized = description[registry.RESIZED]
+    check.description = description
     return check
 
 
 @pytest.mark.parametrize(
-    ("size", "value"),
+    ("size", "values"),
     [
-        *(
-            ("out_channels", value)
-            for value in (-1, 0, 17, 10**30, "3", 3.0, None, True, [3], {"a": 1}, float("nan"))
-        ),
-        *(
-            ("kernel_size", value)
-            for value in (3, [3], [3, 3, 3], [4, 3], [-3, 3], [0, 3], [3, "3"], [True, 3])
-        ),
+        ("out_channels", (-1, 0, 17, 10**30, "3", 3.0, None, True, [3], {"a": 1}, float("nan"))),
+        ("kernel_size", (3, [3], [3, 3, 3], [4, 3], [-3, 3], [0, 3], [3, "3"], [True, 3])),
     ],
 )
-def test_a_size_that_pruning_does_not_leave_is_refused(assert_refused, size, value):
-    stem = assert_refused.resized["stem"] | {size: value}
-    assert_refused(resized={**assert_refused.resized, "stem": stem})
+def test_a_size_that_pruning_does_not_leave_is_refused(refused, size, values):
+    resized = refused.description["resized"]
+    for value in values:
+        wrong = {**resized, "stem": resized["stem"] | {size: value}}
+        refused({}, **refused.description | {"resized": wrong})
 
 
-@pytest.mark.parametrize(
-    "resized",
-    [
+def test_sizes_of_what_the_network_does_not_have_are_refused(refused):
+    refused({})
+    for resized in (
         None, 3, "stem", [], ["stem"], {"stem": None}, {"stem": 3}, {"stem": ["out_channels"]},
         {"nowhere": {"out_channels": 3}}, {"stem": {"nothing": 3}}, {"stem": {"weight": 3}},
         {"stem": {"forward": 3}}, {"stem": {"_parameters": 3}}, {"stem": {"training": 0}},
         {"stem": {"__class__": 3}}, {"": {"depth": 3}},
-    ],
-)  # fmt: skip
-def test_sizes_of_what_the_network_does_not_have_are_refused(assert_refused, resized):
-    assert_refused(resized=resized)
+    ):  # fmt: skip
+        refused({}, **refused.description | {"resized": resized})
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "tensor"),
     [
-        {"stem.weight": torch.ones(17, 1, 3, 3)},
-        {"stem.weight": torch.ones(8, 1, 3)},
-        {"stem.weight": torch.ones(())},
-        {"norm.weight": torch.ones(8, 1)},
-        {"nowhere.weight": torch.ones(3)},
-        {"stem.bias": torch.ones(8)},
-        {"stem.forward": torch.ones(8)},
-        {"norm.num_batches_tracked": torch.ones(1)},
-        {"stem.weight": None},
+        ("stem.weight", torch.ones(17, 1, 3, 3)),
+        ("stem.weight", torch.ones(8, 1, 3)),
+        ("stem.weight", torch.ones(())),
+        ("stem.weight", None),
+        ("norm.weight", torch.ones(8, 1)),
+        ("nowhere.weight", torch.ones(3)),
+        ("stem.bias", torch.ones(8)),
+        ("stem.forward", torch.ones(8)),
+        ("norm.num_batches_tracked", torch.ones(1)),
     ],
 )
-def test_tensors_that_no_pruning_leaves_are_refused(assert_refused, change):
-    assert_refused(change)
+def test_tensors_that_no_pruning_leaves_are_refused(refused, name, tensor):
+    refused({name: tensor}, **refused.description)
 
 
-def test_tensors_without_their_sizes_are_refused(assert_refused):
-    assert_refused()
+@pytest.mark.parametrize("load", [checkpoints.load_model, linear.load_model])
+def test_a_file_does_not_choose_what_code_runs(tmp_path, load):
+    name, path, ran = custom(tmp_path), tmp_path / "model.safetensors", tmp_path / "ran"
+    (tmp_path / "net.py").write_text(f"open({str(ran)!r}, 'w').close()\n" + NET, encoding="utf-8")
+    if load is linear.load_model:
+        linear.save_model(path, dense(name), {})
+    else:
+        checkpoints.save_model(dense(name), path)
+    ran.unlink()
+    for network in (None, "convnet", "other.py:Net"):
+        with pytest.raises(UserError, match=f"model.safetensors: .* --network '{name}'"):
+            load(path, network=network)
+    assert not ran.exists()
+    load(path, network=name)
+    assert ran.exists()
 
 
 @pytest.mark.parametrize("name", ["net.py", "blocks.py"])
 @pytest.mark.parametrize("change", ["edited", "gone"])
 def test_a_network_from_a_file_that_changed_since_is_refused(tmp_path, name, change):
-    path, source = tmp_path / "model.safetensors", tmp_path / name
-    checkpoints.save_model(dense(custom(tmp_path)), path)
-    checkpoints.load_model(path)
+    path, source, network = tmp_path / "model.safetensors", tmp_path / name, custom(tmp_path)
+    checkpoints.save_model(dense(network), path)
+    checkpoints.load_model(path, network=network)
     if change == "gone":
         source.unlink()
     else:
         source.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"net.py has changed, or is gone, since") as caught:
-        checkpoints.load_model(path)
-    assert "dvc repro" in str(caught.value)
-
-
-TIED = """
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.stem = nn.Conv2d(1, 4, 3, padding=1)
-        self.one = nn.Conv2d(4, 4, 3, padding=1)
-        self.other = nn.Conv2d(4, 4, 3, padding=1)
-        self.other.weight = self.one.weight
-        self.inner = nn.Conv2d(4, 6, 3, padding=1)
-        self.classifier = nn.Linear(6, num_classes)
-
-    def forward(self, images):
-        images = self.other(self.one(self.stem(images).relu()).relu()).relu()
-        return self.classifier(self.inner(images).relu().mean((2, 3)))
-"""
+    with pytest.raises(UserError, match=r"net.py has changed, or is gone, .*dvc repro"):
+        checkpoints.load_model(path, network=network)
 
 
 @pytest.mark.parametrize("removed", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_tied_weights_are_stored_and_tied_again(tmp_path, removed, layout):
-    (tmp_path / "net.py").write_text(TIED, encoding="utf-8")
-    model = dense(f"{tmp_path}/net.py:Net")
-    model = (pruned(model, (1, 8, 8), 0.1) if removed else model).to(memory_format=layout)
-    path = tmp_path / "model.safetensors"
+def test_tied_weights_are_stored_and_tied_again(small, full, tmp_path, removed, layout):
+    model = copy.deepcopy(small["custom"]) if removed else dense(full["custom"])
+    model, path = model.to(memory_format=layout), tmp_path / "model.safetensors"
     assert checkpoints.save_model(model, path) == checkpoints.serialized_bytes(model)
-    rebuilt = checkpoints.load_model(path)
+    rebuilt = checkpoints.load_model(path, network=full["custom"])
     assert toys.same_state(rebuilt, model)
     assert rebuilt.one.weight is rebuilt.other.weight
-    assert (registry.RESIZED in registry.architecture_of(rebuilt)) is removed
 
 
 def test_shrinking_is_told_from_everything_else():

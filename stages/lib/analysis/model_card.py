@@ -60,13 +60,11 @@ def _input(suffix: str, run: Run) -> dict[str, Any]:
 
 
 def _loader(family: str, suffix: str, network: str) -> str:
-    """The call that reads the file. It names a custom network, because a packed file must not
-    choose which code runs.
+    """The call that reads the file. It names a custom network, because a file must not choose which
+    code runs.
     """
-    if family == methods.INTEGER:
-        return INTEGER_LOADER
-    call = LOADERS[suffix]
-    if suffix == paths.PACKED and custom_model.is_own(network):
+    call = INTEGER_LOADER if family == methods.INTEGER else LOADERS[suffix]
+    if suffix != paths.ONNX and custom_model.is_own(network):
         call = call.replace("(path)", f"(path, network={network!r})")
     return call
 

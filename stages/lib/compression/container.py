@@ -32,6 +32,12 @@ class UnsoundError(ValueError):
         super().__init__(f"{problem}; {remedy}")
 
 
+def require(sound: bool, problem: str) -> None:
+    """Raises UnsoundError with this problem unless sound."""
+    if not sound:
+        raise UnsoundError(problem)
+
+
 def _checksum(data: bytes) -> bytes:
     digest = hashlib.blake2b(memoryview(data)[:CHECKSUM_AT], digest_size=CHECKSUM_BYTES)
     digest.update(memoryview(data)[CHECKSUM_AT + CHECKSUM_BYTES :])
@@ -60,22 +66,17 @@ def unwrap(data: bytes) -> tuple[bytes, bytes]:
 
     Raises UnsoundError for another kind of file, a damaged one, or one of an unknown version.
     """
-    if data[: len(MAGIC)] != MAGIC:
-        raise UnsoundError("not a packed network")
-    if len(data) < FRAME.size:
-        raise UnsoundError(f"cut short: {len(data)} bytes are less than any has")
+    require(data[: len(MAGIC)] == MAGIC, "not a packed network")
+    require(len(data) >= FRAME.size, f"cut short: {len(data)} bytes are less than any has")
     _, version, length, checksum, deflated = FRAME.unpack_from(data)
-    if len(data) < length:
-        raise UnsoundError(f"cut short, or damaged: {len(data)} of {length} bytes")
-    if length != len(data) or _checksum(data) != checksum:
-        raise UnsoundError("damaged: its checksum is not that of its contents")
+    require(len(data) >= length, f"cut short, or damaged: {len(data)} of {length} bytes")
+    intact = len(data) == length and _checksum(data) == checksum
+    require(intact, "damaged: its checksum is not that of its contents")
     if version != VERSION:
         raise UnsoundError(
             f"of format version {version}, where version {VERSION} is read",
             remedy="read it with the revision of this repository that wrote it",
         )
-    if deflated > len(data) - FRAME.size:
-        raise UnsoundError("its metadata are said to be longer than the file")
     end = FRAME.size + deflated
     return _inflated(data[FRAME.size : end]), data[end:]
 
@@ -86,8 +87,8 @@ def _inflated(deflated: bytes) -> bytes:
         metadata = inflater.decompress(deflated, LARGEST_METADATA + 1)
     except zlib.error:
         raise UnsoundError("its metadata cannot be inflated") from None
-    if len(metadata) > LARGEST_METADATA:
-        raise UnsoundError(f"its metadata are more than {LARGEST_METADATA >> 20} MiB")
-    if not inflater.eof or inflater.unused_data:
-        raise UnsoundError("its metadata do not end where they should")
+    small = len(metadata) <= LARGEST_METADATA
+    require(small, f"its metadata are more than {LARGEST_METADATA >> 20} MiB")
+    ended = inflater.eof and not inflater.unused_data
+    require(ended, "its metadata do not end where they should")
     return metadata

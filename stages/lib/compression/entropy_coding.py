@@ -17,6 +17,7 @@ import constriction
 import numpy as np
 
 from stages.lib.compression import entropy
+from stages.lib.compression.container import require
 
 # Probabilities are integer multiples of 2^-24, as in constriction.
 PRECISION = 24
@@ -71,20 +72,11 @@ def frequencies(roots: np.ndarray) -> np.ndarray:
     return shares + 1
 
 
-def payload_bits(table: Table, values: np.ndarray) -> float:
-    """The bits that `encode` needs for these values. A stream takes 3 to 6 bytes more than the sum
-    of its arrays.
-    """
-    least, counts = entropy.histogram(values >> table.zeros >> table.shift)
-    return values.size * table.shift + _modelled_bits(table, least, counts)
-
-
-def _modelled_bits(table: Table, least: int, counts: np.ndarray) -> float:
-    if len(table.roots) == 1:
+def _modelled_bits(roots: np.ndarray, counts: np.ndarray) -> float:
+    """The bits that symbols occurring `counts` times take with the table of these roots."""
+    if len(roots) == 1:
         return 0.0
-    start = least - table.least  # a table may be wider than the values
-    used = frequencies(table.roots)[start : start + len(counts)]
-    return float((counts * (PRECISION - np.log2(used))).sum())
+    return float((counts * (PRECISION - np.log2(frequencies(roots)))).sum())
 
 
 def table_for(values: np.ndarray) -> Table:
@@ -107,7 +99,7 @@ def table_for(values: np.ndarray) -> Table:
         folded = np.bincount(positions, counts).astype(np.int64)
         table = Table(shift, high, _roots(folded), zeros)
         entries = np.where(folded > 0, ENTRY_BITS, EMPTY_ENTRY_BITS).sum()
-        bits = values.size * shift + _modelled_bits(table, high, folded) + entries
+        bits = values.size * shift + _modelled_bits(table.roots, folded) + entries
         if bits < fewest:
             best, fewest = table, bits
         if len(folded) == 1:
@@ -165,25 +157,25 @@ def decode(
 
     wanted: the length and the integer type of each array.
 
-    Needs a few MB of memory besides the data and the result. ValueError if the data are not exactly
-    a stream of these arrays, or a table exceeds the range of its array's type.
+    Needs a few MB of memory besides the data and the result. UnsoundError if the data are not
+    exactly a stream of these arrays, or a table exceeds the range of its array's type.
     """
-    if data.endswith(b"\0"):
-        raise ValueError("the coded symbols end with a byte too many")
+    require(not data.endswith(b"\0"), "the coded symbols end with a byte too many")
     words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32)
     coder = constriction.stream.stack.AnsCoder(words)
     arrays = []
     for table, (length, dtype) in zip(tables, wanted, strict=True):
         least = table.least << table.shift << table.zeros
         most = (((table.least + len(table.roots)) << table.shift) - 1) << table.zeros
-        if least < np.iinfo(dtype).min or most > np.iinfo(dtype).max:
-            raise ValueError("a table holds symbols that are out of range")
+        limits = np.iinfo(dtype)
+        in_range = limits.min <= least and most <= limits.max
+        require(in_range, "a table holds symbols that are out of range")
         arrays.append(np.full(length, least, dtype=dtype))
     for number, piece, low_bits, model in _pieces(tables, list(map(len, arrays))):
         symbols = coder.decode(model, piece.stop - piece.start)
         shift = tables[number].zeros + (0 if low_bits else tables[number].shift)
         # Wraps where the type is signed, and back.
         arrays[number][piece] += (symbols << shift).astype(wanted[number][1])
-    if coder.num_words() != 1 or coder.get_compressed()[0] != START:
-        raise ValueError("the coded symbols do not end where they should")
+    ended = coder.num_words() == 1 and coder.get_compressed()[0] == START
+    require(ended, "the coded symbols do not end where they should")
     return arrays

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -52,18 +51,18 @@ def _kind(tensor: torch.Tensor, parts: Quantized | None) -> int:
 
 
 def _check(state: Mapping[str, torch.Tensor], quantized: Mapping[str, Quantized]) -> None:
-    for name, parts in quantized.items():
+    for name, (codes, scales, zeros) in quantized.items():
         tensor = state.get(name)
-        if tensor is None or parts.Q.shape != tensor.shape or tensor.dtype != torch.float32:
-            raise ValueError(f"{name}: not quantized from a float32 tensor of this network")
-        if parts.Q.dtype not in (torch.int8, torch.int16) or parts.S.dtype != torch.float32:
-            raise ValueError(f"{name}: int8 or int16 with float32 scales are wanted")
-        if parts.Z.any():
-            raise ValueError(f"{name}: only symmetric quantization is packed (zero points of 0)")
-        if parts.S.shape not in (torch.Size([]), parts.Q.shape[:1]):
-            raise ValueError(f"{name}: a scale for the tensor or one per channel is wanted")
-        if not parts.S.isfinite().all():
-            raise ValueError(f"{name}: its scales are not finite")
+        if (
+            tensor is None
+            or (tensor.shape, tensor.dtype) != (codes.shape, torch.float32)
+            or codes.dtype not in (torch.int8, torch.int16)
+            or scales.dtype != torch.float32
+            or scales.shape not in (torch.Size([]), codes.shape[:1])
+            or not scales.isfinite().all()
+            or zeros.any()
+        ):
+            raise ValueError(f"{name}: not a symmetric quantization of a float32 tensor of it")
 
 
 def _ties(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, str]:
@@ -95,15 +94,13 @@ def pack(model: nn.Module, quantized: Mapping[str, Quantized]) -> bytes:
     state, ties = checkpoints.tensors_of(model), _ties(model, quantized)
     architecture = registry.architecture_of(model)
     _check(state, quantized)
+    skeleton = skeletons.of(architecture)
+    if skeleton.dtypes != {name: tensor.dtype for name, tensor in state.items()}:
+        raise ValueError("the network is not of its architecture: other tensors, or other types")
     entries = []
     for name, tensor in state.items():
         kind = layout.TIED if name in ties else _kind(tensor, quantized.get(name))
         entries.append(Entry(name, tuple(tensor.shape), tensor.dtype, kind, ties.get(name)))
-        if tensor.dtype not in layout.RAW_TYPES:
-            raise ValueError(f"a tensor of {tensor.dtype} is not packed")
-    skeleton = skeletons.of(architecture)
-    if skeleton.dtypes != {entry.name: entry.dtype for entry in entries}:
-        raise ValueError("the network is not of its architecture: other tensors, or other types")
     codes = {name: parts.Q for name, parts in quantized.items()}
     floats = state | {name: parts.S for name, parts in quantized.items()}
     arrays = [
@@ -129,7 +126,7 @@ class Contents(NamedTuple):
     """The contents of a file, before the network is rebuilt.
 
     where: names the file in errors.
-    arrays: the coded arrays, in order; they take `payload_bytes` of the file's `file_bytes`.
+    file_bytes, payload_bytes: of the file, and of its coded arrays.
     quantized: Q, S and Z of each quantized tensor.
     tensors: all other tensors except tied ones.
     """
@@ -138,7 +135,6 @@ class Contents(NamedTuple):
     file_bytes: int
     payload_bytes: int
     metadata: Metadata
-    arrays: list[np.ndarray]
     quantized: dict[str, Quantized]
     tensors: dict[str, torch.Tensor]
 
@@ -150,31 +146,6 @@ def _errors_naming(where: str) -> Iterator[None]:
         yield
     except (UnsoundError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _decoded(data: bytes, where: str, max_elements: int | None, network: str | None) -> Contents:
-    about, payload = container.unwrap(data)
-    most = max_elements or max(FREE_ELEMENTS, ELEMENTS_PER_BYTE * len(data))
-    metadata = packed_metadata.from_bytes(about, most, network)
-    wanted = layout.coded(metadata.entries)
-    try:
-        arrays = entropy_coding.decode(payload, metadata.tables, wanted)
-    except ValueError as error:
-        raise UnsoundError(str(error)) from None
-    left = iter(arrays)
-    codes: dict[str, torch.Tensor] = {}
-    floats: dict[str, torch.Tensor] = {}
-    for group in layout.groups(metadata.entries):
-        tensors = codes if group.is_integer else floats
-        tensors |= group.join([next(left) for _ in group.coded])
-    quantized = {}
-    for name, integers in codes.items():
-        scale = floats.pop(name)
-        if not scale.isfinite().all():
-            raise UnsoundError("it holds scales that are not finite")
-        quantized[name] = Quantized(integers, scale, torch.zeros(scale.shape, dtype=torch.int32))
-    tensors = metadata.raw | floats
-    return Contents(where, len(data), len(payload), metadata, arrays, quantized, tensors)
 
 
 def decode(
@@ -195,8 +166,26 @@ def decode(
     more numbers or names another custom network; or if that network's Python file is missing or has
     changed.
     """
+    most = max_elements or max(FREE_ELEMENTS, ELEMENTS_PER_BYTE * len(data))
     with _errors_naming(where):
-        return _decoded(data, where, max_elements, network)
+        about, payload = container.unwrap(data)
+        metadata = packed_metadata.from_bytes(about, most, network)
+        groups = layout.groups(metadata.entries)
+        wanted = [array for group in groups for array in group.coded]
+        arrays = iter(entropy_coding.decode(payload, metadata.tables, wanted))
+        codes: dict[str, torch.Tensor] = {}
+        floats: dict[str, torch.Tensor] = {}
+        for group in groups:
+            tensors = codes if group.is_integer else floats
+            tensors |= group.join([next(arrays) for _ in group.coded])
+        scales = {name: floats.pop(name) for name in codes}
+        finite = all(scale.isfinite().all() for scale in scales.values())
+        container.require(finite, "it holds scales that are not finite")
+    quantized = {
+        name: Quantized(codes[name], scale, torch.zeros(scale.shape, dtype=torch.int32))
+        for name, scale in scales.items()
+    }
+    return Contents(where, len(data), len(payload), metadata, quantized, metadata.raw | floats)
 
 
 def rebuilt(contents: Contents) -> nn.Module:

@@ -15,13 +15,6 @@ TIED, RAW, HALF, SINGLE = range(4)
 # The kind of a quantized tensor is this plus those of the next three that apply.
 QUANTIZED, PER_CHANNEL, HALF_SCALES, WIDE = 16, 1, 2, 4
 FLOATS = {HALF, SINGLE, *range(QUANTIZED, QUANTIZED + 8)}
-KINDS = {TIED, RAW, *FLOATS}
-# The types that are stored uncompressed, lowest byte first.
-RAW_TYPES = {
-    torch.bool: "<u1", torch.uint8: "<u1", torch.int8: "<i1", torch.int16: "<i2",
-    torch.int32: "<i4", torch.int64: "<i8", torch.float16: "<f2", torch.bfloat16: "<i2",
-    torch.float32: "<f4", torch.float64: "<f8", torch.complex64: "<c8", torch.complex128: "<c16",
-}  # fmt: skip
 
 
 class Entry(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 
 from stages.lib.compression import entropy_coding, skeletons
 from stages.lib.compression import packed_layout as layout
-from stages.lib.compression.container import UnsoundError
+from stages.lib.compression.container import UnsoundError, require
 from stages.lib.compression.entropy_coding import Table
 from stages.lib.compression.packed_layout import Entry
 from stages.lib.compression.skeletons import Skeleton
@@ -46,9 +46,7 @@ def _planes(numbers: np.ndarray) -> bytes:
 
 
 def _raw_bytes(tensor: torch.Tensor) -> bytes:
-    flat = tensor.contiguous().reshape(-1)
-    array = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
-    return array.astype(layout.RAW_TYPES[tensor.dtype]).tobytes()
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
@@ -92,8 +90,8 @@ class _Reader:
         self.position = 0
 
     def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.position:
-            raise UnsoundError("its metadata are shorter than they should be")
+        enough = count <= len(self.data) - self.position
+        require(enough, "its metadata are shorter than they should be")
         self.position += count
         return self.data[self.position - count : self.position]
 
@@ -105,22 +103,17 @@ class _Reader:
         return low | middle << 8 | high << 16
 
 
-def _unpruned(reader: _Reader, network: str | None) -> registry.Architecture:
+def _described(
+    reader: _Reader, most: int, network: str | None
+) -> tuple[registry.Architecture, Skeleton]:
+    """The unpruned network."""
     text = reader.take(int(reader.numbers("<u4", 1)[0]))
     try:
         architecture = json.loads(text.decode())
-    except (ValueError, RecursionError):
-        raise UnsoundError(FOREIGN) from None
-    if not isinstance(architecture, dict) or registry.RESIZED in architecture:
-        raise UnsoundError(FOREIGN)
-    custom_model.check_allowed(architecture.get("name"), network)
-    return architecture
-
-
-def _skeleton(architecture: registry.Architecture, most: int) -> Skeleton:
-    try:
+        require(isinstance(architecture, dict) and registry.RESIZED not in architecture, FOREIGN)
+        custom_model.check_allowed(architecture.get("name"), network)
         skeleton = skeletons.of(architecture)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnsoundError(FOREIGN) from None
     if skeleton.elements > most:
         raise UnsoundError(
@@ -129,7 +122,7 @@ def _skeleton(architecture: registry.Architecture, most: int) -> Skeleton:
             remedy=f"if you trust it, allow them: --max-elements {skeleton.elements}"
             " (max_elements)",
         )
-    return skeleton
+    return architecture, skeleton
 
 
 def _resized(reader: _Reader, skeleton: Skeleton) -> tuple[dict, list[tuple[int, ...]]]:
@@ -137,12 +130,11 @@ def _resized(reader: _Reader, skeleton: Skeleton) -> tuple[dict, list[tuple[int,
     lost = reader.take(1)
     if lost == b"\0":
         return {}, list(skeleton.shapes.values())
-    if lost != b"\1":
-        raise UnsoundError("its metadata do not say whether filters were removed")
+    require(lost == b"\1", "its metadata do not say whether filters were removed")
     count = len(skeleton.numbers({}, skeleton.shapes.values()))
     resized, shapes = skeleton.smaller(reader.planes(count).tolist())
-    if any(size < 0 for shape in shapes for size in shape):
-        raise UnsoundError("more filters were removed from its network than that has")
+    possible = all(size >= 0 for shape in shapes for size in shape)
+    require(possible, "more filters were removed from its network than that has")
     return resized, shapes
 
 
@@ -150,30 +142,26 @@ def _entries(reader: _Reader, skeleton: Skeleton, shapes: list[tuple[int, ...]])
     kinds = list(reader.take(len(shapes)))
     entries = list(map(Entry, skeleton.shapes, shapes, skeleton.dtypes.values(), kinds))
     for entry in entries:
-        raw = entry.kind != layout.RAW or entry.dtype in layout.RAW_TYPES
-        floats = entry.kind not in layout.FLOATS or entry.dtype == torch.float32
-        channels = not entry.is_quantized or not entry.kind & layout.PER_CHANNEL or entry.shape
-        if entry.kind not in layout.KINDS or not (raw and floats and channels):
-            raise UnsoundError("a tensor of its network is not stored in a way that is known")
+        per_channel = entry.is_quantized and entry.kind & layout.PER_CHANNEL
+        floats = entry.dtype == torch.float32 and (entry.shape or not per_channel)
+        known = entry.kind in (layout.TIED, layout.RAW) or (floats and entry.kind in layout.FLOATS)
+        require(known, "a tensor of its network is not stored in a way that is known")
     tied = [index for index, kind in enumerate(kinds) if kind == layout.TIED]
-    for index, other in zip(tied, reader.numbers("<u4", len(tied)).tolist(), strict=True):
-        entry = entries[index]
-        if (
-            other >= len(entries)
-            or entries[other].kind == layout.TIED
-            or entries[other][1:3] != (entry.shape, entry.dtype)
-        ):
-            raise UnsoundError("a tensor of its network is said to be one that it cannot be")
-        entries[index] = entry._replace(source=entries[other].name)
+    for index, source in zip(tied, reader.numbers("<u4", len(tied)).tolist(), strict=True):
+        other = entries[source] if source < len(entries) else entries[index]
+        # Of the same shape and type, and itself stored.
+        fits = other.kind != layout.TIED and other[1:3] == entries[index][1:3]
+        require(fits, "a tensor of its network is said to be one that it cannot be")
+        entries[index] = entries[index]._replace(source=other.name)
     return entries
 
 
 def _raw(reader: _Reader, entry: Entry) -> torch.Tensor:
-    array = reader.numbers(layout.RAW_TYPES[entry.dtype], math.prod(entry.shape))
-    native = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
-    if entry.dtype == torch.bool:
-        native = native != 0
-    return native.view(entry.dtype).reshape(entry.shape)
+    stored = reader.numbers("<u1", math.prod(entry.shape) * entry.dtype.itemsize)
+    flat = torch.from_numpy(stored.copy())
+    # A byte of a bool may be neither 0 nor 1 in a hostile file.
+    flat = flat != 0 if entry.dtype == torch.bool else flat.view(entry.dtype)
+    return flat.reshape(entry.shape)
 
 
 def _tables(reader: _Reader, arrays: list[tuple[int, np.dtype]]) -> list[Table]:
@@ -186,10 +174,9 @@ def _tables(reader: _Reader, arrays: list[tuple[int, np.dtype]]) -> list[Table]:
     roots = np.split(reader.planes(int(sizes.sum())), np.cumsum(sizes))[:count]
     tables = list(map(Table, shifts, leasts, roots, zeros))
     for table in tables:
-        if max(table.shift, table.zeros) > entropy_coding.LARGEST_SHIFT or not (
-            0 < table.roots.max() <= entropy_coding.LARGEST_ROOT
-        ):
-            raise UnsoundError("a table of its symbols is not one that can be")
+        shifted = max(table.shift, table.zeros) <= entropy_coding.LARGEST_SHIFT
+        rooted = 0 < table.roots.max() <= entropy_coding.LARGEST_ROOT
+        require(shifted and rooted, "a table of its symbols is not one that can be")
     left = iter(tables)
     return [next(left) if length else entropy_coding.EMPTY for length, _ in arrays]
 
@@ -205,14 +192,12 @@ def from_bytes(data: bytes, most: int, network: str | None) -> Metadata:
     or the custom network's Python file is missing or has changed.
     """
     reader = _Reader(data)
-    architecture = _unpruned(reader, network)
-    skeleton = _skeleton(architecture, most)
+    architecture, skeleton = _described(reader, most, network)
     resized, shapes = _resized(reader, skeleton)
     if resized:
         architecture |= {registry.RESIZED: resized}
     entries = _entries(reader, skeleton, shapes)
     raw = {entry.name: _raw(reader, entry) for entry in entries if entry.kind == layout.RAW}
     tables = _tables(reader, layout.coded(entries))
-    if reader.position != len(data):
-        raise UnsoundError("its metadata are longer than they should be")
+    require(reader.position == len(data), "its metadata are longer than they should be")
     return Metadata(architecture, entries, raw, tables)

@@ -78,8 +78,8 @@ def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
     if family == methods.PACKED:
         return packed.load(file, network=network)
     if family == methods.INTEGER:
-        return linear.load_model(file)
-    return checkpoints.load_model(file), {}
+        return linear.load_model(file, network)
+    return checkpoints.load_model(file, network=network), {}
 
 
 def line(row: Row, network: str) -> dict[str, Any]:

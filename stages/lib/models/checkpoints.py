@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import nn
 
+from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
 from stages.lib.models import registry
 
@@ -91,12 +92,17 @@ def load_tensors(path: Path, key: str | None = None) -> tuple[dict[str, torch.Te
         ) from None
 
 
-def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.Module:
+def load_model(
+    path: Path, expected: registry.Architecture | None = None, network: str | None = None
+) -> nn.Module:
     """Rebuilds the network of a file on the CPU, in evaluation mode.
 
     expected: the architecture of the params; a file of another architecture is refused.
+    network: the custom network (`path/to/file.py:factory`) that the file may name, because building
+        it runs that code; None: only that of `expected`, or registered networks.
 
-    UserError with file and remedy if the file is missing, damaged or another kind of file.
+    UserError with file and remedy if the file is missing, damaged or another kind of file, or names
+    another custom network.
     """
     tensors, description = load_tensors(path, KEY)
     if expected is not None and description != expected:
@@ -108,12 +114,19 @@ def load_model(path: Path, expected: registry.Architecture | None = None) -> nn.
             f"{path}: a network of another architecture than params.yaml's (it differs in"
             f" {', '.join(names)}); {REMEDY}"
         )
-    return restore(path, tensors, description)
+    return restore(path, tensors, description, expected["name"] if expected else network)
 
 
-def restore(path: Path, tensors: dict[str, torch.Tensor], description: Any) -> nn.Module:
-    """The network of an architecture with these weights. path: is named in errors."""
+def restore(
+    path: Path, tensors: dict[str, torch.Tensor], description: Any, network: str | None
+) -> nn.Module:
+    """The network of an architecture with these weights. path: is named in errors. network: as for
+    `load_model`.
+    """
     try:
+        custom_model.check_allowed(description.get("name"), network)
         return registry.rebuild(description, tensors).eval()
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"{path}: its tensors do not fit its architecture; {REMEDY}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

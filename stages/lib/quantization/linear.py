@@ -171,10 +171,11 @@ def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized])
     return checkpoints.save_tensors(path, tensors(model, quantized), {KEY: header})
 
 
-def load_model(path: Path) -> tuple[nn.Module, dict[str, Quantized]]:
+def load_model(path: Path, network: str | None = None) -> tuple[nn.Module, dict[str, Quantized]]:
     """Reads a file of `save_model`: the network with dequantized weights, and Q, S and Z by name.
 
-    UserError with file and remedy if the file is missing, damaged or another kind of file.
+    network: the custom network that the file may name. Errors are those of
+    `checkpoints.load_model`.
     """
     stored, header = checkpoints.load_tensors(path, KEY)
     try:
@@ -188,4 +189,4 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Quantized]]:
         raise UserError(
             f"{path}: not a quantized network of this pipeline; {checkpoints.REMEDY}"
         ) from None
-    return checkpoints.restore(path, stored, description), quantized
+    return checkpoints.restore(path, stored, description, network), quantized
