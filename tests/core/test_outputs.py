@@ -16,14 +16,6 @@ def final(tmp_path):
     return tmp_path / "models" / "seed-0"
 
 
-@pytest.fixture
-def old(final):
-    """A result of an earlier run at the final place."""
-    final.mkdir(parents=True)
-    (final / "old.txt").write_text("old")
-    return final
-
-
 @pytest.fixture(scope="module")
 def dead_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
@@ -56,22 +48,18 @@ def leftover(final, pid, infix=""):
     return path
 
 
-def test_what_is_written_stands_beside_its_final_place_until_the_block_ends(final):
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_written_stands_beside_its_final_place_until_the_block_ends(final, there):
+    if there:
+        final.mkdir(parents=True)
+        (final / "old.txt").write_text("old")
     with outputs.whole([final]) as places:
         assert not places[final].exists()
         assert places[final].parent == final.parent
         fill(places[final])
-        assert not final.exists()
+        assert (names(final) == ["old.txt"]) if there else not final.exists()
     assert names(final) == ["new.txt"]
     assert names(final.parent) == [final.name]
-
-
-def test_an_old_result_is_replaced_whole(old):
-    with outputs.whole([old]) as places:
-        fill(places[old])
-        assert names(old) == ["old.txt"]
-    assert names(old) == ["new.txt"]
-    assert names(old.parent) == [old.name]
 
 
 class RefusedError(Exception):
@@ -119,26 +107,19 @@ def test_leftovers_of_dead_processes_are_removed(final, dead_pid, infix, name):
     assert names(final.parent) == [final.name]
 
 
-def test_what_a_living_process_is_writing_is_left_alone(final):
-    path = leftover(final, os.getppid())
-    make(final)
-    assert names(path) == ["half.txt"]
-
-
-def test_what_a_living_process_of_another_user_is_writing_is_left_alone(final, monkeypatch):
+def test_what_other_processes_and_other_results_write_is_left_alone(final, dead_pid, monkeypatch):
     def forbidden(pid, signal):
         raise PermissionError
 
-    path = leftover(final, 12345)
+    living = leftover(final, os.getppid())
+    other = leftover(final.with_name("seed-1"), dead_pid)
+    make(final)
+    assert names(living) == ["half.txt"]
+    assert other.exists()
+    # Another user's.
     monkeypatch.setattr(os, "kill", forbidden)
     make(final)
-    assert names(path) == ["half.txt"]
-
-
-def test_leftovers_of_other_results_are_left_alone(final, dead_pid):
-    path = leftover(final.with_name("seed-1"), dead_pid)
-    make(final)
-    assert path.exists()
+    assert names(living) == ["half.txt"]
 
 
 def test_seeds_that_are_no_longer_asked_for_leave_nothing(tmp_path, dead_pid):
@@ -161,23 +142,16 @@ def test_a_file_of_the_same_content_is_left_alone(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_text_replaces_the_old_text_whole(tmp_path):
-    path = tmp_path / "new folder" / "a.txt"
-    outputs.write_text(path, "a longer text")
-    outputs.write_text(path, "é\n")
-    assert path.read_bytes() == "é\n".encode()
-    assert names(path.parent) == ["a.txt"]
-
-
-def test_json_is_read_back_with_its_keys_in_order(tmp_path):
-    path = tmp_path / "a.json"
+def test_text_and_json_replace_the_old_file_whole_with_keys_in_order(tmp_path):
+    path = tmp_path / "new folder" / "a.json"
+    outputs.write_text(path, "a longer text" * 9)
     value = {"b": 1, "a": [0.1, None, "é"]}
     outputs.write_json(path, value)
     text = path.read_text(encoding="utf-8")
-    assert json.loads(text) == value
-    assert list(json.loads(text)) == ["b", "a"]
+    assert list(json.loads(text).items()) == list(value.items())
     assert "é" in text
     assert text.endswith("}\n")
+    assert names(path.parent) == ["a.json"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -193,15 +167,11 @@ def test_json_refuses_what_is_no_number_and_keeps_the_old_file(tmp_path, value):
 @pytest.mark.parametrize(
     ("value", "cell"),
     [
-        (1 / 3, "0.333333"),
         (2 / 3, "0.666667"),
-        (1.0, "1.0"),
         (123456.789, "123457.0"),
         (1e-12 / 3, "3.33333e-13"),
-        (0.1 + 0.2, "0.3"),
         (123456789, "123456789"),
         (None, ""),
-        ("", ""),
         (True, "True"),
         ("a,b", '"a,b"'),
     ],

@@ -85,29 +85,27 @@ def test_a_missing_section_or_key_is_named_with_what_it_may_be(path):
     assert found[path].startswith("missing; allowed: ")
 
 
-@pytest.mark.parametrize("value", [{}, None, math.nan, "no such thing"])
 @pytest.mark.parametrize("path", [path for path in BARE + KEYS if path != "data.root"])
-def test_a_value_that_no_key_takes_is_named_with_what_is_allowed(path, value):
-    found = complaints(edited(**{path.replace(".", "__"): value}))
-    assert list(found) == [path]
-    assert "allowed: " in found[path]
+def test_a_value_that_no_key_takes_is_named_with_what_is_allowed(path):
+    for value in ({}, None, math.nan, "no such thing"):
+        found = complaints(edited(**{path.replace(".", "__"): value}))
+        assert list(found) == [path]
+        assert "allowed: " in found[path]
 
 
-@pytest.mark.parametrize("value", [None, 3, "x", [], True])
 @pytest.mark.parametrize("name", [name for name in params.SECTIONS if name not in BARE])
-def test_a_section_that_is_no_mapping_is_told_its_keys(name, value):
-    found = complaints(edited(**{name: value}))
+def test_a_section_that_is_no_mapping_is_told_its_keys(name):
     first = next(key for key in KEYS if key.startswith(f"{name}.")).partition(".")[2]
-    assert "is not a section; allowed: the keys " + first in found[name]
+    for value in (None, 3, "x", [], True):
+        found = complaints(edited(**{name: value}))
+        assert "is not a section; allowed: the keys " + first in found[name]
 
 
 @pytest.mark.parametrize(
     ("change", "path", "nearest"),
     [
         ("finetunes", "finetunes", "finetune"),
-        ("seed", "seed", "seeds"),
         ("finetune__epoch", "finetune.epoch", "epochs"),
-        ("dtype_bench__dtype", "dtype_bench.dtype", "dtypes"),
         ("model__widht", "model.widht", "width"),
     ],
 )
@@ -116,53 +114,31 @@ def test_an_unknown_key_is_told_the_nearest_known_one(change, path, nearest):
     assert found == {path: f"unknown key; the nearest known one is {nearest}"}
 
 
-@pytest.mark.parametrize("key", [1, None, True, "", "ü"])
+@pytest.mark.parametrize("key", [1, None, True, "", "ü", "a\nb"])
 def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
     found = complaints(DEFAULTS | {key: 1})
-    assert found[str(key)].startswith("unknown key")
+    assert found[repr(key) if key == "a\nb" else str(key)].startswith("unknown key")
 
 
 @pytest.mark.parametrize(
     ("change", "value", "path", "words"),
     [
         ("sparsities", [0.5, 1], "sparsities[1]", "1 is not allowed"),
-        ("sparsities", [0.5, 0.25], "sparsities", "write [0.25, 0.5]"),
-        ("seeds", [0, 0], "seeds", "0 is there more than once"),
         ("seeds", [2**32], "seeds[0]", "4294967295"),
         ("compute__device", "gpu", "compute.device", "one of auto, cpu, cuda"),
-        ("compute__threads", 0, "compute.threads", "from 1 to"),
         ("data__source", "minst", "data.source", "did you mean mnist?"),
-        ("data__root", " ", "data.root", "a text, not empty"),
-        ("data__root", "a\nb", "data.root", "on one line"),
         ("data__image_size", 7, "data.image_size", "auto, or a whole number from 8 to 1024"),
-        ("data__color", "gray", "data.color", "did you mean grey?"),
-        ("data__max_unreadable", -1, "data.max_unreadable", "from 0 to"),
-        ("data__test_images", 0, "data.test_images", "from 1 to"),
-        ("model__name", "covnet", "model.name", "convnet"),
-        ("training__momentum", 1, "training.momentum", "below 1"),
         ("training__batch_size", 1, "training.batch_size", "from 2 to"),
-        ("train_baseline__epochs", -1, "train_baseline.epochs", "-1 is not allowed"),
-        ("train_baseline__learning_rate", -0.1, "train_baseline.learning_rate", "above 0"),
-        ("layerwise_sweep__max_accuracy_drop", 2, "layerwise_sweep.max_accuracy_drop", "at most 1"),
         ("finetune__epochs", 0, "finetune.epochs", "0 is not allowed"),
         ("finetune__learning_rate", 0, "finetune.learning_rate", "above 0"),
-        ("iterative_prune__target", 1, "iterative_prune.target", "below 1"),
         ("iterative_prune__step", 0, "iterative_prune.step", "at least 0.001"),
         ("structured_prune__sparsities", [0, 0.5], "structured_prune.sparsities[0]", "above 0"),
         ("structured_prune__scopes", ["locale"], "structured_prune.scopes[0]", "layer, global"),
-        ("model__name", "nets/mine.py", "model.name", "path/to/file.py:FUNCTION"),
-        ("dtype_bench__networks", ["resnet"], "dtype_bench.networks[0]", "resnet152"),
         ("dtype_bench__devices", ["auto"], "dtype_bench.devices[0]", "one of cpu, cuda"),
-        ("dtype_bench__seconds", 0, "dtype_bench.seconds", "above 0"),
         ("latency_bench__batch_sizes", [64, 1], "latency_bench.batch_sizes", "[1, 64]"),
-        ("int_quantize__bits", [1, 8], "int_quantize.bits[0]", "from 2 to 16"),
         ("export_onnx__weight_bits", 6, "export_onnx.weight_bits", "auto, or"),
-        ("export_onnx__calibration", ["kl"], "export_onnx.calibration[0]", "minmax, entropy"),
-        ("export_onnx__percentile", 0.999, "export_onnx.percentile", "at least 50"),
-        ("report__sparsity", 1, "report.sparsity", "below 1"),
         ("report__confidence", 0.9999999999999999, "report.confidence", "at most 0.9999"),
         ("compress__temperature", 1e-40, "compress.temperature", "at least 0.1"),
-        ("compress__times_smaller", [4.001], "compress.times_smaller[0]", "at most 2 decimals"),
     ],
 )
 def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
@@ -174,55 +150,26 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
 @pytest.mark.parametrize(
     ("changes", "path", "words"),
     [
-        (
-            {
-                "sparsities": [0.25, 0.8],
-                "iterative_prune__target": 0.25,
-                "iterative_prune__step": 0.5,
-            },
-            "iterative_prune.target",
-            "0.25 is below iterative_prune.step (0.5)",
-        ),
-        (
-            {"structured_prune__scopes": ["layer"], "export_onnx__structured_scopes": ["global"]},
-            "export_onnx.structured_scopes",
-            "global is not among structured_prune.scopes; allowed: layer",
-        ),
-        (
-            {"export_onnx__structured_sparsities": [0.7]},
-            "export_onnx.structured_sparsities",
-            "0.7 is not among structured_prune.sparsities",
-        ),
-        (
-            {"int_quantize__bits": [4, 8], "int_quantize__store_bits": [8, 16]},
-            "int_quantize.store_bits",
-            "16 is not among int_quantize.bits; allowed: 4, 8",
-        ),
-        (
-            {"controls__equal_budget": [0.6, 0.85]},
-            "controls.equal_budget",
-            "0.85 is not among the sparsities that iterative pruning reaches; allowed: 0.2, 0.4",
-        ),
-        (
-            {"controls__equal_budget": [0.9], "iterative_prune__target": 0.8},
-            "controls.equal_budget",
-            "0.9 is not among",
-        ),
-        (
-            {"sparsities": [0.25, 0.5], "report__sparsity": 0.75},
-            "report.sparsity",
-            "0.75 is not among sparsities; allowed: 0.25, 0.5",
-        ),
-        *(
-            (
-                {"data__source": source, "training__mirror": True},
-                "training.mirror",
-                f"true is not allowed with data.source {source}; allowed: false",
-            )
-            for source in ("digits", "mnist", "svhn")
-        ),
+        ({"sparsities": [0.25, 0.8], "iterative_prune__target": 0.25, "iterative_prune__step": 0.5},
+         "iterative_prune.target", "0.25 is below iterative_prune.step (0.5)"),
+        ({"structured_prune__scopes": ["layer"], "export_onnx__structured_scopes": ["global"]},
+         "export_onnx.structured_scopes", "not among structured_prune.scopes; allowed: layer"),
+        ({"export_onnx__structured_sparsities": [0.7]},
+         "export_onnx.structured_sparsities", "0.7 is not among structured_prune.sparsities"),
+        ({"int_quantize__bits": [4, 8], "int_quantize__store_bits": [8, 16]},
+         "int_quantize.store_bits", "16 is not among int_quantize.bits; allowed: 4, 8"),
+        ({"controls__equal_budget": [0.6, 0.85]}, "controls.equal_budget",
+         "0.85 is not among the sparsities that iterative pruning reaches; allowed: 0.2, 0.4"),
+        ({"controls__equal_budget": [0.9], "iterative_prune__target": 0.8},
+         "controls.equal_budget", "0.9 is not among"),
+        ({"sparsities": [0.25, 0.5], "report__sparsity": 0.75},
+         "report.sparsity", "0.75 is not among sparsities; allowed: 0.25, 0.5"),
+        *(({"data__source": source, "training__mirror": True}, "training.mirror",
+           f"true is not allowed with data.source {source}; allowed: false")
+          for source in ("digits", "mnist", "svhn")),
+        ({"train_baseline__epochs": 0}, "train_baseline.epochs", "leaves the network untrained"),
     ],
-)
+)  # fmt: skip
 def test_keys_that_contradict_each_other_are_a_problem(changes, path, words):
     found = complaints(edited(**changes))
     assert list(found) == [path]
@@ -291,23 +238,14 @@ def test_all_problems_of_all_sections_are_reported_at_once(changes, paths):
     assert set(complaints(edited(**changes))) == paths
 
 
-@pytest.mark.parametrize("value", [None, 3, "text", [1, 2], []])
-def test_content_that_is_no_mapping_is_told_the_sections(value):
-    with pytest.raises(UserError, match=r"the file holds .*; allowed: seeds, sparsities, compute"):
-        params.validate(value)
-
-
 @pytest.mark.parametrize(
     ("section", "key", "typed", "words"),
     [
         ("finetune", "learning_rate", "1e-3", "write 0.001 without quotes"),
-        ("finetune", "learning_rate", "'0.5'", "write 0.5 without quotes"),
-        ("finetune", "learning_rate", ".nan", "nan is not allowed"),
         ("finetune", "learning_rate", "-.inf", "-inf is not allowed"),
         ("finetune", "learning_rate", "", "nothing is not allowed"),
         ("finetune", "epochs", "5.0", "5.0 is not allowed"),
         ("finetune", "epochs", "yes", "YAML reads on, off, yes and no as booleans"),
-        ("compute", "device", "on", "YAML reads on, off, yes and no as booleans"),
         ("compute", "device", "2026-01-01", "datetime.date"),
         ("training", "mirror", "'on'", "allowed: true or false"),
     ],
@@ -316,12 +254,6 @@ def test_what_yaml_makes_of_the_typed_text_is_explained(tmp_path, section, key, 
     message = rejected(tmp_path, retyped(section, key, typed))
     assert f"{section}.{key}: " in message
     assert words in message
-
-
-def test_a_number_with_a_dot_in_front_of_its_exponent_is_fine(tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_text(retyped("finetune", "learning_rate", "1.0e-3"), encoding="utf-8")
-    assert params.read("finetune", path=path).finetune.learning_rate == 0.001
 
 
 @pytest.mark.parametrize("addition", ["seeds: [1]", "finetune:\n  epochs: 1"])
@@ -340,21 +272,14 @@ def test_a_doubled_section_is_named_with_its_line(tmp_path, addition):
         ("seeds: [0]\n\tsparsities: [0.5]\n", "line 2, column 1: this is not YAML"),
         ("a: 1\nb: &x\n c: *y\n", "line 3, column 5: this is not YAML"),
         ("a: 1\n--- \nb: 2\n", "line 2, column 1: this is not YAML"),
-        ("? [1, 2]\n: 3\n", "line 1, column 3: this is not YAML"),
-        ("a: 'open\n", "line 2, column 1: this is not YAML"),
         ("a: 1\nb: !!python/object:os.system {}\n", "line 2, column 4: this is not YAML"),
         ("a: \x01", "this is not YAML"),
         ("a: 2026-13-45", "this is not YAML"),
-        ("a: 0x_", "this is not YAML"),
         ("a: !!bool x", "this is not YAML"),
-        ("a: !!timestamp x", "this is not YAML"),
-        ("a: !!int ''", "this is not YAML"),
         ("a: " + "9" * 5000, "this is not YAML"),
         ('"\\ud800": 1', "this is not YAML"),
         ("[" * 1000, "this is not YAML: maximum recursion depth"),
         ("", "the file holds nothing; allowed: seeds, "),
-        ("# only a comment\n", "the file holds nothing; allowed: seeds, "),
-        ("---\n", "the file holds nothing; allowed: seeds, "),
         ("- 1\n- 2\n", "the file holds [1, 2]; allowed: seeds, "),
         (b"caf\xe9: 1\n", "not UTF-8 text"),
         ("seeds: [0]\n".encode("utf-16"), "not UTF-8 text"),
@@ -373,11 +298,6 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
 def test_a_missing_file_says_where_to_run(tmp_path):
     with pytest.raises(UserError, match=r"params\.yaml: not found; run from the repository's root"):
         params.read("model", path=tmp_path / "params.yaml")
-
-
-def test_every_line_of_an_error_is_headed_by_the_file(tmp_path):
-    text = retyped("finetune", "epochs", "0").replace("model:", "modle:")
-    assert len(rejected(tmp_path, text).splitlines()) == 3
 
 
 ATOMS = (
@@ -429,9 +349,3 @@ def test_arbitrary_values_raise_a_user_error_or_nothing(changes):
 def test_arbitrary_text_parses_or_is_a_user_error(text):
     with contextlib.suppress(UserError):
         params.parse(text)
-
-
-def test_an_unknown_key_with_a_line_break_stays_one_line():
-    with pytest.raises(UserError) as error:
-        params.validate(DEFAULTS | {"a\nb": 1})
-    assert len(str(error.value).splitlines()) == 1

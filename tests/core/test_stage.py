@@ -18,6 +18,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.stage import run_stage
 
 ROOT = Path(__file__).parents[2]
+SEEDS = parameters.read("seeds", path=ROOT / "params.yaml").seeds
 PIPELINE = {
     "toy": {
         "cmd": "python -m stages.toy",
@@ -34,17 +35,18 @@ PIPELINE = {
 }
 
 
-def write_pipeline(folder, stages):
+def write_files(folder, **pipeline):
+    """What a stage needs: params.yaml, and the two pipelines."""
     (folder / "probe").mkdir()
-    for path, part in (("dvc.yaml", stages), ("probe/dvc.yaml", {})):
-        (folder / path).write_text(yaml.safe_dump({"stages": part}))
+    for path, stages in (("dvc.yaml", pipeline), ("probe/dvc.yaml", {})):
+        (folder / path).write_text(yaml.safe_dump({"stages": stages}))
+    shutil.copy(ROOT / "params.yaml", folder)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A working directory with params.yaml and a pipeline of two stages, and old results."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    write_pipeline(tmp_path, PIPELINE)
+    write_files(tmp_path, **PIPELINE)
     for path in ("code/a.py", "inputs/seed-0/a.bin", "results/old.txt", "page.txt"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("old")
@@ -95,39 +97,27 @@ def test_a_stage_gets_the_sections_of_the_pipeline_and_leaves_its_outputs(folder
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_stage_per_seed_gets_its_seed_and_has_the_paths_of_it():
+def test_a_stage_per_seed_gets_its_seed_and_writes_to_its_own_outputs_alone():
     def main(stage):
         assert (stage.seed, stage.output) == (0, Path("results/seed-0"))
+        with pytest.raises(ValueError, match="no output of seeded"):
+            stage.place(Path("results/seed-1/a.txt"))
         (stage.directory / "new.txt").write_text("new")
 
     run(main, "seeded", ["--seed", "0"])
     assert Path("results/seed-0/new.txt").read_text() == "new"
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_stage_writes_to_its_own_outputs_alone():
+def raising(error):
     def main(stage):
-        with pytest.raises(ValueError, match="no output of toy"):
-            stage.place(Path("elsewhere/a.txt"))
         write(stage)
+        raise error
 
-    run(main)
-
-
-def full_disk(stage):
-    write(stage)
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return main
 
 
-def full_disk_for_a_library(stage):
-    write(stage)
-    raise RuntimeError("I/O error: No space left on device (os error 28)")
-
-
-def wrong_data(stage):
-    write(stage)
-    raise UserError("the first\nthe second")
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+FULL_FOR_A_LIBRARY = RuntimeError("I/O error: No space left on device (os error 28)")
 
 
 def missing_file(stage):
@@ -135,17 +125,15 @@ def missing_file(stage):
     Path("gone.txt").read_text()
 
 
-def ctrl_c(stage):
-    write(stage)
-    raise KeyboardInterrupt
-
-
 def half_done(stage):
     stage.place(Path("page.txt")).write_text("new")
 
 
-def edit(path, content="new"):
-    """A stage during which a file is written, or removed where content is None."""
+def edit(path, content="new", back=False):
+    """A stage during which a file is written, or removed where content is None.
+
+    back: whether the file gets the size and time that it had, as an editor or Git may leave it.
+    """
 
     def main(stage):
         write(stage)
@@ -153,28 +141,25 @@ def edit(path, content="new"):
             Path(path).unlink()
         else:
             Path(path).write_text(content)
+        if back:
+            os.utime(path, (1e9, 1e9))
 
     return main
 
 
-def edit_code_unseen(stage):
-    """Another content, of the same size, dated back: as an editor or Git may leave it."""
-    edit("code/a.py")(stage)
-    os.utime("code/a.py", (1e9, 1e9))
-
-
 def swap_input(stage):
     """Another file of the same size and time, as `mv` leaves it."""
-    edit("inputs/other")(stage)
-    os.utime("inputs/other", (1e9, 1e9))
+    edit("inputs/other", back=True)(stage)
     Path("inputs/other").replace("inputs/seed-0/a.bin")
 
 
-def edit_params(stage):
-    write(stage)
-    values = yaml.safe_load(Path("params.yaml").read_text())
-    values["finetune"]["epochs"] += 1
-    Path("params.yaml").write_text(yaml.safe_dump(values))
+def edit_params(section, key, value):
+    def main(stage):
+        values = yaml.safe_load(Path("params.yaml").read_text())
+        values[section][key] = value
+        edit("params.yaml", yaml.safe_dump(values))(stage)
+
+    return main
 
 
 CHANGED = "changed while the stage ran, so its results belong neither to the old nor to the new"
@@ -183,20 +168,20 @@ CHANGED = "changed while the stage ran, so its results belong neither to the old
 @pytest.mark.parametrize(
     ("main", "code", "lines"),
     [
-        (wrong_data, 2, ["error: the first", "error: the second"]),
+        (raising(UserError("the first\nthe second")), 2, ["error: the first", "error: the second"]),
         (missing_file, 2, ["error: gone.txt: No such file or directory"]),
-        (full_disk, 2, ["No space left on device; make room"]),
-        (full_disk_for_a_library, 2, ["No space left on device; make room"]),
-        (ctrl_c, 130, ["interrupted: nothing of this stage was written"]),
+        (raising(FULL), 2, ["No space left on device; make room"]),
+        (raising(FULL_FOR_A_LIBRARY), 2, ["No space left on device; make room"]),
+        (raising(KeyboardInterrupt), 130, ["interrupted: nothing of this stage was written"]),
         (edit("code/a.py"), 2, [f"error: code/a.py: {CHANGED}"]),
-        (edit_code_unseen, 2, [f"error: code/a.py: {CHANGED}"]),
+        (edit("code/a.py", back=True), 2, [f"error: code/a.py: {CHANGED}"]),
         (edit("code/new.py"), 2, [f"error: code/new.py: {CHANGED}"]),
         (edit("code/a.py", None), 2, [f"error: code/a.py: {CHANGED}"]),
         (edit("inputs/seed-0/a.bin"), 2, [f"error: inputs/seed-0/a.bin: {CHANGED}"]),
         (edit("inputs/b"), 2, [f"error: inputs/b: {CHANGED}"]),
         (edit("inputs/seed-0/a.bin", None), 2, [f"error: inputs/seed-0/a.bin: {CHANGED}"]),
         (swap_input, 2, [f"error: inputs/seed-0/a.bin: {CHANGED}"]),
-        (edit_params, 2, [f"error: params.yaml: {CHANGED}"]),
+        (edit_params("finetune", "epochs", 777), 2, [f"error: params.yaml: {CHANGED}"]),
         (edit("params.yaml", "]"), 2, ["error: params.yaml: line 1, column 1: this is not YAML"]),
     ],
 )
@@ -212,13 +197,10 @@ def test_what_fails_is_told_in_lines_and_changes_nothing(folder, capsys, main, c
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, RuntimeError])
-def test_a_bug_keeps_its_traceback_and_changes_nothing(folder, error):
-    def main(stage):
-        half_done(stage)
-        if error is ZeroDivisionError:
-            raise error
-
+@pytest.mark.parametrize(
+    ("main", "error"), [(raising(ZeroDivisionError), ZeroDivisionError), (half_done, RuntimeError)]
+)
+def test_a_bug_keeps_its_traceback_and_changes_nothing(folder, main, error):
     before = files(folder)
     with pytest.raises(error):
         run(main)
@@ -226,27 +208,16 @@ def test_a_bug_keeps_its_traceback_and_changes_nothing(folder, error):
 
 
 @pytest.mark.parametrize(
-    "main", [edit("code/a.pyc"), edit("elsewhere.py"), edit("inputs.txt")], ids=["pyc", "py", "txt"]
-)
-@pytest.mark.usefixtures("folder")
-def test_what_is_no_dependency_may_change(main):
+    "main",
+    [edit("code/a.pyc"), edit("elsewhere.py"), edit("inputs.txt"),
+     edit_params("report", "tolerance", 0.1)],
+    ids=["pyc", "py", "txt", "params"],
+)  # fmt: skip
+def test_what_the_stage_does_not_read_may_change(main):
     run(main)
     assert Path("page.txt").read_text() == "new"
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_section_that_the_stage_does_not_read_may_change():
-    def main(stage):
-        write(stage)
-        values = yaml.safe_load(Path("params.yaml").read_text())
-        values["report"]["tolerance"] = 0.1
-        Path("params.yaml").write_text(yaml.safe_dump(values))
-
-    run(main)
-    assert Path("page.txt").read_text() == "new"
-
-
-@pytest.mark.usefixtures("folder")
 def test_code_that_was_edited_while_the_stage_imported_is_noticed(monkeypatch, capsys):
     monkeypatch.setattr(stage_module, "STARTED", time.time() - 60)
     Path("code/a.py").write_text("new")
@@ -262,27 +233,15 @@ def test_code_that_was_edited_while_the_stage_imported_is_noticed(monkeypatch, c
     ("name", "argv", "words"),
     [
         ("seeded", [], "--seed"),
-        ("seeded", ["--seed"], "--seed"),
-        ("seeded", ["--seed", "x"], "invalid int value"),
         ("seeded", ["--seed", "0.5"], "invalid int value"),
         ("toy", ["--seed", "0"], "unrecognized arguments"),
+        ("seeded", ["--seed", "1234"], f"params.yaml's seeds ({str(SEEDS)[1:-1]})\n"),
         ("gone", [], "error: dvc.yaml: has no stage gone"),
     ],
 )
-@pytest.mark.usefixtures("folder")
 def test_a_wrong_command_line_is_told(capsys, name, argv, words):
     assert exit_code(unreachable, name, argv) == 2
     assert words in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("folder")
-def test_a_seed_that_is_not_among_the_seeds_is_told_which_are(capsys):
-    seeds = parameters.read("seeds").seeds
-    wrong = str(max(seeds) + 1)
-    assert exit_code(unreachable, "seeded", ["--seed", wrong]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: --seed {wrong}: ")
-    assert ", ".join(map(str, seeds)) in line
 
 
 @pytest.mark.parametrize(("name", "argv"), [("toy", []), ("seeded", ["--seed", "0"])])
@@ -336,30 +295,24 @@ if __name__ == "__main__":
 """
 
 
-class Checkout:
-    """A copy of the library with one stage, `toy`, which waits where it is told to."""
-
-    def __init__(self, path):
-        self.path = path
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "stages/lib/core", path / "stages/lib/core", ignore=ignored)
-        shutil.copy(ROOT / "stages/__init__.py", path / "stages")
-        shutil.copy(ROOT / "params.yaml", path)
-        (path / "stages/toy.py").write_text(SCRIPT)
-        (path / "library.py").write_text("")
-        stage = {"cmd": "", "deps": ["stages/lib/core"], "outs": ["results"]}
-        write_pipeline(path, {"toy": stage})
-
-    def start(self, *arguments):
-        return subprocess.Popen(
-            [sys.executable, "-B", "-m", "stages.toy", *arguments], cwd=self.path, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-
 @pytest.fixture
 def checkout(tmp_path):
-    return Checkout(tmp_path)
+    """A copy of the library with one stage, `toy`, which waits where it is told to."""
+    path = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "stages/lib/core", path / "stages/lib/core", ignore=ignored)
+    shutil.copy(ROOT / "stages/__init__.py", path / "stages")
+    (path / "stages/toy.py").write_text(SCRIPT)
+    (path / "library.py").write_text("")
+    write_files(path, toy={"cmd": "", "deps": ["stages/lib/core"], "outs": ["results"]})
+    return path
+
+
+def start(checkout, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-B", "-m", "stages.toy", *arguments], cwd=checkout, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -371,61 +324,56 @@ def checkout(tmp_path):
     ],
 )
 def test_ctrl_c_is_one_line_at_any_time(checkout, place, text):
-    before = files(checkout.path)
-    with checkout.start(place) as process:
+    before = files(checkout)
+    with start(checkout, place) as process:
         assert process.stdout.readline() == f"{place}\n"
         process.send_signal(signal.SIGINT)
         assert process.communicate()[1] == f"{text}\n"
     assert process.returncode in (130, -signal.SIGINT)
-    assert files(checkout.path) == before
+    assert files(checkout) == before
 
 
 def test_a_kill_leaves_nothing_that_the_next_run_does_not_remove(checkout):
-    with checkout.start("main") as process:
+    with start(checkout, "main") as process:
         assert process.stdout.readline() == "main\n"
         process.kill()
-    assert not (checkout.path / "results").exists()
-    assert len(list(checkout.path.glob(".results.*.partial"))) == 1
-    with checkout.start() as process:
+    assert not (checkout / "results").exists()
+    assert len(list(checkout.glob(".results.*.partial"))) == 1
+    with start(checkout) as process:
         assert process.communicate()[1] == ""
     assert process.returncode == 0
-    assert (checkout.path / "results/half.txt").read_text() == "half"
-    assert not list(checkout.path.glob(".*.partial"))
+    assert (checkout / "results/half.txt").read_text() == "half"
+    assert not list(checkout.glob(".*.partial"))
 
 
 def test_code_that_is_edited_while_a_process_imports_leaves_nothing(checkout):
-    with checkout.start("importing") as process:
+    with start(checkout, "importing") as process:
         assert process.stdout.readline() == "importing\n"
-        file = checkout.path / "stages/lib/core/records.py"
+        file = checkout / "stages/lib/core/records.py"
         file.write_text(file.read_text() + "\n")
         error = process.communicate("\n")[1]
     assert (process.returncode, len(error.splitlines())) == (2, 1)
     assert f"error: stages/lib/core/records.py: {CHANGED}" in error
-    assert not list(checkout.path.glob("*results*"))
+    assert not list(checkout.glob("*results*"))
 
 
-def test_a_python_without_a_library_is_told_to_activate_the_environment(checkout):
-    (checkout.path / "library.py").write_text("import no_such_library.part")
-    with checkout.start() as process:
+@pytest.mark.parametrize(
+    ("module", "words", "one_line"),
+    [("no_such_library.part", f"error: {sys.executable} has no no_such_library; activate ", True),
+     ("stages.gone", "Traceback", False)],
+)  # fmt: skip
+def test_a_missing_library_is_a_line_and_a_missing_module_of_ours_a_bug(
+    checkout, module, words, one_line
+):
+    (checkout / "library.py").write_text(f"import {module}")
+    with start(checkout) as process:
         error = process.communicate()[1]
-    assert error.startswith(f"error: {sys.executable} has no no_such_library; activate the ")
-    assert len(error.splitlines()) == 1
+    assert error.startswith(words)
+    assert (len(error.splitlines()) == 1) is one_line
 
 
-def test_a_module_of_ours_that_is_missing_is_a_bug(checkout):
-    (checkout.path / "library.py").write_text("import stages.gone")
-    with checkout.start() as process:
-        assert "Traceback" in process.communicate()[1]
-
-
-def test_a_stage_says_what_it_does():
-    command = [sys.executable, "-m", "stages.probe", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Describes the machine" in done.stdout
-
-
-@pytest.mark.usefixtures("folder")
-def test_a_stage_per_seed_says_that_it_wants_one(capsys):
+def test_a_stage_says_what_it_does_and_that_it_wants_a_seed(capsys):
     assert exit_code(unreachable, "seeded", ["--help"]) == 0
-    assert "--seed SEED" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "--seed SEED" in printed
+    assert __doc__.partition(":")[0] in printed

@@ -6,6 +6,7 @@ import os
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +48,11 @@ def palette(index, **info):
     ("ending", "image", "expected"),
     [
         ("png", plain("1", 1), (255, 255, 255)),
-        ("png", plain("1", 0), (0, 0, 0)),
         ("png", plain("L", 77), (77, 77, 77)),
         ("png", plain("RGB", (1, 2, 3)), (1, 2, 3)),
         ("png", palette(1), (200, 100, 50)),
         ("gif", palette(1), (200, 100, 50)),
         ("png", palette(1, transparency=1), (255, 255, 255)),
-        ("png", palette(1, transparency=0), (200, 100, 50)),
-        ("png", plain("LA", (0, 255)), (0, 0, 0)),
         ("png", plain("LA", (0, 0)), (255, 255, 255)),
         ("png", plain("RGBA", (255, 0, 0, 255)), (255, 0, 0)),
         ("png", plain("RGBA", (255, 0, 0, 0)), (255, 255, 255)),
@@ -62,9 +60,7 @@ def palette(index, **info):
         ("tif", plain("CMYK", (0, 255, 255, 0)), (255, 0, 0)),
         ("tif", plain("YCbCr", (77, 128, 128)), (77, 77, 77)),
         ("bmp", plain("RGB", (1, 2, 3)), (1, 2, 3)),
-        ("ppm", plain("RGB", (1, 2, 3)), (1, 2, 3)),
         ("tif", plain("F", 0.2), (51, 51, 51)),
-        ("tif", plain("F", 1.0), (255, 255, 255)),
     ],
 )
 @pytest.mark.parametrize("size", [None, 8, 20])
@@ -84,21 +80,27 @@ def test_16_bit_greys_are_scaled_not_clipped(tmp_path, level, expected, ending, 
 
 def test_all_16_bit_levels_round_to_the_nearest_and_deep_pgm_files_are_scaled(tmp_path):
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    found = np.asarray(decoding.eight_bits(Image.fromarray(levels), "PNG"))
-    assert np.array_equal(found, np.rint(levels / 257))
+    path = saved(tmp_path / "x.png", Image.fromarray(levels))
+    assert np.array_equal(decode(path, None, "L")[0], np.rint(levels / 257))
     path = tmp_path / "x.pgm"
     path.write_bytes(b"P5 8 8 1023\n" + struct.pack(">64H", *[1023] * 64))
     assert colour(path, mode="L") == (255,)
 
 
-def test_jpeg_colours_survive_in_grey_rgb_and_cmyk(tmp_path):
-    for mode, value, expected in (
-        ("L", 77, (77, 77, 77)),
-        ("RGB", (200, 100, 50), (200, 100, 50)),
-        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
-    ):
-        path = saved(tmp_path / "x.jpg", plain(mode, value, (64, 64)), quality=100)
-        assert np.abs(np.subtract(colour(path, 16), expected)).max() <= 2, mode
+def test_floats_round_to_the_nearest(tmp_path):
+    levels = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    path = saved(tmp_path / "x.tif", Image.fromarray(levels))
+    assert np.array_equal(decode(path, None, "L")[0], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [("L", 77, (77, 77, 77)), ("RGB", (200, 100, 50), (200, 100, 50)),
+     ("CMYK", (0, 255, 255, 0), (255, 0, 0))],
+)  # fmt: skip
+def test_jpeg_colours_survive_in_grey_rgb_and_cmyk(tmp_path, mode, value, expected):
+    path = saved(tmp_path / "x.jpg", plain(mode, value, (64, 64)), quality=100)
+    assert np.abs(np.subtract(colour(path, 16), expected)).max() <= 2
 
 
 UPRIGHT = np.arange(3 * 9 * 14, dtype=np.uint8).reshape(9, 14, 3)
@@ -160,18 +162,19 @@ def test_a_large_jpeg_decoded_at_a_part_of_its_size_looks_the_same(tmp_path):
     assert np.abs(quick - whole).max() <= 3
 
 
-def test_an_image_of_the_size_asked_for_is_not_touched(tmp_path):
+def test_an_image_of_the_size_asked_for_is_not_touched_and_the_first_frame_counts(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     path = saved(tmp_path / "x.png", Image.fromarray(pixels))
     assert np.array_equal(decode(path, 16, "RGB"), pixels.transpose(2, 0, 1))
-
-
-def test_of_an_animation_the_first_frame_counts(tmp_path):
     frames = [plain("L", level) for level in (40, 200)]
     path = saved(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
     assert colour(path, mode="L") == (40,)
 
 
+FORMATS = ("png", "jpeg", "webp", "tiff", "bmp", "gif")
+
+
+@cache
 def encoded(ending):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -184,16 +187,11 @@ def encoded(ending):
     [
         (b"", "an empty file"),
         (b"hello", "not an image"),
-        (b"\x89PNG\r\n\x1a\n", ""),
-        (b"\xff\xd8\xff\xe0", ""),
-        (b"GIF89a", ""),
-        (b"II*\0", ""),
-        (b"BM", ""),
-        (b"version https://git-lfs.github.com/spec/v1", "not an image"),
         *(
-            (encoded(ending)[:-1000], "")
-            for ending in ("png", "jpeg", "webp", "tiff", "bmp", "gif")
+            (content, "")
+            for content in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM")
         ),
+        *((encoded(ending)[:-1000], "") for ending in FORMATS),
         *((encoded(ending)[:100], "") for ending in ("png", "jpeg", "webp", "gif")),
     ],
 )
@@ -212,14 +210,14 @@ def test_a_damaged_file_has_a_reason_and_nothing_on_stderr(tmp_path, capfd, cont
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_random_damage_gives_an_image_or_a_reason(tmp_path, seed):
-    generator = np.random.default_rng(seed)
-    for ending in ("png", "jpeg", "webp", "tiff", "bmp", "gif"):
+@pytest.mark.parametrize("ending", FORMATS)
+def test_random_damage_gives_an_image_or_a_reason(tmp_path, ending):
+    path = tmp_path / "x"
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
         content = bytearray(encoded(ending))
         for place in generator.integers(0, len(content), 8):
             content[place] = generator.integers(0, 256)
-        path = tmp_path / "x"
         path.write_bytes(content)
         with decoding.quiet_pillow(), contextlib.suppress(UnreadableError):
             assert decode(path, 16, "RGB").shape == (3, 16, 16)
@@ -241,10 +239,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        *(
-            (plain("F", level), "not all within 0…1")
-            for level in (-0.1, 1.01, 255.0, np.nan, np.inf)
-        ),
+        *((plain("F", level), "not all within 0…1") for level in (-0.1, 1.01, np.nan, np.inf)),
         (plain("I", 70_000), "32-bit"),
         (plain("LAB", (1, 2, 3)), "mode LAB"),
     ],
@@ -254,18 +249,17 @@ def test_colours_of_no_known_range_are_named(tmp_path, image, reason):
         decode(saved(tmp_path / "x.tif", image), 8, "L")
 
 
-def test_things_that_are_no_files_have_a_reason(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("pipe", "not a regular file"), ("broken", "a link that leads nowhere"),
+     ("itself", "ymbolic link"), ("nothing", "gone")],
+)  # fmt: skip
+def test_things_that_are_no_files_have_a_reason(tmp_path, name, reason):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
-    for name, reason in (
-        ("pipe", "not a regular file"),
-        ("broken", "a link that leads nowhere"),
-        ("itself", "ymbolic link"),
-        ("nothing", "gone"),
-    ):
-        with pytest.raises(UnreadableError, match=reason):
-            decode(tmp_path / name, 8, "L")
+    with pytest.raises(UnreadableError, match=reason):
+        decode(tmp_path / name, 8, "L")
 
 
 def test_an_image_too_large_to_keep_its_size_is_told_the_remedy(tmp_path):

@@ -22,6 +22,8 @@ def folder(tmp_path):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"1234")
+    (tmp_path / "target").write_bytes(b"1")
+    (tmp_path / "images/ant/link.png").symlink_to(tmp_path / "target")
     return tmp_path / "images"
 
 
@@ -29,33 +31,25 @@ def of(root, source="image_folder"):
     return fingerprint(SimpleNamespace(source=source, root=str(root)))
 
 
-def replace_keeping_the_size(folder):
+def rewrite(folder, content, later):
     path = folder / "ant/1.png"
-    before = path.stat()
-    path.write_bytes(b"5678")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-
-
-def rewrite_at_the_same_time(folder):
-    path = folder / "ant/1.png"
-    before = path.stat()
-    path.write_bytes(b"12345")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    time = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(time, time + later))
 
 
 CHANGES = {
     "a file added": lambda folder: (folder / "bee/4.png").touch(),
     "a file removed": lambda folder: (folder / "ant/1.png").unlink(),
     "a file renamed": lambda folder: (folder / "ant/1.png").rename(folder / "ant/0.png"),
-    "a file moved to another class": lambda folder: (folder / "ant/1.png").rename(
-        folder / "bee/1.png"
-    ),
+    "a file in another class": lambda folder: (folder / "ant/1.png").rename(folder / "bee/1.png"),
     "a folder renamed": lambda folder: (folder / "ant").rename(folder / "cat"),
     "an empty class added": lambda folder: (folder / "dog").mkdir(),
-    "another time": replace_keeping_the_size,
-    "another size": rewrite_at_the_same_time,
+    "another time": lambda folder: rewrite(folder, b"5678", 1),
+    "another size": lambda folder: rewrite(folder, b"12345", 0),
     "a link back": lambda folder: (folder / "bee/up").symlink_to(folder),
     "a link to nowhere": lambda folder: (folder / "bee/x").symlink_to("nowhere"),
+    "the target of a link": lambda folder: (folder.parent / "target").write_bytes(b"12"),
 }
 
 
@@ -70,18 +64,13 @@ def test_every_change_is_seen(folder, change):
 def test_files_are_counted_and_hidden_ones_are_no_change(folder):
     before = of(folder)
     assert set(before) == {"source", "root", "files", "sha256"}
-    assert before["files"] == 3
+    assert before["files"] == 4
     (folder / "ant/.DS_Store").touch()
     (folder / "Thumbs.db").touch()
     assert of(folder) == before
-
-
-def test_what_a_link_leads_to_counts(folder, tmp_path):
-    (tmp_path / "target").write_bytes(b"1")
-    (folder / "ant/link.png").symlink_to(tmp_path / "target")
-    before = of(folder)
-    (tmp_path / "target").write_bytes(b"12")
-    assert of(folder) != before
+    (folder / "ant" / os.fsdecode(b"caf\xe9\n")).touch()
+    assert of(folder)["files"] == 5
+    assert of("somewhere", "digits") == {"source": "digits", "root": "somewhere"}
 
 
 @pytest.mark.parametrize("name", ["nothing", "file", "itself", "x" * 5000])
@@ -92,16 +81,11 @@ def test_a_folder_that_is_not_there_is_no_error(tmp_path, name):
     assert (found["files"], found["sha256"]) == (None, None)
 
 
-def test_other_sources_are_their_name_and_root_and_any_name_is_counted(folder):
-    assert of("somewhere", "digits") == {"source": "digits", "root": "somewhere"}
-    (folder / "ant" / os.fsdecode(b"caf\xe9\n")).touch()
-    assert of(folder)["files"] == 4
-
-
 def test_walking_is_sorted_by_name(folder):
     found = [path for path, _ in listing.walk(folder, on_trouble=pytest.fail)]
     assert found == [
-        "ant/", "bee/", "ant/1.png", "ant/2.png", "bee/inside/", "bee/inside/3.png",
+        "ant/", "bee/", "ant/1.png", "ant/2.png", "ant/link.png", "bee/inside/",
+        "bee/inside/3.png",
     ]  # fmt: skip
 
 
@@ -110,40 +94,31 @@ def test_home_is_understood(monkeypatch):
     assert listing.folder("~/images") == Path("/home/somebody/images")
 
 
-def test_a_network_of_the_catalogue_without_weights_needs_no_file():
-    model = SimpleNamespace(name="convnet", weights="none")
-    assert of_network(model) == {"code": None, "weights": None}
-
-
 @pytest.mark.parametrize(
     ("name", "weights", "missing"),
     [("nets/mine.py:build", "none", "nets/mine.py"), ("convnet", "w.pt", "w.pt")],
 )
+@pytest.mark.parametrize("place", ["", ".dvc/tmp/exps/tmp123"])
 def test_a_missing_network_or_weights_is_said_before_any_work(
-    tmp_path, monkeypatch, name, weights, missing
+    tmp_path, monkeypatch, name, weights, missing, place
 ):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"{missing}: not found"):
-        of_network(SimpleNamespace(name=name, weights=weights))
-    for file in (Path("nets/mine.py"), Path("w.pt")):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text("x = 1\n")
-    first = of_network(SimpleNamespace(name=name, weights=weights))
-    Path(missing).write_text("x = 2\n")
-    assert of_network(SimpleNamespace(name=name, weights=weights)) != first
-
-
-@pytest.mark.parametrize(("name", "weights"), [("mine.py:build", "none"), ("convnet", "w.pt")])
-def test_in_the_copy_of_an_experiment_an_absolute_path_is_advised(
-    tmp_path, monkeypatch, name, weights
-):
-    copy = tmp_path / ".dvc/tmp/exps/tmp123"
-    copy.mkdir(parents=True)
-    monkeypatch.chdir(copy)
-    with pytest.raises(UserError, match="copies what Git tracks: give an absolute path"):
-        of_network(SimpleNamespace(name=name, weights=weights))
-    with pytest.raises(UserError, match="copies what Git tracks: give an absolute path"):
+    (tmp_path / place / "nets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / place)
+    model = SimpleNamespace(name=name, weights=weights)
+    with pytest.raises(UserError, match=f"{missing}: not found") as error:
+        of_network(model)
+    with pytest.raises(UserError) as no_folder:
         image_folder.list_images(Path("photos"))
+    # DVC makes the copy of an experiment there.
+    for each in (error, no_folder):
+        advised = "copies what Git tracks: give an absolute path" in str(each.value)
+        assert advised is bool(place)
+    fingerprints = [of_network(SimpleNamespace(name="convnet", weights="none"))]
+    assert fingerprints == [{"code": None, "weights": None}]
+    for text in ("x = 1\n", "x = 2\n"):
+        Path(missing).write_text(text)
+        assert of_network(model) not in fingerprints
+        fingerprints.append(of_network(model))
 
 
 def test_no_heavy_library_is_imported():

@@ -3,15 +3,20 @@
 import json
 import os
 import re
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ALWAYS, TINY, Repository
+import yaml
+from conftest import ROOT, TINY
 from PIL import Image
 
+from stages import prepare_data, probe
 from stages.lib.core import hardware, prepared
 from stages.lib.core.errors import UserError
+from stages.lib.core.stage import run_stage
 from stages.lib.data import image_folder, sources, splits, staging
 
 LEVELS = {"ant": 40, "bee": 120, "cow": 200}
@@ -74,9 +79,8 @@ def test_every_image_has_the_label_of_its_folder(root):
     )
 
 
-@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST")])
-def test_a_test_folder_is_the_whole_of_the_test_part(layered, train, test):
-    (layered / "train").rename(layered / train)
+@pytest.mark.parametrize("test", ["test", "TEST"])
+def test_a_test_folder_is_the_whole_of_the_test_part(layered, test):
     (layered / "test").rename(layered / test)
     found = read(layered)
     assert (len(found.labels), found.own_test) == (42, 12)
@@ -99,28 +103,25 @@ def test_mixed_sizes_modes_and_formats_become_equal_rows(root):
 
 
 def test_threads_and_blocks_do_not_change_a_byte(root, monkeypatch):
-    (root / "bee/broken.png").write_bytes(b"x")
-    one = read(root, max_unreadable=1).images.path.read_bytes()
+    for number in range(4, 10):  # a block of unreadable files alone
+        (root / f"ant/{number:03}.png").write_bytes(b"x")
+    one = read(root, max_unreadable=6).images.path.read_bytes()
     monkeypatch.setattr(hardware, "cores", lambda: 7)
-    monkeypatch.setattr("stages.lib.data.staging._BLOCK_BYTES", 5 * 64)
-    assert read(root, max_unreadable=1).images.path.read_bytes() == one
+    monkeypatch.setattr(staging, "_BLOCK_BYTES", 3 * 64)
+    assert read(root, max_unreadable=6).images.path.read_bytes() == one
 
 
-def test_folders_inside_a_class_and_links_are_followed(root, tmp_path):
+def test_folders_inside_a_class_and_links_are_followed_and_clutter_is_not_seen(root, tmp_path):
     fill(root / "ant/more/and more", 40, 2)
     fill(tmp_path / "elsewhere", 40, 3)
     (root / "ant/linked").symlink_to(tmp_path / "elsewhere")
     (root / "bee/link.png").symlink_to(tmp_path / "elsewhere/000.png")
     (root / "dog").symlink_to(tmp_path / "elsewhere")
-    assert np.bincount(read(root).labels).tolist() == [17, 13, 12, 3]
-
-
-def test_clutter_is_not_seen(root):
-    for name in (".DS_Store", "ant/.DS_Store", "ant/Thumbs.db", "ant/desktop.ini", "ant/._000.png"):
+    for name in (".DS_Store", "ant/Thumbs.db", "ant/desktop.ini", "ant/._000.png"):
         (root / name).write_bytes(b"x")
     for name in (".git", "__MACOSX", "ant/.thumbnails"):
         (root / name).mkdir()
-    assert len(read(root).labels) == 36
+    assert np.bincount(read(root).labels).tolist() == [17, 13, 12, 3]
 
 
 @pytest.mark.parametrize(
@@ -138,46 +139,35 @@ def test_any_name_will_do(root, name):
     assert all(label.isprintable() for label in found.classes)
 
 
-def test_odd_names_are_printable_in_the_error(root):
-    (root / "ant" / os.fsdecode(b"caf\xe9\n.png")).write_bytes(b"x")
-    assert r"ant/caf\xe9\n.png: not an image" in refusal(root)
-
-
 def test_unreadable_files_are_listed_with_their_reasons(root):
     (root / "ant/empty.png").touch()
+    (root / "ant" / os.fsdecode(b"caf\xe9\n.png")).write_bytes(b"x")
     (root / "bee/notes.txt").write_text("hello")
     whole = (root / "cow/000.png").read_bytes()
     (root / "cow/torn.png").write_bytes(whole[: len(whole) // 2])
+    for number in range(21):
+        (root / f"cow/x{number:02}").touch()
     message = refusal(root, max_unreadable=2)
-    assert "3 of 39 files" in message
+    assert "25 of 61 files" in message
     assert "raise data.max_unreadable (now 2)" in message
+    assert message.endswith("\n  and 5 more")
     assert "  ant/empty.png: an empty file" in message
+    assert r"  ant/caf\xe9\n.png: not an image" in message
     assert "  bee/notes.txt: not an image" in message
     assert re.search(r"  cow/torn\.png: \w+", message)
 
 
-def test_a_long_list_of_unreadable_files_ends_in_their_number(root):
-    for number in range(25):
-        (root / f"ant/x{number:02}").touch()
-    lines = refusal(root, max_unreadable=24).splitlines()
-    assert "25 of 61 files" in lines[0]
-    assert (len(lines), lines[-1]) == (22, "  and 5 more")
-
-
-def test_what_is_allowed_to_be_unreadable_is_left_out_and_told(root):
-    (root / "bee/005.png").write_bytes(b"x")
-    found = read(root, max_unreadable=1)
-    assert np.bincount(found.labels).tolist() == [12, 11, 12]
-    assert len(found.images) == 35
-    assert [entry["file"] for entry in found.unreadable] == ["bee/005.png"]
-    assert "1 of 36 files left out, as they cannot be read" in found.notes[0]
-    assert "bee/005.png: not an image" in found.notes[1]
-
-
-def test_unreadable_test_images_shrink_the_test_part(layered):
+def test_what_is_allowed_to_be_unreadable_is_left_out_and_told(layered):
+    (layered / "labels.csv").touch()
     (layered / "test/bee/000.png").write_bytes(b"x")
     found = read(layered, max_unreadable=1)
-    assert (len(found.labels), found.own_test) == (41, 11)
+    assert np.bincount(found.labels).tolist() == [14, 13, 14]
+    assert (len(found.images), found.own_test) == (41, 11)
+    assert [entry["file"] for entry in found.unreadable] == ["test/bee/000.png"]
+    beside, left_out, reason = found.notes
+    assert beside == "data.root: files beside the class folders are not read: labels.csv"
+    assert "1 of 42 files left out, as they cannot be read" in left_out
+    assert "test/bee/000.png: not an image" in reason
 
 
 @pytest.mark.parametrize("part", ["", "train/", "test/"])
@@ -189,13 +179,7 @@ def test_a_class_of_unreadable_files_alone_is_refused(root, layered, part):
     assert f"none of the files in {place}/{part}bee can be read" in message
 
 
-def test_files_beside_the_classes_are_a_note(root):
-    (root / "labels.csv").touch()
-    (root / "loose.png").touch()
-    found = read(root)
-    assert found.notes == (
-        "data.root: files beside the class folders are not read: labels.csv, loose.png",
-    )
+PARTS = ["train/ant", "train/bee", "test/ant", "test/bee"]
 
 
 def make(folder, *places):
@@ -216,25 +200,14 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path):
         ([], "no class folders; allowed: at least two"),
         (["ant"], "a single class folder (ant)"),
         (["train", "test"], "images/train has no class folders"),
-        (["train/ant", "test/ant"], "a single class folder (ant)"),
-        (["train/ant", "train/bee"], "has train/ with folders inside, but no test/"),
-        (["test/ant", "test/bee"], "has test/ with folders inside, but no train/"),
-        (["train/ant", "train/bee", "val/ant"], "but no test/"),
-        (["train/ant", "train/bee", "test/ant"], "images/test has a single class folder (ant)"),
-        (
-            ["train/ant", "train/bee", "test/ant", "test/bee", "test/cow"],
-            "only one of train/ and test/: cow",
-        ),
-        (
-            ["train/ant", "train/bee", "test/ant", "test/bee", "val/ant"],
-            "also val; move that elsewhere",
-        ),
+        ([*PARTS[:2], "val/ant"], "has train/ with folders inside, but no test/"),
+        (PARTS[2:], "has test/ with folders inside, but no train/"),
+        (PARTS[:3], "images/test has a single class folder (ant)"),
+        ([*PARTS, "test/cow"], "classes in only one of train/ and test/: cow"),
+        ([*PARTS, "val/ant"], "also val; move that elsewhere"),
         (["ant", "Ant", "bee"], "Ant and ant are the same class"),
         (["caf\u00e9", "cafe\u0301", "bee"], "are the same class"),
-        (
-            ["train/ant", "train/bee", "test/Ant", "test/bee"],
-            "train/ant and test/Ant are the same class",
-        ),
+        ([*PARTS[:3], "test/Bee"], "train/bee and test/Bee are the same class"),
     ],
 )
 def test_other_layouts_are_refused_with_what_is_wrong(tmp_path, places, words):
@@ -259,19 +232,15 @@ def test_an_empty_class_is_named(root, layered, part):
     assert f"without a file: {part + '/' * bool(part)}dog;" in refusal(place)
 
 
-@pytest.mark.parametrize(("link", "target"), [("ant/deeper/back", "ant"), ("ant/up", ".")])
-def test_a_link_back_to_a_folder_above_is_an_error(root, link, target):
+@pytest.mark.parametrize(
+    ("link", "target", "words"),
+    [("ant/deeper/back", "ant", ": a link that leads back"), ("ant/up", ".", "/ant: a link that"),
+     ("dog", "dog", " is a link that leads nowhere"), ("dog", "nothing", " is a link that leads")],
+)  # fmt: skip
+def test_a_link_back_to_a_folder_above_or_to_nowhere_is_an_error(root, link, target, words):
     (root / link).parent.mkdir(exist_ok=True)
     (root / link).symlink_to(root / target)
-    message = refusal(root)
-    assert f"{root}/{link}" in message
-    assert "a link that leads back" in message
-
-
-@pytest.mark.parametrize("target", ["dog", "nothing"])
-def test_a_class_folder_that_is_a_link_to_nowhere_is_an_error(root, target):
-    (root / "dog").symlink_to(root / target)
-    assert f"{root}/dog is a link that leads nowhere" in refusal(root)
+    assert f"{root}/{link}{words}" in refusal(root)
 
 
 def test_images_of_one_size_keep_it(root):
@@ -290,13 +259,6 @@ def test_images_of_mixed_sizes_or_too_small_need_a_size(root, file, size, words)
     assert f"{file} {words}" in refusal(root, image_size="auto")
 
 
-def test_a_block_of_unreadable_files_alone_is_left_out(root, monkeypatch):
-    monkeypatch.setattr("stages.lib.data.staging._BLOCK_BYTES", 4 * 64)
-    for number in range(4, 8):
-        (root / f"ant/{number:03}.png").write_bytes(b"x")
-    assert len(read(root, max_unreadable=4).images) == 32
-
-
 def test_a_set_of_unreadable_files_alone_is_refused(root):
     for path in root.glob("*/*"):
         path.write_bytes(b"x")
@@ -312,24 +274,21 @@ def test_a_set_of_unreadable_files_alone_is_refused(root):
     ],
 )
 def test_parts_larger_than_the_set_are_refused_before_decoding(root, monkeypatch, changes, words):
-    monkeypatch.setattr("stages.lib.data.staging.decode", None)
+    monkeypatch.setattr(staging, "decode", None)
     assert words in refusal(root, **changes)
 
 
-def test_more_validation_images_than_training_ones_are_refused(layered):
-    words = "data.validation_images: 29 of 30 images leave 1"
-    assert words in refusal(layered, validation_images=29)
-
-
-@pytest.mark.parametrize(
-    ("layout", "places", "count"),
-    [("root", ["dog"], 1), ("root", ["dog"], 2), ("layered", ["train/dog", "test/dog"], 1)],
-)
-def test_a_class_of_too_few_images_is_named(request, layout, places, count):
-    folder = request.getfixturevalue(layout)
-    for place in places:
-        fill(folder / place, 9, count)
-    assert f"class dog has {count} image" in refusal(folder)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_class_of_too_few_images_is_named(root, layered, count):
+    fill(root / "dog", 9, count)
+    assert f"class dog has {count} image" in refusal(root)
+    make(layered, "train/dog", "test/dog")
+    for path in sorted((layered / "train/dog").iterdir())[1:]:
+        path.unlink()
+    assert "class dog has 1 image" in refusal(layered)
+    assert "data.validation_images: 30 of 31 images leave 1" in refusal(
+        layered, validation_images=30
+    )
 
 
 def test_row_files_are_indexed_like_arrays(tmp_path):
@@ -344,27 +303,35 @@ def test_row_files_are_indexed_like_arrays(tmp_path):
     assert np.array_equal(chosen[:], array[[2, 8]])
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    copy = Repository(tmp_path_factory.mktemp("repository"), TINY)
-    for name, level in LEVELS.items():
-        fill(copy.path / "data/raw" / name, level, 12)
-    for key, value in vars(wanted("data/raw")).items():
-        copy.change(f"data.{key}", value)
-    return copy
+@pytest.fixture
+def stage(root, monkeypatch):
+    """Runs a stage on the three classes, in the folder that holds them."""
+    folder = root.parent
+    for name in ("dvc.yaml", "probe/dvc.yaml", "requirements.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    monkeypatch.chdir(folder)
+
+    def run(script, root="images", **changes):
+        values = TINY | {"data": vars(wanted(root, **changes))}
+        (folder / "params.yaml").write_text(yaml.safe_dump(values))
+        run_stage(script.main, name=script.__name__.rpartition(".")[2], argv=[])
+
+    return run
 
 
-def test_the_stage_leaves_what_later_stages_load(repository):
-    broken = repository.path / "data/raw/ant/broken.png"
-    broken.write_bytes(b"x")
-    repository.change("data.max_unreadable", 1)
-    done = repository.stage("prepare_data")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_stage_leaves_what_later_stages_load(stage, root, capsys):
+    (root / "ant/broken.png").write_bytes(b"x")
+    folder = Path("data/prepared")
+    stage(prepare_data, max_unreadable=1)
+    assert capsys.readouterr().err.splitlines() == [
         "note: data.root: 1 of 37 files left out, as they cannot be read:",
         "note:   ant/broken.png: not an image, or in a format that Pillow does not read",
     ]
-    folder = repository.path / "data/prepared"
     found, meta = prepared.load(folder), prepared.read_meta(folder)
     assert [len(part.labels) for part in found[:3]] == [21, 6, 9]
     for part in found[:3]:
@@ -372,56 +339,45 @@ def test_the_stage_leaves_what_later_stages_load(repository):
         assert np.array_equal(part.labels, np.digitize(level, [100, 180]))
     assert (meta["source"], meta["unreadable_count"]) == ("image_folder", 1)
     assert meta["unreadable"][0]["file"] == "ant/broken.png"
-    assert not (folder / "images.staged").exists()
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert repository.stage("prepare_data").returncode == 0
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    repository.change("data.max_unreadable", 0)
-    done = repository.stage("prepare_data")
-    assert done.returncode == 2
-    assert "broken.png" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert [path.name for path in folder.parent.glob(".*")] == [".gitignore"]
-    broken.unlink()
+    before = contents(folder)
+    assert "images.staged" not in before
+    stage(prepare_data, max_unreadable=1)
+    assert contents(folder) == before
+    with pytest.raises(SystemExit):
+        stage(prepare_data)
+    assert "broken.png" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert not list(folder.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("stage", ["probe", "prepare_data"])
+@pytest.mark.parametrize("script", [probe, prepare_data])
 @pytest.mark.parametrize(
     "place", ["data/prepared", "data/prepared/mine", "data/../data/prepared", "data", "."]
 )
-def test_images_where_results_are_written_are_refused(repository, stage, place):
-    repository.change("data.root", place)
-    try:
-        done = repository.stage(stage)
-    finally:
-        repository.change("data.root", "data/raw")
-    assert done.returncode == 2
-    assert "put the images " in done.stderr
-    assert "Traceback" not in done.stderr
+def test_images_where_results_are_written_are_refused(stage, capsys, script, place):
+    with pytest.raises(SystemExit):
+        stage(script, place)
+    assert "put the images " in capsys.readouterr().err
 
 
-def test_what_the_probe_writes_changes_only_with_the_images(repository):
-    file = repository.path / "artifacts/inputs/data.json"
-    assert repository.stage("probe").returncode == 0
-    first = file.read_bytes()
-    assert json.loads(first)["files"] == 36
-    assert repository.stage("probe").returncode == 0
-    assert file.read_bytes() == first
-    fill(repository.path / "data/raw/bee", 120, 1, start=50)
-    assert repository.stage("probe").returncode == 0
-    assert json.loads(file.read_text())["files"] == 37
+def test_what_the_probe_writes_changes_only_with_the_images(stage, root):
+    file = Path("artifacts/inputs/data.json")
+    written = []
+    for more in (0, 0, 1):
+        fill(root / "bee", 120, more, start=50)
+        stage(probe)
+        written.append(file.read_bytes())
+    assert written[0] == written[1] != written[2]
+    assert json.loads(written[2])["files"] == 37
 
 
-def test_dvc_prepares_again_when_an_image_has_changed(repository):
-    def ran():
-        done = repository.run(*repository.dvc("repro", "prepare_data"))
-        assert done.returncode == 0, done.stdout + done.stderr
-        return set(re.findall(r"Running stage '([^']+)'", done.stdout))
+def test_images_that_change_while_they_are_read_leave_nothing(stage, root, capsys, monkeypatch):
+    def edited(*arguments):
+        fill(root / "bee", 120, 1, start=50)
+        return splits.parts(*arguments)
 
-    ran()
-    assert ran() == ALWAYS
-    path = repository.path / "data/raw/ant/000.png"
-    Image.new("L", (12, 10), 41).save(path)
-    assert ran() == ALWAYS | {"prepare_data"}
-    assert ran() == ALWAYS
+    monkeypatch.setattr(prepare_data, "splits", SimpleNamespace(parts=edited))
+    with pytest.raises(SystemExit):
+        stage(prepare_data)
+    assert "images changed while it was read" in capsys.readouterr().err
+    assert not Path("data/prepared").exists()

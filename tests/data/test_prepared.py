@@ -17,7 +17,7 @@ from stages.lib.data import sources, splits
 few_examples = settings(deadline=None, derandomize=True, max_examples=50)
 
 
-def test_digits_are_1797_grey_images_of_8_by_8_in_10_classes():
+def test_digits_are_1797_scans_in_10_classes_whose_17_levels_spread_evenly_over_0_to_255():
     images, labels, classes = sources.digits()
     scans = sklearn.datasets.load_digits().images
     assert np.array_equal(np.rint(images / 255 * 16), scans)
@@ -25,12 +25,8 @@ def test_digits_are_1797_grey_images_of_8_by_8_in_10_classes():
     assert (labels.shape, labels.dtype) == ((1797,), np.int64)
     assert classes == list("0123456789")
     assert set(labels) == set(range(10))
-
-
-def test_digits_spread_17_levels_evenly_over_0_to_255():
-    levels = np.unique(sources.digits()[0]).astype(int)
-    assert len(levels) == 17
-    assert (*levels[:3], levels[-1]) == (0, 16, 32, 255)
+    levels = np.unique(images).astype(int)
+    assert (len(levels), levels[0], levels[-1]) == (17, 0, 255)
     assert set(np.diff(levels)) <= {15, 16}
 
 
@@ -83,13 +79,6 @@ def test_validation_alone_leaves_the_rest_for_training_in_proportion(case, seed)
     assert all(farthest_from_proportion(labels, index) <= 1 for index in parts.values())
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_parts_of_the_digits_hold_each_class_to_within_one_image(seed):
-    labels = sources.digits()[1]
-    for index in split(labels, 297, 500, seed).values():
-        assert farthest_from_proportion(labels, index) <= 1
-
-
 LABELS = np.repeat(np.arange(4), 25)
 
 
@@ -106,7 +95,6 @@ def test_the_parts_depend_on_the_seed_and_on_nothing_else():
         (3, 30, "data.validation_images: 3 is fewer than the 4 classes"),
         (30, 3, "data.test_images: 3 is fewer than the 4 classes"),
         (50, 47, "47 + 50 of 100 images leave 3 for training"),
-        (50, 50, "50 + 50 of 100 images leave 0 for training"),
         (9000, 50, "50 + 9000 of 100 images leave 0 for training"),
     ],
 )
@@ -134,7 +122,7 @@ def pictures(count, channels=3, seed=0):
     return generator.integers(0, 256, (count, channels, 5, 4), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 19])
+@pytest.mark.parametrize("count", [1, 8, 9, 19])
 @pytest.mark.parametrize("rows", [1, 8, 100])
 def test_statistics_by_blocks_are_those_of_all_at_once(monkeypatch, count, rows):
     monkeypatch.setattr(prepared, "BLOCK_BYTES", rows * 60)
@@ -145,12 +133,11 @@ def test_statistics_by_blocks_are_those_of_all_at_once(monkeypatch, count, rows)
     assert std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-6)
 
 
-@pytest.mark.parametrize("level", [0, 77, 255])
-def test_a_constant_channel_gets_deviation_1(level):
+def test_a_constant_channel_gets_deviation_1():
     images = pictures(1000, channels=2)
-    images[:, 1] = level
+    images[:, 1] = 77
     mean, std = prepared.channel_statistics(images)
-    assert (mean[1], std[1]) == (pytest.approx(level / 255, abs=1e-6), 1)
+    assert (mean[1], std[1]) == (pytest.approx(77 / 255, abs=1e-6), 1)
     assert 0.2 < std[0] < 0.4
 
 
@@ -181,14 +168,10 @@ def test_what_was_written_is_loaded(folder, parts):
     assert found.classes == CLASSES
     assert found.image_shape == (3, 5, 4)
     assert found.checksum == prepared.checksum(parts)
-    assert (found.mean, found.std) == prepared.channel_statistics(parts["train"].images)
-
-
-def test_images_are_mapped_and_cannot_be_written_to(folder):
-    images = prepared.load(folder).train.images
-    assert isinstance(images, np.memmap)
+    assert isinstance(found.train.images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        images[0] = 0
+        found.train.images[0] = 0
+    assert (found.mean, found.std) == prepared.channel_statistics(parts["train"].images)
 
 
 def test_the_files_are_those_of_numpy_and_the_same_each_time(folder, parts, tmp_path_factory):
@@ -229,19 +212,12 @@ def test_one_other_pixel_or_label_changes_the_checksum(parts, name, kind):
     assert prepared.checksum(parts) != before
 
 
-@pytest.mark.parametrize(
-    ("turn", "same"),
-    [
-        (np.asfortranarray, True),
-        (np.ndarray.copy, True),
-        (lambda a: a.reshape(len(a), 3, 4, 5), False),
-    ],
-)
-def test_the_checksum_knows_the_shape_but_not_the_layout_in_memory(parts, turn, same):
-    part = parts["test"]
-    turned = Part(turn(part.images), part.labels)
-    found = prepared.checksum(parts | {"test": turned})
-    assert (found == prepared.checksum(parts)) is same
+def test_the_checksum_knows_the_shape_but_not_the_layout_in_memory(parts):
+    part, whole = parts["test"], prepared.checksum(parts)
+    turned = Part(np.asfortranarray(part.images), part.labels)
+    assert prepared.checksum(parts | {"test": turned}) == whole
+    reshaped = Part(part.images.reshape(-1, 3, 4, 5), part.labels)
+    assert prepared.checksum(parts | {"test": reshaped}) != whole
 
 
 def test_a_thousand_unreadable_files_are_named_and_all_are_counted(tmp_path, parts):
@@ -271,16 +247,8 @@ def test_a_missing_file_is_named(folder, name):
     assert "not found" in refusal(folder, name)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 5, 9, 60, 127, 128, -1])
-@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
-def test_an_array_cut_short_is_named(folder, name, kept):
-    path = folder / name
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "not a whole .npy file" in refusal(folder, name)
-
-
-def archive(content):
-    """An .npz in the place of an .npy."""
+def npz():
+    """An archive, in the place of an array."""
     file = io.BytesIO()
     np.savez(file, images=np.zeros(3))
     return file.getvalue()
@@ -289,17 +257,18 @@ def archive(content):
 @pytest.mark.parametrize(
     "damage",
     [
+        *(lambda content, kept=kept: content[:kept] for kept in (0, 1, 9, 60, 127, 128, -1)),
         lambda content: b"nonsense",
         lambda content: b"\x80\x04K\x01.",
-        lambda content: b"version https://git-lfs",
         lambda content: content[:60] + b"\0" + content[61:],
-        archive,
+        lambda content: npz(),
     ],
 )
-def test_an_array_that_is_something_else_is_named(folder, damage):
-    path = folder / "test_images.npy"
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
+def test_an_array_cut_short_or_something_else_is_named(folder, name, damage):
+    path = folder / name
     path.write_bytes(damage(path.read_bytes()))
-    refusal(folder, "test_images.npy")
+    assert ": not a whole .npy file" in refusal(folder, name)
 
 
 @pytest.mark.parametrize(
@@ -307,11 +276,8 @@ def test_an_array_that_is_something_else_is_named(folder, damage):
     [
         ("test_images.npy", np.zeros((7, 3, 5, 4), dtype=np.float32)),
         ("test_images.npy", np.zeros((8, 3, 5, 4), dtype=np.uint8)),
-        ("test_images.npy", np.zeros((7, 1, 5, 4), dtype=np.uint8)),
         ("test_images.npy", np.zeros((7, 60), dtype=np.uint8)),
-        ("test_labels.npy", np.zeros(7, dtype=np.int32)),
         ("test_labels.npy", np.zeros(7, dtype=">i8")),
-        ("test_labels.npy", np.zeros((7, 1), dtype=np.int64)),
     ],
 )
 def test_an_array_of_another_type_or_shape_is_named_with_both(folder, name, array):
@@ -337,9 +303,7 @@ def test_a_meta_file_cut_short_is_named(folder, kept):
     assert "not JSON" in refusal(folder, "meta.json")
 
 
-@pytest.mark.parametrize(
-    "content", [b"[]", b"3", b"null", b"{}", b'{"classes": []}', b"\xff", b"[" * 100_000]
-)
+@pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b"\xff", b"[" * 100_000])
 def test_a_foreign_meta_file_is_named(folder, content):
     (folder / "meta.json").write_bytes(content)
     assert ": not " in refusal(folder, "meta.json")
@@ -349,25 +313,18 @@ def test_a_foreign_meta_file_is_named(folder, content):
     "change",
     [
         {"more": 1},
-        {"mean": ...},
         {"mean": [0.5]},
         {"images": 5},
-        {"images": {}},
         {"images": SIZES | {"test": 8}},
         {"counts": {"train": [20], "validation": [6], "test": [7]}},
         {"counts": {}},
-        {"image_shape": None},
         {"image_shape": [3, 5]},
-        {"classes": 3},
         {"source": None},
         {"unreadable_count": 2},
-        {"unreadable_count": True},
         {"unreadable": [{"file": "x", "reason": 3}]},
-        {"unreadable": ["x"]},
     ],
 )
 def test_a_meta_file_with_other_keys_or_values_is_named(folder, change):
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8")) | change
-    meta = {key: value for key, value in meta.items() if value is not ...}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     assert "not the description of a prepared data set" in refusal(folder, "meta.json")
