@@ -112,9 +112,9 @@ def table_of(
     """A stage's table, of all seeds; without lines where the run had no such stage."""
     files = [paths.reported(paths.stage_directory(stage, seed) / paths.ROWS) for seed in seeds]
     texts = {file: place.text(file) for file in files}
-    parts = [pd.DataFrame(columns=list(columns))]
-    if stage != "train_baseline" and not any(text is not None for text in texts.values()):
-        return parts[0]
+    parts = []
+    if stage != "train_baseline" and set(texts.values()) == {None}:
+        return pd.DataFrame(columns=list(columns))
     for file, text in texts.items():
         if text is None:
             raise place.problem(file, "missing")
@@ -122,17 +122,16 @@ def table_of(
             parts.append(committed.table(text, columns))
         except ValueError as error:
             raise place.problem(file, str(error)) from None
-    return pd.concat(parts[1:], ignore_index=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def run_of(place: Place) -> committed.Run:
     """A run, read from its reports/. UserError with place and file if they are damaged."""
     about = manifest_of(place)
     rows = [table_of(place, stage, about.seeds, committed.ROWS) for stage in metrics.stages()]
+    measured = pd.concat([part for part in rows if len(part)] or rows, ignore_index=True)
     latencies = table_of(place, "latency_bench", [None], committed.LATENCIES)
-    return committed.Run(
-        about, pd.concat([part for part in rows if len(part)], ignore_index=True), latencies
-    )
+    return committed.Run(about, measured, latencies)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

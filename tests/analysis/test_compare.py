@@ -132,6 +132,14 @@ def test_a_folder_of_a_larger_repository(tmp_path, monkeypatch, capsys):
     assert lines_of(capsys)[0] == 0
 
 
+def test_tables_without_lines_are_a_result(repository, capsys):
+    for file in (repository / "reports/runs").rglob("rows.csv"):
+        file.write_text(file.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    code, lines = lines_of(capsys)
+    assert code == 0
+    assert {line["verdict"] for line in lines.values()} == {"gone"}
+
+
 def test_tables_that_git_checks_out_with_carriage_returns(repository, capsys):
     for file in (repository / "reports/runs").rglob("*.csv"):
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
