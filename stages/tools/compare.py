@@ -109,7 +109,7 @@ def manifest_of(place: Place) -> committed.Manifest:
 def table_of(
     place: Place, stage: str, seeds: Sequence[int | None], columns: Sequence[str]
 ) -> pd.DataFrame:
-    """A stage's table, of all seeds; without lines where the run had no such stage."""
+    """A stage's table, of all seeds; empty if the run had no such stage."""
     files = [paths.reported(paths.stage_directory(stage, seed) / paths.ROWS) for seed in seeds]
     texts = {file: place.text(file) for file in files}
     parts = []

@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of any error's text, shortened; its type where it has none."""
+    """The first line of any error's text, shortened; its type if it has none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 

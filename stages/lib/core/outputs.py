@@ -130,7 +130,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value for JSON: numbers with six significant digits, and null for what is no number."""
+    """A value for JSON: numbers with six significant digits, null for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

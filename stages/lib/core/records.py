@@ -26,7 +26,7 @@ SHARES = ("target_sparsity", "sparsity", "validation_accuracy", "test_accuracy",
 class Row:
     """What is measured of one network.
 
-    layer: the layer that alone was changed, or ALL_LAYERS.
+    layer: the only layer that was changed, or ALL_LAYERS.
     weight_bits: 32 for weights that are not quantized.
     target_sparsity, sparsity: asked for and reached, shares of the baseline's prunable weights.
     parameters, nonzero_parameters: of all layers, with biases and batch norms.

@@ -1,4 +1,4 @@
-"""Whether what is installed is what requirements.txt asks for: other versions, other results."""
+"""Compares the installed packages with requirements.txt. Other versions may give other results."""
 
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ def _difference(name: str, wanted: str) -> str:
 
 
 def note(file: Path = paths.REQUIREMENTS) -> str:
-    """A line about what is not installed as the file asks; empty where everything is."""
+    """A line about packages that are missing or have another version; empty if there are none."""
     pins = [line.split("==") for line in file.read_text(encoding="utf-8").split() if "==" in line]
     found = [(_difference(name, wanted), wanted) for name, wanted in pins]
     others = [(text, wanted) for text, wanted in found if text]

@@ -92,7 +92,7 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
         levels = np.asarray(image)
         if not (levels.min() >= 0 and levels.max() <= 1):
             raise UnreadableError("floating-point pixels that are not all within 0…1")
-        # convert("L") drops what is behind the point.
+        # convert("L") would drop the fraction.
         return image.point(lambda level: level * 255 + 0.5).convert("L")
     if mode == "I":
         raise UnreadableError("32-bit pixels, of which the range is not known")

@@ -30,11 +30,11 @@ _BLOCK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class RowFile:
-    """Rows of a file, read into memory only where they are asked for.
+    """Rows of a file. Only the rows that are indexed are read into memory.
 
     path: of the file of uint8 rows, without a header.
     row_shape: (channels, height, width).
-    index: int [n], the rows of the file that count.
+    index: int [n], the rows of the file that are used.
     """
 
     path: Path

@@ -43,8 +43,8 @@ def _remedy(dataset: type, root: Path) -> str:
 
 
 def _unpack_anew(dataset: type, root: Path) -> None:
-    """Removes what was unpacked, if all archives are there: torchvision would believe a file that a
-    kill cut short, and unpacks what is missing.
+    """Removes unpacked files if all archives are there, so that torchvision unpacks them again. It
+    would accept a file that a kill cut short.
     """
     from torchvision.datasets.utils import check_integrity
 
