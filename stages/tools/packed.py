@@ -102,13 +102,6 @@ def unpack(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {size:,} bytes")
 
 
-def elements(text: str) -> int:
-    """Reads how many numbers a network may have."""
-    if not text.isdecimal() or not 1 <= int(text) <= 2**40:
-        raise argparse.ArgumentTypeError(f"{text}: an integer from 1 to 2^40")
-    return int(text)
-
-
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.tools.packed", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -120,7 +113,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         allowed = "the custom network that the file may name: building it runs that code"
         command.add_argument("--network", metavar="FILE.py:FACTORY", help=allowed)
         most = "how many numbers the network may have (default: what the file's size bears)"
-        command.add_argument("--max-elements", metavar="N", type=elements, help=most)
+        command.add_argument("--max-elements", metavar="N", type=int, help=most)
     about = {"required": True, "help": f"a {paths.SAFETENSORS} file"}
     command.add_argument("-o", "--output", metavar="FILE", type=Path, **about)
     return parser.parse_args(argv)

@@ -107,8 +107,6 @@ def test_a_channel_is_quantized_to_half_its_own_step_as_if_it_were_alone(tensor,
     [
         (2, "affine", (-2, 1)),
         (2, "symmetric", (-1, 1)),
-        (8, "affine", (-128, 127)),
-        (8, "symmetric", (-127, 127)),
         (16, "affine", (-32768, 32767)),
         (16, "symmetric", (-32767, 32767)),
     ],
@@ -151,12 +149,6 @@ def test_zeros_get_scale_one_code_zero_and_no_error(scheme, granularity):
     assert (error.mse, error.theory, error.ratio) == (0, 0, None)
 
 
-def ties(tensor, quantized, width):
-    """Where float32 arithmetic cannot tell on which side of a tie x is."""
-    steps = (tensor.double() / linear.along(quantized.S.double(), tensor)).frac().abs()
-    return (steps - 0.5).abs() < width
-
-
 @pytest.mark.parametrize("bits", BITS)
 @each_scheme
 @each_granularity
@@ -170,28 +162,13 @@ def test_it_equals_torchs_fake_quantization(bits, scheme, granularity):
         reference = torch.fake_quantize_per_tensor_affine(tensor, float(scale), int(zero), *limits)
     else:
         reference = torch.fake_quantize_per_channel_affine(tensor, scale, zero, 0, *limits)
-    again, tie = linear.dequantize(quantized), ties(tensor, quantized, 0.02)
+    again = linear.dequantize(quantized)
+    # Float32 arithmetic cannot tell on which side of a tie x is.
+    steps = (tensor.double() / linear.along(scale.double(), tensor)).frac().abs()
+    tie = (steps - 0.5).abs() < 0.02
     assert tie.double().mean() < 0.1
     assert torch.equal(again[~tie], reference[~tie])
     assert ((again - reference).abs() <= linear.along(scale, tensor) * 1.001).all()
-
-
-@each_scheme
-@each_granularity
-@pytest.mark.filterwarnings("ignore")
-def test_eight_bit_codes_equal_those_of_torchs_quantized_tensors(scheme, granularity):
-    tensor = weights() - 0.2
-    quantized = linear.quantize(tensor, 8, scheme, granularity)
-    scale, zero = quantized.S, quantized.Z
-    try:
-        if granularity == "tensor":
-            reference = torch.quantize_per_tensor(tensor, float(scale), int(zero), torch.qint8)
-        else:
-            reference = torch.quantize_per_channel(tensor, scale, zero, 0, torch.qint8)
-    except (AttributeError, NotImplementedError) as error:
-        pytest.skip(f"this torch has no quantized tensors: {error}")
-    tie = ties(tensor, quantized, 1e-3)
-    assert torch.equal(reference.int_repr()[~tie], quantized.Q[~tie])
 
 
 @pytest.mark.parametrize("bits", [4, 8, 12, 16])
@@ -203,12 +180,6 @@ def test_the_error_on_uniform_data_is_that_of_theory(bits, scheme):
     assert error.ratio == pytest.approx(1, rel=0.05)
     lowest, highest = linear.limits(bits, scheme)
     assert error.theory == pytest.approx((2 / (highest - lowest)) ** 2 / 12, rel=1e-3)
-
-
-def test_theory_is_the_mean_over_channels():
-    codes, zero = torch.ones(2, 3, dtype=torch.int8), torch.zeros(2, dtype=torch.int32)
-    quantized = linear.Quantized(codes, torch.tensor([0.5, 2.0]), zero)
-    assert linear.theoretical_error(quantized) == pytest.approx((0.25 + 4) / 2 / 12)
 
 
 @each_scheme
@@ -234,33 +205,27 @@ def test_more_bits_and_finer_granularity_lose_less():
 
     def error(bits, granularity):
         quantized = linear.quantize(tensor, bits, "symmetric", granularity)
-        return linear.mean_squared_error(tensor, quantized)
+        return linear.layer_error(tensor, quantized).mse
 
     for bits in BITS[:-1]:
         assert error(bits + 1, "tensor") < error(bits, "tensor")
         assert error(bits, "channel") < error(bits, "tensor")
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@each_scheme
-@each_granularity
-def test_values_that_are_not_finite_raise(bad, scheme, granularity):
-    with pytest.raises(ValueError, match="infinite or undefined"):
-        linear.quantize(torch.tensor([[1.0, bad]]), 8, scheme, granularity)
-
-
 @pytest.mark.parametrize(
-    ("bits", "scheme", "granularity", "word"),
+    ("value", "bits", "scheme", "granularity", "problem"),
     [
-        (1, "affine", "tensor", "1 bits"),
-        (17, "affine", "tensor", "17 bits"),
-        (8, "logarithmic", "tensor", "logarithmic"),
-        (8, "affine", "group", "group"),
+        (math.nan, 8, "affine", "tensor", "infinite or undefined"),
+        (-math.inf, 8, "symmetric", "channel", "infinite or undefined"),
+        (0.0, 1, "affine", "tensor", "1 bits"),
+        (0.0, 17, "affine", "tensor", "17 bits"),
+        (0.0, 8, "logarithmic", "tensor", "logarithmic"),
+        (0.0, 8, "affine", "group", "group"),
     ],
 )
-def test_settings_that_are_not_there_raise(bits, scheme, granularity, word):
-    with pytest.raises(ValueError, match=word):
-        linear.quantize(torch.ones(2), bits, scheme, granularity)
+def test_what_cannot_be_quantized_raises(value, bits, scheme, granularity, problem):
+    with pytest.raises(ValueError, match=problem):
+        linear.quantize(torch.tensor([[1.0, value]]), bits, scheme, granularity)
 
 
 @each_granularity
@@ -326,22 +291,6 @@ def test_eight_bits_take_a_quarter_and_sixteen_half_of_the_weights(tmp_path):
         assert whole - size == pytest.approx((1 - share) * weights_bytes, rel=0.02)
 
 
-def test_a_smaller_network_is_stored_with_its_sizes(tmp_path):
-    sizes = {"channels": [2, 3, 4, 5, 6, 7], "hidden": 9}
-    description = registry.architecture("convnet", 4, 1, 3) | sizes
-    small = registry.build_seeded(description, 0)
-    path = tmp_path / "small.safetensors"
-    linear.save_model(path, small, linear.quantize_weights(small, 8, "symmetric", "tensor"))
-    assert registry.architecture_of(linear.load_model(path)[0]) == description
-
-
-def assert_refused(path):
-    with pytest.raises(UserError) as caught:
-        linear.load_model(path)
-    assert str(path) in str(caught.value)
-    assert "dvc repro" in str(caught.value)
-
-
 @pytest.fixture
 def path(model, tmp_path):
     """A sound file."""
@@ -350,21 +299,16 @@ def path(model, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("length", [0, 7, 8, 100, 1500, -1])
-def test_a_torn_file_is_refused(path, length):
-    path.write_bytes(path.read_bytes()[:length])
-    assert_refused(path)
+def assert_refused(path):
+    with pytest.raises(UserError, match=r"model\.safetensors: .*dvc repro"):
+        linear.load_model(path)
 
 
-@pytest.mark.parametrize("foreign", [False, True])
-def test_a_missing_file_and_a_float32_network_are_refused(model, path, foreign):
+def test_a_missing_file_and_a_float32_network_are_refused(model, path):
     path.unlink()
-    if foreign:
-        checkpoints.save_model(model, path)
     assert_refused(path)
-
-
-CONVNET = registry.architecture("convnet", 4, 1, 3)
+    checkpoints.save_model(model, path)
+    assert_refused(path)
 
 
 @pytest.mark.parametrize(
@@ -372,19 +316,17 @@ CONVNET = registry.architecture("convnet", 4, 1, 3)
     [
         None,
         [],
-        7,
         {},
-        {"weights": ["conv1.weight"]},
-        {"weights": 3, "architecture": CONVNET},
-        {"weights": ["conv9.weight"], "architecture": CONVNET},
-        {"weights": [], "architecture": CONVNET},
-        {"weights": ["conv1.weight"], "architecture": registry.architecture("convnet", 8, 1, 3)},
-        {"weights": ["conv1.weight"], "architecture": None},
+        {"weights": 3},
+        {"weights": ["conv9.weight"]},
+        {"weights": []},
+        {"architecture": registry.architecture("convnet", 8, 1, 3)},
+        {"architecture": None},
     ],
 )
-def test_a_header_that_does_not_fit_is_refused(model, path, header):
-    quantized = linear.quantize_weights(model, 8, "affine", "tensor")
-    stored = linear.tensors(model, {"conv1.weight": quantized["conv1.weight"]})
+def test_a_header_that_does_not_fit_is_refused(path, header):
+    stored, sound = checkpoints.load_tensors(path, linear.KEY)
+    header = sound | header if header else header
     checkpoints.save_tensors(path, stored, {linear.KEY: header})
     assert_refused(path)
 

@@ -55,14 +55,15 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> di
         parts = quantized.get(name)
         if parts is None:
             values, width = state[name].numpy(), FLOAT_BITS
-            mask = entropy.bound_bits((values != 0).astype(np.int8))
-            bound += mask + entropy.nonzero_bits(values, width)
+            mask = (values != 0).astype(np.int8)
+            bound += entropy.bound_bits(mask) + width * np.count_nonzero(values)
         else:
             values, width = linear.steps(parts).numpy(), min(bits, 8 * parts.Q.element_size())
             bound += entropy.bound_bits(parts.Q.numpy())
             raw += parts.S.numel() * SCALE_BYTES
-        nonzeros += entropy.nonzero_bits(values, width)
-        index_value += entropy.index_value_bits(values, width)
+        count, position_bits = np.count_nonzero(values), max(values.size - 1, 0).bit_length()
+        nonzeros += count * width
+        index_value += count * (width + position_bits)
     return {
         "dense_bytes": checkpoints.serialized_bytes(model),
         "nonzero_bytes": raw + math.ceil(nonzeros / 8),

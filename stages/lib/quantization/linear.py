@@ -106,24 +106,16 @@ def dequantize(quantized: Quantized) -> torch.Tensor:
     return steps(quantized).float() * along(quantized.S, quantized.Q)
 
 
-def mean_squared_error(tensor: torch.Tensor, quantized: Quantized) -> float:
-    """Mean of (x − S · (Q − Z))², in float64."""
-    difference = tensor.detach().cpu().double() - dequantize(quantized).double()
-    return float((difference**2).mean())
-
-
-def theoretical_error(quantized: Quantized) -> float:
-    """S²/12, the variance of a rounding error that is uniform over one step (Bennett, 1948). Per
-    channel: the mean over the channels. 0 for a tensor or channel of zeros, whose S means nothing.
+def layer_error(tensor: torch.Tensor, quantized: Quantized) -> LayerError:
+    """The mean squared error of a quantized tensor, and what theory expects: S²/12, the variance of
+    a rounding error that is uniform over one step (Bennett, 1948). Per channel: the mean over the
+    channels. 0 for a tensor or channel of zeros, whose S means nothing.
     """
+    difference = tensor.detach().cpu().double() - dequantize(quantized).double()
     codes = steps(quantized)
     used = codes.flatten(1).any(1) if quantized.S.dim() else codes.any()
-    return float((quantized.S.double() ** 2 * used).mean() / 12)
-
-
-def layer_error(tensor: torch.Tensor, quantized: Quantized) -> LayerError:
-    """Measures the quantization of one tensor against S²/12."""
-    error, theory = mean_squared_error(tensor, quantized), theoretical_error(quantized)
+    error = float((difference**2).mean())
+    theory = float((quantized.S.double() ** 2 * used).mean() / 12)
     return LayerError(
         scale_least=float(quantized.S.min()),
         scale_most=float(quantized.S.max()),
@@ -154,21 +146,16 @@ def with_weights(model: nn.Module, quantized: Mapping[str, Quantized]) -> nn.Mod
     return copied
 
 
-def tensors(model: nn.Module, quantized: Mapping[str, Quantized]) -> dict[str, torch.Tensor]:
-    """The tensors of a quantized file: NAME.Q, NAME.S and NAME.Z for each quantized weight, and the
-    rest of the network as it is.
+def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:
+    """Writes the network with integer weights: NAME.Q, NAME.S and NAME.Z for each, and the rest as
+    it is. Returns the file's size in bytes.
     """
     stored = checkpoints.tensors_of(model)
     for name, parts in quantized.items():
         del stored[name]
         stored |= {f"{name}.{field}": getattr(parts, field).contiguous() for field in "QSZ"}
-    return stored
-
-
-def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:
-    """Writes the network with integer weights. Returns the file's size in bytes."""
     header = {"architecture": registry.architecture_of(model), "weights": sorted(quantized)}
-    return checkpoints.save_tensors(path, tensors(model, quantized), {KEY: header})
+    return checkpoints.save_tensors(path, stored, {KEY: header})
 
 
 def load_model(path: Path, network: str | None = None) -> tuple[nn.Module, dict[str, Quantized]]:

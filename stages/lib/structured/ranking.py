@@ -14,8 +14,6 @@ from stages.lib.structured import coupling, removal
 from stages.lib.structured.coupling import Plan
 from stages.lib.structured.removal import Filters
 
-SCOPES = ("layer", "global")
-
 
 def positions(groups: np.ndarray) -> np.ndarray:
     """The number of earlier equal entries: [3, 5, 3, 3] → [0, 0, 1, 2]."""
@@ -33,8 +31,6 @@ def scores(model: nn.Module, plan: Plan, scope: str) -> np.ndarray:
         layers in which the unit has filters. "layer": the rank of that score within the coupled
         group, 0…1, so that all groups lose the same share.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"no scope is called {scope}")
     total, producers = np.zeros(len(plan.groups)), np.zeros(len(plan.groups))
     for name, units in plan.filters.items():
         weight = model.get_submodule(name).weight.detach()
@@ -59,17 +55,16 @@ def removable(plan: Plan, scores: np.ndarray) -> Iterator[int]:
     """The allowed units, lowest score first, ties in the network's order. A unit is skipped if it
     is the last of a layer's side when its turn comes.
     """
-    left = [len(member.units) for member in plan.members]
-    touched: list[list[tuple[int, int]]] = [[] for _ in plan.groups]
-    for number, member in enumerate(plan.members):
-        units, counts = np.unique(member.units[member.units >= 0], return_counts=True)
-        for unit, count in zip(units.tolist(), counts.tolist(), strict=True):
-            touched[unit].append((number, count))
+    left = np.array([len(member.units) for member in plan.members])
+    # How many channels each side loses with a unit: int [units, sides].
+    losses = np.zeros((len(plan.groups), len(plan.members)), dtype=np.int32)
+    for side, member in enumerate(plan.members):
+        np.add.at(losses[:, side], member.units[member.units >= 0], 1)
     allowed = plan.allowed
     for unit in np.argsort(scores, kind="stable").tolist():
-        if allowed[unit] and all(left[number] > count for number, count in touched[unit]):
-            for number, count in touched[unit]:
-                left[number] -= count
+        loss = losses[unit]
+        if allowed[unit] and ((loss == 0) | (left > loss)).all():
+            left -= loss
             yield unit
 
 
