@@ -32,10 +32,6 @@ SEEDED = {
     "agreements": ("export_onnx", paths.AGREEMENT, records.AGREEMENT),
     "curves": ("train_baseline", paths.LEARNING_CURVE, records.EPOCH),
 }
-# The families that the course is about: not packed files, nor those of ONNX Runtime.
-COURSE = (
-    methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED, methods.LAYER, methods.INTEGER
-)  # fmt: skip
 
 
 def directories(seeds: Sequence[int]) -> list[Path]:
@@ -93,7 +89,7 @@ def read_run(params: Any, meta: dict) -> tuple[Run, predictions.Correct]:
 def evidence_of(run: Run, correct: predictions.Correct) -> findings.Evidence:
     """The evidence for the course's findings."""
     return findings.Evidence(
-        rows=tables.of_family(run.rows, *COURSE),
+        rows=run.rows,
         layers=run.layers,
         formats=run.timed_formats,
         correct=correct,
@@ -116,13 +112,12 @@ def copy_tables(seeds: Sequence[int], target: Path) -> None:
 
 def main(stage: Stage) -> None:
     run, correct = read_run(stage.params, prepared.read_meta(paths.PREPARED))
-    evidence = evidence_of(run, correct)
-    found, drawn = findings.judge(evidence), figures.build(run)
+    found, drawn = findings.judge(evidence_of(run, correct)), figures.build(run)
     text = markdown.render(run, found, drawn, paths.FIGURES.name)
     outputs.write_text(stage.place(paths.REPORT_PAGE), text)
     outputs.write_text(stage.place(paths.REPORT_SITE), html.render(run, found, drawn))
     figures.save(list(drawn.values()), stage.place(paths.FIGURES))
-    exports.save(exports.plots(evidence.rows, run.layers, run.curves), stage.place(paths.PLOTS))
+    exports.save(exports.plots(run.rows, run.layers, run.curves), stage.place(paths.PLOTS))
 
     copy_tables(run.seeds, stage.place(paths.RUNS))
     about = committed.Manifest(
@@ -130,7 +125,7 @@ def main(stage: Stage) -> None:
     )
     outputs.write_json(stage.place(paths.RUNS) / paths.MANIFEST, about.model_dump())
     outputs.write_json(stage.place(paths.FINDINGS), findings.to_json(found, run.context))
-    numbers = metrics.named(evidence.rows, run.sparsity, run.max_drop)
+    numbers = metrics.named(run.rows, run.sparsity, run.max_drop)
     outputs.write_json(stage.place(paths.METRICS), numbers)
 
 

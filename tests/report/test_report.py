@@ -163,7 +163,7 @@ def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
     assert int8.speedup.item() == pytest.approx(5)
     assert int8.repetitions.item() == 27
     missing = [row for row in drawn["engines"].tables[0][1].rows if row[-1]]
-    assert [row[2:6] for row in missing] == [("64", "", "", "")]
+    assert [row[4:8] for row in missing] == [("64", "", "", "")]
     assert missing[0][-1] == "could not be run"
 
 
@@ -171,17 +171,17 @@ def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
 def test_every_ratio_is_the_quotient_of_two_latencies_shown(name):
     run = RUNS[name]()
     table = latency_figures.engine_table(run)
-    shown = {tuple(row[:3]): row for row in table.rows}
+    shown = {(*row[:2], row[4]): row for row in table.rows}
     for (_, _, batch), row in shown.items():
-        if row[3]:
+        if row[5]:
             baseline = shown["dense baseline", TORCH, batch]
-            assert float(row[5].split()[0]) == pytest.approx(
-                float(baseline[3]) / float(row[3]), rel=0.01
+            assert float(row[7].split()[0]) == pytest.approx(
+                float(baseline[5]) / float(row[5]), rel=0.01
             )
     # The baseline has one latency, everywhere.
     of_format = next(row for row in figures.build(run)["formats"].tables[0][1].rows
                      if row[0].startswith("baseline") and row[3] == "1")  # fmt: skip
-    assert of_format[8] == shown["dense baseline", TORCH, "1"][3] == "2"
+    assert of_format[8] == shown["dense baseline", TORCH, "1"][5] == "2"
 
 
 def test_a_latency_with_a_wide_iqr_is_shown_and_not_ranked():
@@ -192,7 +192,7 @@ def test_a_latency_with_a_wide_iqr_is_shown_and_not_ranked():
     run = changed(run, "latencies", latency_iqr_ms=wide)
     assert "Some latencies are not ranked" in rendered(run)
     name = "structured, global + fine-tuning, 80 %, int8"
-    assert {row[5] for row in latency_figures.engine_table(run).rows if row[0] == name} == {
+    assert {row[7] for row in latency_figures.engine_table(run).rows if row[0] == name} == {
         "not ranked"
     }
     on_front = [row for row in latency_figures.latency(run).tables[0][1].rows if row[-1]]

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from stages.lib.analysis import statistics
 from stages.lib.core import methods
+from stages.lib.core.records import ALL_LAYERS
 
 # The columns that identify a network.
 KEYS = ("method", "target_sparsity", "weight_bits", "times_smaller")
@@ -36,11 +37,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """
     top5 = rows.test_top5.astype(float) if "test_top5" in rows else math.nan
     smaller = rows.times_smaller.astype(float) if "times_smaller" in rows else 1.0
-    grouped = rows.assign(test_top5=top5, times_smaller=smaller).groupby(
-        ["method", "layer", "weight_bits", "target_sparsity", "times_smaller"],
-        sort=False,
-        as_index=False,
-    )
+    rows = rows.assign(test_top5=top5, times_smaller=smaller)
+    grouped = rows.groupby([*KEYS, "layer"], sort=False, as_index=False)
     means = grouped[[*MEASURED, "test_top5"]].mean()
     means["test_accuracy_std"] = grouped["test_accuracy"].std()["test_accuracy"]
     means["seeds"] = grouped["seed"].nunique()["seed"]
@@ -57,11 +55,9 @@ def intervals(correct: Mapping[tuple, NDArray], confidence: float) -> pd.DataFra
 
     correct: bool [seeds, images], by the columns KEYS.
     """
-    found = [(key, statistics.accuracy(right, confidence)) for key, right in correct.items()]
-    return pd.DataFrame(
-        [(*key, *(1.0,) * (len(KEYS) - len(key)), one.low, one.high) for key, one in found],
-        columns=[*KEYS, "low", "high"],
-    )
+    found = {key: statistics.accuracy(right, confidence) for key, right in correct.items()}
+    lines = [(*key, interval.low, interval.high) for key, interval in found.items()]
+    return pd.DataFrame(lines, columns=[*KEYS, "low", "high"])
 
 
 def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
@@ -75,7 +71,7 @@ def with_bounds(summary: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.Dat
     high = (summary.test_accuracy + deviation).clip(upper=1)
     if intervals is not None:
         keys = [*KEYS, "layer"]
-        found = summary[keys].merge(intervals.assign(layer="all"), "left", keys)
+        found = summary[keys].merge(intervals.assign(layer=ALL_LAYERS), "left", keys)
         low, high = (
             pd.Series(found[name].to_numpy(), summary.index).fillna(fallback)
             for name, fallback in (("low", low), ("high", high))
@@ -169,23 +165,18 @@ def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 
     """A table in GitHub's Markdown; the first `left` columns are aligned left, the others right."""
     cells = [[escaped(str(cell)) for cell in row] for row in rows]
     align = ["left" if index < left else "right" for index in range(len(headers))]
-    return tabulate(
-        cells,
-        [escaped(header) for header in headers],
-        "pipe",
-        colalign=align if cells else None,
-        disable_numparse=True,
-    )
+    heads = [escaped(header) for header in headers]
+    aligned = align if cells else None
+    return tabulate(cells, heads, "pipe", colalign=aligned, disable_numparse=True)
 
 
 def sparsest(rows: pd.DataFrame, method: str, max_drop: float) -> float | None:
     """The highest target sparsity at which the method's mean validation accuracy is within
     `max_drop` of the baseline's; 0 if there is none, None if the method was not run.
     """
-    means = summary(rows[rows.layer == "all"])
-    dense = means[means.method == "baseline"].validation_accuracy.iloc[0]
-    points = means[means.method == method]
-    if points.empty:
+    whole = rows[rows.layer == ALL_LAYERS]
+    means = whole.groupby(["method", "target_sparsity"]).validation_accuracy.mean()
+    if method not in means.index:
         return None
-    good = points[points.validation_accuracy >= dense - max_drop]
-    return float(good.target_sparsity.max()) if len(good) else 0.0
+    good = means[method][means[method] >= means["baseline"].iloc[0] - max_drop - 1e-9]
+    return float(good.index.max()) if len(good) else 0.0

@@ -19,6 +19,7 @@ CLOSE_UP = 0.1
 # With more layers than this, the rows of the map are narrower.
 MANY_LAYERS = 24
 REMOVED = Column("weights removed", "removed", columns.sparsity)
+EPOCH = Column("epoch", "epoch", tables.count)
 NONZERO = Column("nonzero parameters", "nonzero_parameters", tables.count)
 COMPRESSION = Column("compression", "compression", tables.factor)
 REDUCTION = Column("reduction", "reduction", tables.factor)
@@ -101,13 +102,10 @@ def headline_table(run: Run) -> Table:
     return columns.table(
         headline(run),
         [
-            columns.NAME,
-            columns.SPREAD._replace(title=at),
-            columns.CHANGE,
-            columns.EPOCHS,
+            columns.NAME, columns.SPREAD._replace(title=at), columns.CHANGE, columns.EPOCHS,
             Column(reached, "reached", lambda share: tables.percent(share) if share else "none"),
         ],
-    )
+    )  # fmt: skip
 
 
 def close_up(run: Run) -> Figure:
@@ -130,22 +128,15 @@ def recoveries(run: Run) -> pd.DataFrame:
     """Fine-tuning, for each network measured before and after it: method (as pruned), name,
     removed, before and after (test accuracies), gain and epochs.
     """
-    kept = ["removed", "test_accuracy", "extra_epochs"]
-    found = [pd.DataFrame(columns=["method", "name", "removed", "before", "after", "epochs"])]
+    kept = ["method", "name", "removed", "before", "after", "gain", "epochs"]
+    found = []
     for start, end in methods.recoveries():
-        before, after = (run.course[run.course.method == m.name][kept] for m in (start, end))
-        both = before.merge(after, on="removed", suffixes=("_before", "_after"))
-        both = both.rename(
-            columns={
-                "test_accuracy_before": "before",
-                "test_accuracy_after": "after",
-                "extra_epochs_after": "epochs",
-            }
-        )
-        found.append(both.assign(method=start.name, name=start.title))
-    joined = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
-    joined = joined.sort_values(["method", "removed"], kind="stable")
-    return joined.assign(gain=joined.after - joined.before)
+        before, after = (run.course[run.course.method == one.name] for one in (start, end))
+        both = before.merge(after, on="removed", suffixes=("", "_after"))
+        accuracies = {"before": both.test_accuracy, "after": both.test_accuracy_after}
+        both = both.assign(**accuracies, epochs=both.extra_epochs_after)
+        found.append(both.assign(gain=both.after - both.before)[kept])
+    return pd.concat(found, ignore_index=True).sort_values(["method", "removed"], kind="stable")
 
 
 RECOVERY = (
@@ -266,35 +257,23 @@ def learning(run: Run) -> Figure | None:
     """The baseline's training: a line for each seed and part."""
     if not run.is_trained:
         return None
-    mean = run.curves.groupby("epoch", as_index=False)[
-        ["train_accuracy", "validation_accuracy"]
-    ].mean()
-    parts = {"train": "training", "validation": "validation"}
-    long = run.curves.rename(columns={f"{part}_accuracy": part for part in parts})
-    long = long.melt(["seed", "epoch"], list(parts), "name", "accuracy")
-    long = long.assign(name=long.name.map(parts))
+    looks = {"training": Look("#0072B2"), "validation": Look("#D55E00", "square")}
+    curves = run.curves.rename(
+        columns={"train_accuracy": "training", "validation_accuracy": "validation"}
+    )
+    long = curves.melt(["seed", "epoch"], list(looks), "name", "accuracy")
+    accuracy = [Column("accuracy", "accuracy", columns.accuracy)]
+    mean = curves.groupby("epoch", as_index=False)[list(looks)].mean()
     plot = Plot(
         long,
         charts.whole("epoch", long.epoch, "epoch"),
         charts.shares("accuracy", "accuracy", charts.around(long.accuracy)),
-        {"training": Look("#0072B2"), "validation": Look("#D55E00", "square")},
-        [
-            Column("", "name"),
-            Column("epoch", "epoch"),
-            Column("seed", "seed"),
-            Column("accuracy", "accuracy", columns.accuracy),
-        ],
+        looks,
+        [columns.NAME, EPOCH, Column("seed", "seed"), *accuracy],
         detail="seed",
     )
-    by_epoch = columns.table(
-        mean,
-        [
-            Column("epoch", "epoch", tables.count),
-            Column("training accuracy, %", "train_accuracy", columns.percent_number),
-            Column("validation accuracy, %", "validation_accuracy", columns.percent_number),
-        ],
-        left=0,
-    )
+    shares = [Column(f"{name} accuracy, %", name, columns.percent_number) for name in looks]
+    by_epoch = columns.table(mean, [EPOCH, *shares], left=0)
     return figure(
         run,
         "learning",

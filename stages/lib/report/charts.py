@@ -149,9 +149,7 @@ def sizes(column: str, values: pd.Series, title: str) -> Axis:
     low, high = int(least).bit_length() - 1, int(most).bit_length()
     ticks = [2**power for power in range(low, high + 1, -(-(high - low) // 8))]
     axis = alt.Axis(
-        title=f"{title} (logarithmic)",
-        values=ticks,
-        labelExpr=f"{units} : datum.value + ' B'",
+        title=f"{title} (logarithmic)", values=ticks, labelExpr=f"{units} : datum.value + ' B'"
     )
     scale = alt.Scale(type="log", base=2, domain=[least * 0.85, most * 1.15], nice=False)
     return Axis(column, {"axis": axis, "scale": scale})
@@ -161,7 +159,7 @@ def whole(column: str, values: pd.Series, title: str, room: float = 0) -> Axis:
     """An axis of integers with up to a dozen ticks."""
     low, high = int(values.min()), int(values.max())
     steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-    step = next(step for step in steps if high - low <= 12 * step)
+    step = next((step for step in steps if high - low <= 12 * step), high - low)
     ticks = sorted({low, *range(-(-low // step) * step, high + 1, step)})
     scale = alt.Scale(domain=[low - room, high + room], nice=False)
     return Axis(column, {"axis": alt.Axis(title=title, values=ticks, format="d"), "scale": scale})
@@ -179,14 +177,9 @@ def names(column: str, label: str, grid: bool = False, sort: Sequence[str] | Non
     `sort` must not contain names from the user's data, because Vega-Lite makes an expression of it.
     """
     axis = alt.Axis(
-        grid=grid,
-        ticks=False,
-        domain=False,
-        title=None,
-        labelLimit=0,
-        labelPadding=6,
+        grid=grid, ticks=False, domain=False, title=None, labelLimit=0, labelPadding=6,
         labelExpr=label,
-    )
+    )  # fmt: skip
     return Axis(column, {"axis": axis, "sort": sort}, "N")
 
 

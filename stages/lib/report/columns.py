@@ -88,3 +88,5 @@ IQR = Column("IQR, ms", "latency_iqr_ms", tables.milliseconds)
 SPEEDUP = Column("speedup", ("speedup", "comparable"), speedup)
 REPETITIONS = Column("repetitions", "repetitions", tables.count)
 NOTE = Column("note", "note")
+# What tables of latencies have in common.
+TIMED = (BATCH, LATENCY, IQR, SPEEDUP, REPETITIONS, NOTE)

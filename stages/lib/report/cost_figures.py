@@ -17,6 +17,7 @@ from stages.lib.report.run import CAST, Run
 CASTS = {"half precision": Look("#CC79A7", "triangle-up")}
 INTEGERS = {"quantized weights": Look("#CC79A7", "square")}
 ONNX_NAMES = {True: "ONNX Runtime, float32", False: "ONNX Runtime, int8"}
+SPEED = (columns.LATENCY, columns.SPEEDUP)
 SMALLER = Column("times smaller than the baseline", "smaller", tables.factor)
 
 
@@ -52,13 +53,7 @@ def front(networks: pd.DataFrame, cost: str) -> pd.DataFrame:
 
 
 def against_cost(
-    run: Run,
-    name: str,
-    cost: Column,
-    x: Axis,
-    networks: pd.DataFrame,
-    ranked: pd.DataFrame,
-    **values,
+    run: Run, name: str, cost: Column, x: Axis, networks: pd.DataFrame, ranked: pd.DataFrame
 ) -> Figure:
     """Test accuracy of every network against a cost, with the Pareto front.
 
@@ -66,34 +61,22 @@ def against_cost(
     cost: its column.
     networks: those with a known cost.
     ranked: those of them that may be on the front.
-    values: further values for the words.
     """
-    lines = networks.assign(
-        name=[
-            _legend_name(*pair) for pair in zip(networks.method, networks.weight_bits, strict=True)
-        ]
-    )
     best = front(ranked, str(cost.fields))
-    large = "datum.front"
-    lines = lines.assign(front=lines.index.isin(best.index))
+    lines = networks.assign(
+        name=list(map(_legend_name, networks.method, networks.weight_bits)),
+        front=networks.index.isin(best.index),
+    )
     domain = close_up_range(lines, run.baseline.test_accuracy)
     plot = Plot(
         lines,
         x,
         charts.shares("test_accuracy", "test accuracy", domain),
         _looks(lines),
-        [
-            columns.NETWORK,
-            columns.ESTIMATE,
-            columns.FILE,
-            columns.MACS,
-            columns.LATENCY,
-            columns.SPEEDUP,
-        ],
+        [columns.NETWORK, columns.ESTIMATE, columns.FILE, columns.MACS, *SPEED],
     )
-    panel = (
-        plot.steps(best).bars().points(alt.condition(large, alt.value(110), alt.value(45)))
-    ).panel(height=340)  # fmt: skip
+    size = alt.condition("datum.front", alt.value(110), alt.value(45))
+    panel = plot.steps(best).bars().points(size).panel(height=340)
     return figure(
         run,
         name,
@@ -102,7 +85,6 @@ def against_cost(
         front=best[best.test_accuracy >= domain[0]].to_dict("records"),
         floor=domain[0],
         below=int((lines.test_accuracy < domain[0]).sum()),
-        **values,
     )
 
 

@@ -29,11 +29,7 @@ class Figure:
 
 
 def figure(
-    run: Run,
-    name: str,
-    panels: Sequence[Panel],
-    tables: Sequence[tuple[str, Table]],
-    **values: Any,
+    run: Run, name: str, panels: Sequence[Panel], tables: Sequence[tuple[str, Table]], **values: Any
 ) -> Figure:
     """A figure with its words. values: for its macro in words.j2, besides `run`."""
     title, seen, reading = words.paragraphs(name, run=run, **values)

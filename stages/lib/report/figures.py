@@ -17,21 +17,12 @@ from stages.lib.report.figure import Figure
 from stages.lib.report.run import Run
 
 FIGURES: tuple[Callable[[Run], Figure | None], ...] = (
-    accuracy_figures.accuracy,
-    accuracy_figures.close_up,
-    accuracy_figures.recovery,
-    cost_figures.size,
-    cost_figures.packed,
-    cost_figures.ladder_of_sizes,
-    latency_figures.latency,
-    latency_figures.engines,
-    latency_figures.structured,
-    latency_figures.formats,
-    accuracy_figures.sensitivity,
-    quantization_figures.bits,
-    quantization_figures.error,
-    accuracy_figures.learning,
-)
+    accuracy_figures.accuracy, accuracy_figures.close_up, accuracy_figures.recovery,
+    cost_figures.size, cost_figures.packed, cost_figures.ladder_of_sizes,
+    latency_figures.latency, latency_figures.engines, latency_figures.structured,
+    latency_figures.formats, accuracy_figures.sensitivity, quantization_figures.bits,
+    quantization_figures.error, accuracy_figures.learning,
+)  # fmt: skip
 
 
 def build(run: Run) -> dict[str, Figure]:

@@ -11,7 +11,7 @@ from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
 from stages.lib.report.cost_figures import against_cost
 from stages.lib.report.figure import Figure, figure
-from stages.lib.report.run import CPU, TORCH, Run
+from stages.lib.report.run import CPU, TORCH, Run, is_ranked
 
 ENGINES = {
     TORCH: Look(charts.INK),
@@ -22,9 +22,12 @@ ENGINES = {
 }
 # Each batch size has a colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+SPEEDUP = "speedup over torch float32"
 NOTHING = "No latency was measured: the table says why."
+ENGINE = Column("engine", "engine")
+DEVICE = Column("device", "device")
 TIMES = Column("latency", "latency_ms", lambda value: f"{tables.milliseconds(value)} ms")
-SPREAD = Column("IQR", "latency_iqr_ms", lambda value: f"{tables.milliseconds(value)} ms")
+TELLS = (TIMES, TIMES._replace(title="IQR", fields="latency_iqr_ms"), columns.SPEEDUP)
 
 
 def latency(run: Run) -> Figure | None:
@@ -74,12 +77,10 @@ def engines(run: Run) -> Figure | None:
     for batch, here in known.groupby("batch_size"):
         plot = Plot(
             here,
-            charts.logarithmic(
-                "speedup", here.speedup, "speedup over torch float32", " ×", (1.2, 1.9)
-            ),
+            charts.logarithmic("speedup", here.speedup, SPEEDUP, " ×", (1.2, 1.9)),
             charts.names("network", charts.BROKEN, grid=True, sort=order),
             {name: look for name, look in ENGINES.items() if name in set(here.name)},
-            [columns.NETWORK, Column("engine", "engine"), TIMES, SPREAD, columns.SPEEDUP],
+            [columns.NETWORK, ENGINE, *TELLS],
             len(panels),
         )
         height = 40 * here.network.nunique() + 20
@@ -106,28 +107,15 @@ def engine_table(run: Run) -> Table:
     keys = list(tables.KEYS[:3])
     whole = run.summary[run.summary.layer == ALL_LAYERS]
     agreed = run.agreements.groupby(keys, as_index=False).agreement.mean()
-    lines = engine_lines(run).merge(
-        whole[[*keys, "test_accuracy"]].drop_duplicates(keys), "left", keys
-    )
-    lines = lines.merge(agreed, "left", keys).sort_values("batch_size", kind="stable")
+    accurate = whole[[*keys, "test_accuracy"]].drop_duplicates(keys)
+    lines = engine_lines(run).merge(accurate, "left", keys).merge(agreed, "left", keys)
+    lines = lines.sort_values("batch_size", kind="stable")
     # The accuracies are of float32 and of files.
     lines["test_accuracy"] = lines.test_accuracy.mask(lines.engine.str.startswith(f"{TORCH} "))
-    return columns.table(
-        lines,
-        [
-            columns.NETWORK,
-            Column("engine", "engine"),
-            columns.BATCH,
-            columns.LATENCY,
-            columns.IQR,
-            columns.SPEEDUP._replace(title="speedup over torch float32"),
-            Column("test accuracy, %", "test_accuracy", columns.percent_number),
-            Column("top-1 agreement with torch, %", "agreement", columns.percent_number),
-            columns.REPETITIONS,
-            columns.NOTE,
-        ],
-        left=2,
-    )
+    accuracy = Column("test accuracy, %", "test_accuracy", columns.percent_number)
+    agreement = Column("top-1 agreement with torch, %", "agreement", columns.percent_number)
+    told = [columns.NETWORK, ENGINE, accuracy, agreement, *columns.TIMED]
+    return columns.table(lines, told, left=2)
 
 
 def no_gain(run: Run) -> dict | None:
@@ -159,13 +147,7 @@ def structured(run: Run) -> Figure:
             charts.shares("work", "MACs, of the baseline's", charts.around(lines.work)),
             charts.shares("share", "latency, of the baseline's", charts.around(lines.share)),
             charts.looks(here.method),
-            [
-                columns.NETWORK,
-                Column("MACs", "work", columns.accuracy),
-                TIMES,
-                SPREAD,
-                columns.SPEEDUP,
-            ],
+            [columns.NETWORK, Column("MACs", "work", columns.accuracy), *TELLS],
             len(panels),
         )
         panels.append(plot.points(75).panel(f"batch {batch} on {device}", 300, 260))
@@ -184,18 +166,12 @@ def structured(run: Run) -> Figure:
 def latency_table(run: Run) -> Table:
     """A table of the networks that were timed in torch."""
     lines = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
-    return columns.table(
-        lines,
-        [
-            columns.NETWORK, Column("device", "device"), columns.BATCH, columns.LATENCY,
-            columns.IQR, columns.SPEEDUP, columns.REPETITIONS, columns.NOTE,
-        ],
-    )  # fmt: skip
+    return columns.table(lines, [columns.NETWORK, DEVICE, *columns.TIMED])
 
 
 FORMAT_COLUMNS = (
     Column("network", ("network", "image_shape"), "{} {}".format),
-    Column("device", "device"),
+    DEVICE,
     Column("format", "dtype"),
     Column("batch", "batch_size", lambda size: str(size) if size else ""),
     columns.FILE,
@@ -214,12 +190,10 @@ def formats(run: Run) -> Figure:
     """Latency by number format, with a panel for each network and device."""
     table, panels = run.timed_formats, []
     lines = table[table.latency_ms.notna()]
-    for (network, shape, device), here in lines.groupby(
-        ["network", "image_shape", "device"], sort=False
-    ):
-        panels.append(_formats(f"{network} {shape} on {device}", here, len(panels)))
+    for title, here in lines.groupby(["network", "image_shape", "device"], sort=False):
+        panels.append(_formats("{} {} on {}".format(*title), here, len(panels)))
     alone = table[table.latency_ms.isna()].note
-    fastest = lines.sort_values(["batch_size", "latency_ms"], kind="stable")
+    fastest = lines[is_ranked(lines)].sort_values(["batch_size", "latency_ms"], kind="stable")
     fastest = fastest.drop_duplicates(["network", "device"]).sort_index()
     return figure(
         run,
@@ -243,7 +217,7 @@ def _formats(title: str, lines: pd.DataFrame, number: int) -> Panel:
         charts.logarithmic("latency_ms", lines.latency_ms, "ms a call", "", (1.3, 4)),
         charts.names("dtype", charts.BROKEN, grid=True, sort=list(dict.fromkeys(lines.dtype))),
         looks,
-        [Column("", "dtype"), Column("batch", "batch_size"), TIMES, SPREAD],
+        [Column("", "dtype"), Column("batch", "batch_size"), *TELLS[:2]],
         number,
     )
     return plot.apart().points(80).labels().panel(title, 300, 44 * max(2, lines.dtype.nunique()))

@@ -18,14 +18,6 @@ DETAILED = (8, 16)
 BITS = Column("bits", "bits", tables.count)
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.3f}"
-
-
 def mean_errors(layers: pd.DataFrame) -> pd.DataFrame:
     """Mean squared errors: method, name, bits, mse, theory and ratio, means over layers and seeds.
     Errors of 0 (nothing to quantize) are left out.
@@ -80,9 +72,9 @@ def error(run: Run) -> Figure | None:
     if mean.empty:
         return None
     errors = [
-        Column("mean squared error", "mse", _number),
-        Column("S²/12", "theory", _number),
-        Column("ratio", "ratio", _ratio),
+        Column("mean squared error", "mse", "{:.3g}".format),
+        Column("S²/12", "theory", "{:.3g}".format),
+        Column("ratio", "ratio", "{:.3f}".format),
     ]
     both = pd.concat([mean.mse, mean.theory])
     plot = Plot(

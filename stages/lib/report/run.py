@@ -26,6 +26,11 @@ FEW_IMAGES = 200
 COURSE = (methods.DENSE, methods.UNSTRUCTURED, methods.STRUCTURED)
 
 
+def is_ranked(lines: pd.DataFrame) -> pd.Series:
+    """Whether each latency is steady enough for a ranking."""
+    return lines.latency_iqr_ms <= MOST_IQR * lines.latency_ms
+
+
 @dataclass(frozen=True)
 class Run:
     """All data of the reports. Tables are of all seeds, with the columns of `records` and a column
@@ -151,7 +156,7 @@ class Run:
         the baseline's is too.
         """
         found = self._medians[self._medians.method.isin(methods.METHODS)]
-        found = found.assign(ranked=found.latency_iqr_ms <= MOST_IQR * found.latency_ms)
+        found = found.assign(ranked=is_ranked(found))
         baseline = found[(found.method == BASELINE) & (found.engine == TORCH)]
         keys = ["device", "batch_size"]
         baseline = baseline.set_index(keys)[["latency_ms", "ranked"]].add_prefix("baseline_")

@@ -52,21 +52,11 @@ def instructions(isa: Sequence[str]) -> str:
 
 
 FILTERS = {
-    "percent": tables.percent,
-    "accuracy": columns.accuracy,
-    "change": tables.points,
-    "loss": loss,
-    "instructions": instructions,
-    "interval": interval,
-    "test": test,
-    "latency": latency,
-    "size": tables.size,
-    "count": tables.count,
-    "times": tables.times,
-    "milliseconds": tables.milliseconds,
-    "factor": tables.factor,
-    "estimate": tables.estimate,
-}
+    "percent": tables.percent, "accuracy": columns.accuracy, "change": tables.points,
+    "loss": loss, "instructions": instructions, "interval": interval, "test": test,
+    "latency": latency, "size": tables.size, "count": tables.count, "times": tables.times,
+    "milliseconds": tables.milliseconds, "factor": tables.factor,
+}  # fmt: skip
 
 
 def environment(**options: Any) -> jinja2.Environment:
