@@ -4,14 +4,13 @@
 
 The same network, images, batches, epochs, learning rates and evaluations as the stages, written as
 one usually would: a DataLoader with worker processes, torchvision's transforms on single images,
-float32, torch.optim, torch.nn.utils.prune, every evaluation a whole pass. Prints one JSON object:
-seconds per part, and test accuracies. `protocol_speed` runs it beside the stages, with their params
-and the `steps` of iterative pruning.
+float32, torch.optim, torch.nn.utils.prune, every evaluation a whole pass. Prints seconds per part
+and test accuracies as JSON. `protocol_speed` runs it, with the stages' params and the `steps` of
+iterative pruning.
 """
 
 import copy
 import json
-import math
 import sys
 import time
 from contextlib import contextmanager
@@ -24,8 +23,6 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-
-WORKERS = 2
 
 
 class ConvNet(nn.Sequential):
@@ -60,14 +57,6 @@ class Images(Dataset):
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
-def one_cycle(progress: float) -> float:
-    """Share of the peak learning rate after a share of the steps, as in the pipeline."""
-    start, end, along = (
-        (0.1, 1.0, progress / 0.2) if progress < 0.2 else (1, 0, (progress - 0.2) / 0.8)
-    )
-    return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
-
-
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
     model.eval()
     correct = 0
@@ -80,10 +69,12 @@ def accuracy(model: nn.Module, loader: DataLoader) -> float:
 def train(model: nn.Module, loaders: dict, params: dict, stage: str) -> None:
     loader, own = loaders["train"], params[stage]
     epochs = own.get("epochs", own.get("epochs_per_step"))
-    usual = {name: params["training"][name] for name in ("momentum", "weight_decay")}
-    optimizer = torch.optim.SGD(model.parameters(), own["learning_rate"], nesterov=True, **usual)
-    steps = epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / steps))
+    rate, usual = own["learning_rate"], {"nesterov": True}
+    usual |= {name: params["training"][name] for name in ("momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(model.parameters(), rate, **usual)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, epochs * len(loader), pct_start=0.2, cycle_momentum=False, div_factor=10
+    )
     for _ in range(epochs):
         model.train()
         for images, labels in loader:
@@ -104,9 +95,7 @@ def prune_globally(model: nn.Module, sparsity: float) -> None:
     layers = layers_of(model)
     total = sum(layer.weight.numel() for layer, _ in layers)
     removed = sum(int((layer.weight == 0).sum()) for layer, _ in layers)
-    amount = (
-        round(sparsity * total) - removed if prune.is_pruned(model) else round(sparsity * total)
-    )
+    amount = round(sparsity * total) - (removed if prune.is_pruned(model) else 0)
     prune.global_unstructured(layers, prune.L1Unstructured, amount=amount)
 
 
@@ -117,40 +106,38 @@ def measured(model: nn.Module, loaders: dict) -> float:
 
 
 def sweep(model: nn.Module, loaders: dict, sparsities: list[float]) -> None:
-    for index in range(len(layers_of(model))):
+    """Each layer alone, then all of them alike."""
+    count = len(layers_of(model))
+    for indices in [*([index] for index in range(count)), range(count)]:
         for sparsity in sparsities:
             pruned = copy.deepcopy(model)
-            prune.l1_unstructured(layers_of(pruned)[index][0], "weight", amount=sparsity)
+            for index in indices:
+                prune.l1_unstructured(*layers_of(pruned)[index], amount=sparsity)
             measured(pruned, loaders)
-    for sparsity in sparsities:
-        pruned = copy.deepcopy(model)
-        for layer, name in layers_of(pruned):
-            prune.l1_unstructured(layer, name, amount=sparsity)
-        measured(pruned, loaders)
 
 
 def main(folder: Path, params: dict) -> dict:
     torch.set_num_threads(params["compute"]["threads"])
     torch.manual_seed(0)
     meta = json.loads((folder / "meta.json").read_text())
-    plain = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(meta["mean"], meta["std"])]
-    )
     training, sparsities = params["training"], params["sparsities"]
-    size, shift = meta["image_shape"][1], training["shift"]
-    augmented = transforms.Compose(
-        [
-            transforms.RandomCrop(size, padding=shift, padding_mode="edge"),
-            transforms.RandomHorizontalFlip(),
-            *plain.transforms,
-        ]
+    plain = [transforms.ToTensor(), transforms.Normalize(meta["mean"], meta["std"])]
+    shifted = transforms.RandomCrop(
+        meta["image_shape"][1], padding=training["shift"], padding_mode="edge"
     )
-    usual = {"num_workers": WORKERS, "persistent_workers": True}
-    batch = training["batch_size"]
     loaders = {
-        "train": DataLoader(Images(folder, "train", augmented), batch, shuffle=True, **usual),
-        "validation": DataLoader(Images(folder, "validation", plain), batch, **usual),
-        "test": DataLoader(Images(folder, "test", plain), batch, **usual),
+        part: DataLoader(
+            Images(folder, part, transforms.Compose([*augmentation, *plain])),
+            training["batch_size"],
+            shuffle=part == "train",
+            num_workers=2,
+            persistent_workers=True,
+        )
+        for part, augmentation in (
+            ("train", [shifted, transforms.RandomHorizontalFlip()]),
+            ("validation", []),
+            ("test", []),
+        )
     }
     seconds, accuracies = {}, {}
 
