@@ -172,3 +172,10 @@ def test_experiments_run_in_the_queue_and_in_a_folder_of_their_own(tiny, tmp_pat
     table = repository.run(*repository.dvc("exp", "show", "--csv")).stdout
     assert table.count("0.3") >= 2
     assert "Failed" not in table
+
+
+def test_a_clone_has_the_same_bytes_where_git_converts_line_ends(tiny, tmp_path):
+    copy = tmp_path / "windows"
+    tiny.run("git", "clone", "--quiet", "--config", "core.autocrlf=true", ".", str(copy))
+    for name in tiny.run("git", "ls-files").stdout.splitlines():
+        assert (copy / name).read_bytes() == (tiny.path / name).read_bytes(), name

@@ -60,11 +60,9 @@ def test_what_cannot_be_measured_is_a_row_that_says_why(tiny):
     assert all("no CUDA device" in line for line in gpu) or hardware.cuda_devices()
 
 
-def test_dvc_shows_plots_metrics_and_params(tiny):
-    for command in (["plots", "show"], ["metrics", "show"], ["params", "diff"], ["dag"]):
-        done = tiny.run(*tiny.dvc(*command))
-        assert done.returncode == 0, done.stderr
-        assert "WARNING" not in done.stderr, done.stderr
+def test_dvc_shows_the_plots(tiny):
+    done = tiny.run(*tiny.dvc("plots", "show", "--out", "dvc_plots"))
+    assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
     page = (tiny.path / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert "Accuracy against sparsity" in page
 
@@ -188,25 +186,16 @@ def refused(tiny, monkeypatch, capsys):
         ("artifacts/hardware.json", "report"),
     ],
 )
-def test_a_torn_input_stops_the_stage_with_a_line_that_names_it(tiny, refused, file, stage):
+def test_a_spoiled_input_stops_the_stage_with_a_line_that_names_it(tiny, refused, file, stage):
     path = tiny.path / file
     whole = path.read_bytes()
     path.chmod(0o644)
     try:
-        path.write_bytes(whole[: len(whole) * 2 // 3])
-        said = refused(stage)
-    finally:
-        path.write_bytes(whole)
-    assert file in said
-    assert "dvc repro" in said
-
-
-def test_a_foreign_table_stops_the_report_with_a_line_that_names_it(tiny, refused):
-    path = tiny.path / "artifacts/latency_bench/rows.csv"
-    whole = path.read_bytes()
-    try:
-        path.write_text("a,b\n1,2\n", encoding="utf-8")
-        assert "artifacts/latency_bench/rows.csv" in refused("report")
+        for content in (whole[: len(whole) * 2 // 3], b"a,b\n1,2\n"):
+            path.write_bytes(content)
+            said = refused(stage)
+            assert file in said
+            assert "dvc repro" in said
     finally:
         path.write_bytes(whole)
 
@@ -248,13 +237,13 @@ def test_interrupted_runs_end_in_the_same_bytes(tiny, tmp_path):
     clone = Repository(tmp_path / "clone", TINY)
     kills = ((signal.SIGKILL, True, 5), (signal.SIGKILL, False, 7), (signal.SIGINT, True, 9))
     for kind, whole_group, seconds in kills:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(
             clone.dvc("repro"),
             cwd=clone.path,
             env=clone.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
             start_new_session=True,
+            **quiet,
         )
         time.sleep(seconds)
         if whole_group:
