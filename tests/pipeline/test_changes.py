@@ -31,7 +31,7 @@ CHANGES = {
     "model.width": (5, EVERYTHING - ALWAYS - {"prepare_data"}),
     "training.momentum": (0.8, EVERYTHING - ALWAYS - {"prepare_data"}),
     "train_baseline.epochs": (1, EVERYTHING - ALWAYS - {"prepare_data"}),
-    "layerwise_sweep.max_accuracy_drop": (0.5, of_seed({"layerwise_sweep", "report"})),
+    "layerwise_sweep.max_accuracy_drop": (0.5, after("layerwise_sweep")),
     "finetune.epochs": (2, after("finetune", "controls", "export_onnx", "latency_bench")),
     "iterative_prune.step": (0.2, after("iterative_prune", "controls")),
     "controls.finetuned": (["uniform"], after("controls")),

@@ -26,7 +26,7 @@ REFERENCE = yaml.safe_load(
 )
 # Pages that another test types.
 ELSEWHERE = {"docs/extending.md": "tests/pruning/test_extending.py"}
-# What takes long is rehearsed: DVC says what it would run, and the params that it was given are
+# What takes long is rehearsed: DVC takes the params or says what it would run, and the params are
 # validated, with the files that they name. Installs are checked against what is installed here.
 # .ci/run types `pytest`, and tests/benchmarks the benchmarks.
 REHEARSED = """
@@ -40,12 +40,12 @@ python() {
 }
 dvc() {
     case "$1 $2" in
-    "repro "*) command dvc "$@" --dry && python -m stages.probe && git checkout -q params.yaml ;;
+    "repro "*) command dvc "$@" --dry ;;
     "exp run")
         python -c "import sys; from dvc.utils.hydra import apply_overrides
-apply_overrides('params.yaml', sys.argv[2::2])" "${@:3}" && dvc repro ;;
-    *) command dvc "$@" ;;
-    esac
+apply_overrides('params.yaml', sys.argv[2::2])" "${@:3}" ;;
+    *) command dvc "$@"; return ;;
+    esac && python -m stages.probe && git checkout -q params.yaml
 }
 """
 
