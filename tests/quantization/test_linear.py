@@ -65,6 +65,10 @@ def assert_sound(tensor, bits, scheme, granularity):
     again = linear.dequantize(quantized)
     assert again.dtype == torch.float32
     assert not again[tensor == 0].any()
+    if not tensor.any():
+        assert (quantized.S == 1).all()
+        error = linear.layer_error(tensor, quantized)
+        assert (error.mse, error.theory, error.ratio) == (0, 0, None)
     step = linear.along(quantized.S.double(), tensor)
     exact = step * (quantized.Q.double() - linear.along(quantized.Z.double(), tensor))
     # Half a step. S is rounded to float32, by a share of 2^-24, so that the affine range may be
@@ -138,17 +142,6 @@ def test_affine_uses_every_code_of_a_one_sided_range(bits):
     assert quantized.Q.tolist() == list(range(-(2 ** (bits - 1)), 2 ** (bits - 1)))
 
 
-@each_scheme
-@each_granularity
-def test_zeros_get_scale_one_code_zero_and_no_error(scheme, granularity):
-    quantized = linear.quantize(torch.zeros(3, 4), 8, scheme, granularity)
-    assert (quantized.S == 1).all()
-    assert not quantized.Q.any()
-    assert not quantized.Z.any()
-    error = linear.layer_error(torch.zeros(3, 4), quantized)
-    assert (error.mse, error.theory, error.ratio) == (0, 0, None)
-
-
 @pytest.mark.parametrize("bits", BITS)
 @each_scheme
 @each_granularity
@@ -198,18 +191,6 @@ def test_a_layers_row_gives_ranges_and_error():
     assert (error.zero_point_least, error.zero_point_most) == (-2, 1)
     assert error.mse == pytest.approx(0, abs=1e-12)
     assert error.theory == pytest.approx((1 / 9 + 16 / 9) / 2 / 12)
-
-
-def test_more_bits_and_finer_granularity_lose_less():
-    tensor = weights() * torch.logspace(-1, 1, 8).view(-1, 1, 1, 1)
-
-    def error(bits, granularity):
-        quantized = linear.quantize(tensor, bits, "symmetric", granularity)
-        return linear.layer_error(tensor, quantized).mse
-
-    for bits in BITS[:-1]:
-        assert error(bits + 1, "tensor") < error(bits, "tensor")
-        assert error(bits, "channel") < error(bits, "tensor")
 
 
 @pytest.mark.parametrize(
@@ -279,16 +260,6 @@ def test_a_stored_network_comes_back_bit_for_bit(model, tmp_path, bits, scheme, 
     # The same codes give the same bytes.
     linear.save_model(other, model, dict(reversed(quantized.items())))
     assert other.read_bytes() == path.read_bytes()
-
-
-def test_eight_bits_take_a_quarter_and_sixteen_half_of_the_weights(tmp_path):
-    model = toys.convnet(16)
-    whole = checkpoints.serialized_bytes(model)
-    weights_bytes = 4 * counting.prunable_weights(model)
-    for bits, share in ((8, 1 / 4), (16, 1 / 2)):
-        quantized = linear.quantize_weights(model, bits, "symmetric", "tensor")
-        size = linear.save_model(tmp_path / "model.safetensors", model, quantized)
-        assert whole - size == pytest.approx((1 - share) * weights_bytes, rel=0.02)
 
 
 @pytest.fixture
