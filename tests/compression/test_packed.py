@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.lib.compression import container, entropy, packed
-from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
 from stages.lib.models import prunable, registry
 from stages.lib.pruning import masks
@@ -22,6 +21,7 @@ from stages.lib.quantization import linear
 from stages.lib.structured import analysis, ranking, removal
 from stages.tools import packed as tool
 from tests import toys
+from tests.structured.networks import units_of
 
 
 def quantized_of(model, bits=4, granularity="channel"):
@@ -202,31 +202,13 @@ def test_the_format_has_not_changed(own, kind, bits, granularity, digest):
     model = numbered(own if kind == "own" else toys.convnet())
     if kind == "small":
         plan = analysis.analyse(model, (1, 8, 8))
-        model = removal.remove(model, plan, {"conv1": [0, 3], "hidden": [1]})
+        model = removal.remove(model, plan, units_of(plan, {"conv1": [0, 3], "hidden": [1]}))
     data = packed.pack(model, quantized_of(model, bits, granularity) if bits else {})
     about, payload = container.unwrap(data)
     length = int.from_bytes(about[:4], "little")
     architecture = registry.architecture_of(model)
     assert json.loads(about[4 : 4 + length]) == registry.dense_architecture(architecture)
     assert hashlib.sha256(about[4 + length :] + payload).hexdigest() == digest
-
-
-def test_a_custom_network_that_has_changed_is_refused(own, name, tmp_path):
-    data = packed.pack(own, quantized_of(own))
-    (tmp_path / "net.py").write_text(TIED + "\n# changed", encoding="utf-8")
-    assert "has changed" in refusal(data, network=name)
-    (tmp_path / "net.py").unlink()
-    assert "net.py" in refusal(data, network=name)
-
-
-@pytest.mark.parametrize("named", [None, "other.py:Network"])
-def test_a_file_does_not_choose_what_code_runs(own, name, tmp_path, named):
-    data, ran = packed.pack(own, quantized_of(own)), tmp_path / "ran"
-    source = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n" + TIED
-    (tmp_path / "net.py").write_text(source, encoding="utf-8")
-    data = described(data, code=custom_model.fingerprint(name))
-    assert f"--network '{name}'" in refusal(data, network=named)
-    assert not ran.exists()
 
 
 @pytest.mark.parametrize(
@@ -373,12 +355,6 @@ def test_a_description_that_does_not_fit_is_refused_in_little_memory(file, chang
         assert "--network" in text
     if changes.get("hidden") == 10**15 or "vit_h_14" in changes.values():
         assert "--max-elements" in text
-
-
-def test_a_large_network_is_rebuilt_where_it_is_allowed(file):
-    most = sum(tensor.numel() for tensor in packed.unpack(file)[0].state_dict().values())
-    packed.unpack(file, max_elements=most)
-    assert f"{most:,} numbers" in refusal(file, max_elements=most - 1)
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b"[" * 100_000, b"1" * 100_000])

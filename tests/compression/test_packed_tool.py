@@ -111,25 +111,24 @@ from torch import nn
 Path(__file__).with_name("ran").touch()
 
 
-class Net(nn.Sequential):
-    def __init__(self, num_classes, in_channels):
-        super().__init__(nn.Flatten(), nn.Linear(in_channels * 64, num_classes))
+def net(num_classes, in_channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, num_classes))
 """
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "unpack"])
 def test_a_custom_network_is_built_only_where_it_is_named(capsys, tmp_path, command):
     (tmp_path / "net.py").write_text(NET, encoding="utf-8")
-    name = f"{tmp_path / 'net.py'}:Net"
+    name, file, ran = f"{tmp_path}/net.py:net", tmp_path / "net.packed", tmp_path / "ran"
     model = registry.build_seeded(registry.architecture(name, 0, 1, 3, (8, 8)), 0)
-    file = tmp_path / "net.packed"
     packed.save(file, model, linear.quantize_weights(model, 4, "symmetric", "channel"))
     argv = [command, file, *(["-o", tmp_path / "output"] if command == "unpack" else [])]
-    (tmp_path / "ran").unlink()
+    ran.unlink()
     assert f"--network '{name}'" in failed(capsys, *argv)
-    assert not (tmp_path / "ran").exists()
+    assert f"--network '{name}'" in failed(capsys, *argv, "--network", "other.py:net")
+    assert not ran.exists()
     assert printed(capsys, *argv, "--network", name)
-    assert (tmp_path / "ran").exists()
+    assert ran.exists()
 
 
 def test_too_large_a_network_is_refused_until_it_is_allowed(capsys, file):

@@ -2,11 +2,26 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 SHAPE = (3, 8, 8)
+
+
+def units_of(plan, filters):
+    """The units of filters, by layer name: bool [units]."""
+    removed = np.zeros(len(plan.groups), dtype=bool)
+    for name, indices in filters.items():
+        removed[plan.filters[name][indices]] = True
+    return removed
+
+
+def filters_of(plan, removed):
+    """The filters that units have, by layer name."""
+    lost = {name: np.flatnonzero(removed[units]).tolist() for name, units in plan.filters.items()}
+    return {name: indices for name, indices in lost.items() if indices}
 
 
 def conv(inputs, outputs, kernel=3, **options):

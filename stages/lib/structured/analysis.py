@@ -71,7 +71,7 @@ def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[i
     failing: dict[int, str] = {}
 
     def problem(groups: list[int]) -> str | None:
-        chosen = removal.filters_of(plan, third & np.isin(plan.groups, groups))
+        chosen = third & np.isin(plan.groups, groups)
         masked = removal.mask(network, plan, chosen)
         try:
             off = difference.largest(masked, removal.remove(network, plan, chosen), batch)

@@ -12,7 +12,6 @@ from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
 from stages.lib.structured import coupling, removal
 from stages.lib.structured.coupling import Plan
-from stages.lib.structured.removal import Filters
 
 
 def positions(groups: np.ndarray) -> np.ndarray:
@@ -68,9 +67,12 @@ def removable(plan: Plan, scores: np.ndarray) -> Iterator[int]:
             yield unit
 
 
-def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: int = 1) -> Filters:
-    """The filters with the lowest scores whose removal comes nearest to `sparsity`, the share of
-    prunable weights that are removed (0 < sparsity < 1). The last filter of a layer stays.
+def choose(
+    model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: int = 1
+) -> np.ndarray:
+    """The units with the lowest scores whose removal comes nearest to `sparsity`, the share of
+    prunable weights that are removed (0 < sparsity < 1): bool [units]. The last filter of a layer
+    stays.
 
     multiple: a layer that loses filters keeps a multiple of this number, because kernels compute
         channels in blocks.
@@ -108,7 +110,7 @@ def choose(model: nn.Module, plan: Plan, sparsity: float, scope: str, multiple: 
             f"{setting} would remove nothing at all: the first step is {reached(enough):.3g} of"
             " the weights; raise it, or widen the network"
         )
-    return removal.filters_of(plan, first(nearest))
+    return first(nearest)
 
 
 def _limits(plan: Plan) -> str:

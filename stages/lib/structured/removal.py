@@ -1,44 +1,14 @@
-"""Masks filters of a network, or removes them, with all channels that are coupled to them."""
+"""Masks units of a network, or removes them: filters with all channels that are coupled to them."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
 from stages.lib.structured.coupling import OUT, Member, Plan
-
-# Indices of filters, by layer name.
-Filters = dict[str, list[int]]
-
-
-def units_of(plan: Plan, filters: Mapping[str, list[int]]) -> np.ndarray:
-    """The units of the named filters: bool [units].
-
-    Raises UserError if a layer is refused, or would be left without filters.
-    """
-    removed = np.zeros(len(plan.groups), dtype=bool)
-    for name, indices in filters.items():
-        if name not in plan.filters or name in plan.refused:
-            reason = plan.refused.get(name, "no such layer")
-            raise UserError(f"layer {name} cannot lose filters: {reason}")
-        removed[plan.filters[name][indices]] = True
-    for name, units in plan.filters.items():
-        if removed[units].all():
-            raise UserError(f"removing {len(units)} filters leaves layer {name} without any")
-    for member in plan.members:
-        if _lost(removed, member.units).all():
-            raise UserError(f"removing these filters leaves layer {member.layer} without inputs")
-    return removed
-
-
-def filters_of(plan: Plan, removed: np.ndarray) -> Filters:
-    """The filters of all layers that are removed with these units (bool [units])."""
-    lost = {name: np.flatnonzero(removed[units]).tolist() for name, units in plan.filters.items()}
-    return {name: indices for name, indices in lost.items() if indices}
 
 
 def _lost(removed: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -62,10 +32,9 @@ def weights_left(model: nn.Module, plan: Plan, removed: np.ndarray) -> int:
 
 
 def _losing(
-    model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]
+    model: nn.Module, plan: Plan, removed: np.ndarray
 ) -> Iterator[tuple[Member, nn.Module, list[int]]]:
-    """Every side that loses channels with these filters, with its layer and these channels."""
-    removed = units_of(plan, filters)
+    """Every side that loses channels with these units, with its layer and these channels."""
     for member in plan.members:
         indices = np.flatnonzero(_lost(removed, member.units)).tolist()
         if indices:
@@ -87,25 +56,26 @@ def _silence(layer: nn.Module, indices: list[int]) -> None:
         layer.running_mean[indices] = 0
 
 
-def mask(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn.Module:
-    """A copy of the same size in which the filters, and what depends only on them, output zeros.
+def mask(model: nn.Module, plan: Plan, removed: np.ndarray) -> nn.Module:
+    """A copy of the same size in which these units (bool [units]), and what depends only on them,
+    output zeros.
 
     A filter's batch norm is zeroed too, and so is a later one over a concatenation. Otherwise its
     shift would still feed a constant to the next layer.
     """
     masked = copy.deepcopy(model)
-    for member, layer, indices in _losing(masked, plan, filters):
+    for member, layer, indices in _losing(masked, plan, removed):
         if member.side == OUT:
             _silence(layer, indices)
     return masked
 
 
-def remove(model: nn.Module, plan: Plan, filters: Mapping[str, list[int]]) -> nn.Module:
-    """A copy without the filters, in evaluation mode: smaller tensors, and the same outputs as the
-    network of `mask`.
+def remove(model: nn.Module, plan: Plan, removed: np.ndarray) -> nn.Module:
+    """A copy without these units (bool [units]), in evaluation mode: smaller tensors, and the same
+    outputs as the network of `mask`.
     """
     small = copy.deepcopy(model)
-    for member, layer, indices in _losing(small, plan, filters):
+    for member, layer, indices in _losing(small, plan, removed):
         member.prune(layer, indices)
     # The smaller parameters are new: freeze those that the user had frozen.
     for name, parameter in model.named_parameters():
