@@ -36,8 +36,7 @@ def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module
 @torch.no_grad()
 def affine(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode that computes the same except for rounding. The mean and variance
-    of
-    each batch norm are folded into its weight and bias: a · x + b with a = γ / √(σ² + ε) and
+    of each batch norm are folded into its weight and bias: a · x + b with a = γ / √(σ² + ε) and
     b = β − a · μ.
     """
     model = copy.deepcopy(model).eval()

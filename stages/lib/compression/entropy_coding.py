@@ -55,11 +55,6 @@ class Table(NamedTuple):
 EMPTY = Table(0, 0, np.ones(1, dtype=np.int64))
 
 
-def _roots(counts: np.ndarray) -> np.ndarray:
-    roots = np.rint(np.sqrt(counts)).astype(np.int64)
-    return np.minimum(roots, LARGEST_ROOT)
-
-
 def frequencies(roots: np.ndarray) -> np.ndarray:
     """The frequencies of the symbols, int64 [alphabet], which sum to 2^24: 1 for each symbol, plus
     its share of the rest in proportion to the squared root, rounded down. The first of the largest
@@ -97,11 +92,11 @@ def table_for(values: np.ndarray) -> Table:
         high = least >> shift
         positions = (np.arange(least, least + len(counts)) >> shift) - high
         folded = np.bincount(positions, counts).astype(np.int64)
-        table = Table(shift, high, _roots(folded), zeros)
+        roots = np.minimum(np.rint(np.sqrt(folded)).astype(np.int64), LARGEST_ROOT)
         entries = np.where(folded > 0, ENTRY_BITS, EMPTY_ENTRY_BITS).sum()
-        bits = values.size * shift + _modelled_bits(table.roots, folded) + entries
+        bits = values.size * shift + _modelled_bits(roots, folded) + entries
         if bits < fewest:
-            best, fewest = table, bits
+            best, fewest = Table(shift, high, roots, zeros), bits
         if len(folded) == 1:
             break
     return best

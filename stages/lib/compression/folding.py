@@ -81,8 +81,7 @@ def _without_scales(
 @torch.no_grad()
 def compacted(model: nn.Module, quantized: Mapping[str, Quantized], batch: torch.Tensor) -> Compact:
     """A network that computes the same as `model` with its quantized weights, except for rounding,
-    in
-    fewer bytes: batch norms become a · x + b, scales move into batch norms that follow, and all
+    in fewer bytes: batch norms become a · x + b, scales move into batch norms that follow, and all
     other floats become short floats if these can represent them.
 
     batch: some normalized images on the network's device.

@@ -209,17 +209,11 @@ def unpack(data: bytes, *options, **named) -> tuple[nn.Module, dict[str, Quantiz
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a packed file. UserError if it is missing or another kind of file, of which only
-    the first bytes are read.
-    """
+    """The bytes of a packed file. UserError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            data = file.read(container.FRAME.size)
-            return data + file.read() if data.startswith(container.MAGIC) else data
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; give the path of a packed network") from None
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: {error.strerror}; give the path of a packed network") from None
 
 
 def load(

@@ -8,6 +8,7 @@ network.
 
 import copy
 import itertools
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -111,30 +112,24 @@ class Plan:
         return [name for name in self.filters if name != layer and self.group_of(name) == group]
 
 
-def _flattens(graph: torch_pruning.DependencyGraph, node) -> bool:
-    """Whether a reshape flattens [channels, height, width] into features, or has a 2-D input (then
-    Torch-Pruning looks at what follows). True if autograd does not know the size.
-    """
-    size = getattr(node.grad_fn, "_saved_self_sym_sizes", None)
-    if size is None or len(size) == 2:
-        return True
-    counts = (
-        shape_infer.infer_in_channels_recursively(graph, output, [0]) for output in node.outputs
-    )
-    features = next((count for count in counts if count is not None), None)
-    return len(size) == 4 and features == size[1] * size[2] * size[3]
-
-
 @contextmanager
 def _only_flattening() -> Iterator[None]:
-    """Limits what Torch-Pruning handles as a flattening. Version 1.6.1 takes every reshape for one
-    (with a torch that saves sizes under their new name): a channel shuffle then divides by zero,
-    and attention windows multiply channels.
+    """Limits what Torch-Pruning handles as a flattening of [channels, height, width] into features.
+
+    Version 1.6.1 takes every reshape for one (with a torch that saves sizes under their new name):
+    a channel shuffle then divides by zero, and attention windows multiply channels.
     """
     update = index_mapping.update_reshape_index_mapping
 
     def guarded(graph: torch_pruning.DependencyGraph, node) -> None:
-        if _flattens(graph, node):
+        # Unknown to autograd, or 2-D: then Torch-Pruning looks at what follows.
+        size = getattr(node.grad_fn, "_saved_self_sym_sizes", None) or (0, 0)
+        features = (
+            shape_infer.infer_in_channels_recursively(graph, output, [0]) for output in node.outputs
+        )
+        if len(size) == 2 or (
+            len(size) == 4 and next(filter(None, features), None) == math.prod(size[1:])
+        ):
             update(graph, node)
 
     index_mapping.update_reshape_index_mapping = guarded
