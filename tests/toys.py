@@ -1,6 +1,6 @@
 """Networks and data small enough for a test: width 4, 8×8 images, a few samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from hypothesis import settings
@@ -111,10 +111,15 @@ def training_params(**changes: float) -> Training:
     return Training(**{**usual, **changes})
 
 
-def same_state(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks hold the same bits under the same names."""
-    first, second = one.state_dict(), other.state_dict()
-    return list(first) == list(second) and all(
+def same_tensors(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the same names have the same bits in the same dtype."""
+    return first.keys() == second.keys() and all(
         first[name].dtype == second[name].dtype and torch.equal(first[name], second[name])
         for name in first
     )
+
+
+def same_state(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks hold the same bits under the same names, in the same order."""
+    first, second = one.state_dict(), other.state_dict()
+    return list(first) == list(second) and same_tensors(first, second)

@@ -9,7 +9,6 @@ zstd (level 22); and its float32 file in a zip.
 Files of the same name (of several seeds) are one row, the mean. Sizes, so nothing here is noisy.
 """
 
-import argparse
 import bz2
 import io
 import lzma
@@ -17,7 +16,6 @@ import math
 import shutil
 import subprocess
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -27,6 +25,7 @@ import torch
 from stages.lib.compression import packed, storage_sizes
 from stages.lib.models import checkpoints, prunable
 from stages.lib.quantization import linear
+from tests.benchmarks.common import parser, timed
 
 BITS = (8, 4, 3)
 
@@ -56,11 +55,11 @@ def sizes(path: Path, bits: int) -> dict[str, float]:
         plain = Path(folder) / "model.safetensors"
         linear.save_model(plain, model, quantized)
         integers = plain.read_bytes()
-    start = time.perf_counter()
-    data = packed.pack(model, quantized)
-    between = time.perf_counter()
-    packed.unpack(data)
-    end = time.perf_counter()
+    seconds: dict[str, float] = {}
+    with timed(seconds, "pack, s"):
+        data = packed.pack(model, quantized)
+    with timed(seconds, "unpack, s"):
+        packed.unpack(data)
     zeros = sum(int((parts.Q == 0).sum()) for parts in quantized.values())
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -74,15 +73,14 @@ def sizes(path: Path, bits: int) -> dict[str, float]:
         "int8 zst": by_zstd(integers),
         "packed": len(data),
         "bound": storage_sizes.sizes(model, quantized, bits)["entropy_bytes"],
-        "pack, s": between - start,
-        "unpack, s": end - between,
+        **seconds,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("files", metavar="MODEL", nargs="+", type=Path)
-    files = parser.parse_args().files
+    arguments = parser(__doc__)
+    arguments.add_argument("files", metavar="MODEL", nargs="+", type=Path)
+    files = arguments.parse_args().files
     torch.set_num_threads(1)
     rows = [
         {"network": path.stem, "bits": bits, **sizes(path, bits)} for path in files for bits in BITS

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.plain_protocol PREPARED_FOLDER PARAMS.json
 
-The same network, images, batches, epochs, learning rates and evaluations as the stages, written as
-one usually would: a DataLoader with worker processes, torchvision's transforms on single images,
+The stages' network, with the same images, batches, epochs, learning rates and evaluations, written
+as one usually would: a DataLoader with worker processes, torchvision's transforms on single images,
 float32, torch.optim, torch.nn.utils.prune, every evaluation a whole pass. Prints seconds per part
 and test accuracies as JSON. `protocol_speed` runs it, with the stages' params and the `steps` of
 iterative pruning.
@@ -12,8 +12,6 @@ iterative pruning.
 import copy
 import json
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +22,8 @@ from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-
-class ConvNet(nn.Sequential):
-    """The pipeline's ConvNet, layer by layer."""
-
-    def __init__(self, width: int, in_channels: int, classes: int) -> None:
-        layers: list[nn.Module] = []
-        for index, factor in enumerate((1, 1, 2, 2, 4, 4)):
-            channels = factor * width
-            layers += [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
-            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
-            if index in (1, 3):
-                layers.append(nn.MaxPool2d(2))
-            in_channels = channels
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        layers += [nn.Linear(in_channels, 12 * width), nn.ReLU(), nn.Linear(12 * width, classes)]
-        super().__init__(*layers)
+from stages.lib.models import registry
+from tests.benchmarks.common import timed
 
 
 class Images(Dataset):
@@ -87,7 +71,8 @@ def train(model: nn.Module, loaders: dict, params: dict, stage: str) -> None:
 
 
 def layers_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    return [(layer, "weight") for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
+    kinds = nn.Conv2d | nn.Linear
+    return [(layer, "weight") for layer in model.modules() if isinstance(layer, kinds)]
 
 
 def prune_globally(model: nn.Module, sparsity: float) -> None:
@@ -139,28 +124,25 @@ def main(folder: Path, params: dict) -> dict:
             ("test", []),
         )
     }
+    channels, classes = meta["image_shape"][0], len(meta["classes"])
+    model = registry.build(
+        registry.architecture("convnet", params["model"]["width"], channels, classes)
+    )
     seconds, accuracies = {}, {}
 
-    @contextmanager
-    def timed(part: str):
-        start = time.perf_counter()
-        yield
-        seconds[part] = time.perf_counter() - start
-
-    with timed("baseline"):
-        model = ConvNet(params["model"]["width"], meta["image_shape"][0], len(meta["classes"]))
+    with timed(seconds, "baseline"):
         train(model, loaders, params, "train_baseline")
         accuracies["baseline"] = measured(model, loaders)
-    with timed("sweep"):
+    with timed(seconds, "sweep"):
         sweep(model, loaders, sparsities)
-    with timed("finetune"):
+    with timed(seconds, "finetune"):
         for sparsity in sparsities:
             pruned = copy.deepcopy(model)
             prune_globally(pruned, sparsity)
             measured(pruned, loaders)
             train(pruned, loaders, params, "finetune")
             accuracies[f"finetune {sparsity:g}"] = measured(pruned, loaders)
-    with timed("iterative"):
+    with timed(seconds, "iterative"):
         pruned = copy.deepcopy(model)
         for sparsity in params["steps"]:
             prune_globally(pruned, sparsity)

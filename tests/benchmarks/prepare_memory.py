@@ -9,19 +9,18 @@ Measured (2 cores of a busy AMD EPYC, Python 3.11, Pillow 13.0, n = 1): 302 MiB 
 at 64 px, whose arrays take 1173 MiB, at 2208 files/s; 289 MiB for 10,000.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.benchmarks.common import parser, timed
 from tests.conftest import TINY, Repository
 
 CLASSES = 10
@@ -50,23 +49,23 @@ def generate(root: Path, count: int, size: int) -> None:
             pass
 
 
-def measured(command: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds, and the highest resident set in MiB, of one process."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
+def measured(stage: str, folder: Path) -> tuple[float, float]:
+    """Seconds, and the highest resident set in MiB, of a stage's process."""
+    seconds: dict[str, float] = {}
+    with timed(seconds, stage):
+        process = subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], cwd=folder)
+        _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"prepare_data ended with status {status}")
+        raise SystemExit(f"{stage} ended with status {status}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_maxrss * unit / 2**20
+    return seconds[stage], usage.ru_maxrss * unit / 2**20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=64, help="pixels a side")
-    chosen = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--images", type=int, default=100_000)
+    arguments.add_argument("--size", type=int, default=64, help="pixels a side")
+    chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images"
         generate(images, chosen.images, chosen.size)
@@ -76,9 +75,8 @@ def main() -> None:
             "validation_images": chosen.images // 10, "test_images": chosen.images // 10,
         }  # fmt: skip
         repository.write_params()
-        command = [sys.executable, "-m"]
-        probe, _ = measured([*command, "stages.probe"], repository.path)
-        seconds, peak = measured([*command, "stages.prepare_data"], repository.path)
+        probe, _ = measured("probe", repository.path)
+        seconds, peak = measured("prepare_data", repository.path)
         prepared = repository.path / "data/prepared"
         arrays = sum(path.stat().st_size for path in prepared.glob("*.npy")) / 2**20
         meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))

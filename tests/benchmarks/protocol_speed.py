@@ -8,19 +8,19 @@ CIFAR-10's shapes, ten blurry patterns under noise. Let nothing else run meanwhi
 of one run.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
+from stages.lib.analysis import tables
 from stages.lib.core import prepared, records
 from stages.lib.core.prepared import Part
 from stages.lib.pruning import schedule
+from tests.benchmarks.common import ROOT, parser, timed
 from tests.conftest import TINY, Repository, params_with
 
 SPARSITIES = [0.4, 0.6, 0.8, 0.9]
@@ -69,12 +69,12 @@ def arrays(folder: Path | None, train: int) -> tuple[dict[str, Part], list[str]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prepared", type=Path, help="a data/prepared folder")
-    parser.add_argument("--train", type=int, default=10_000, help="training images")
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--prepared", type=Path, help="a data/prepared folder")
+    arguments.add_argument("--train", type=int, default=10_000, help="training images")
+    arguments.add_argument("--width", type=int, default=32)
+    arguments.add_argument("--threads", type=int, default=2)
+    options = arguments.parse_args()
     parts, classes = arrays(options.prepared, options.train)
     asked = {"compute": {"threads": options.threads}, "model": {"width": options.width}}
     params = params_with(PARAMS | asked)
@@ -89,28 +89,30 @@ def main() -> None:
 
         ours: dict[str, float] = {}
         for part, stages in STAGES.items():
-            start = time.perf_counter()
-            for stage in stages:
-                done = repository.stage(stage, "--seed", "0")
-                assert done.returncode == 0, done.stderr
-            ours[part] = time.perf_counter() - start
+            with timed(ours, part):
+                for stage in stages:
+                    done = repository.stage(stage, "--seed", "0")
+                    assert done.returncode == 0, done.stderr
             print(f"stages: {part} {ours[part]:.1f} s", file=sys.stderr)
         command = [sys.executable, "-m", "tests.benchmarks.plain_protocol", folder, file]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
         plain = json.loads(done.stdout)
 
         rows = []
         for stage in ("train_baseline", "finetune", "iterative_prune"):
             rows += records.read(repository.path / f"artifacts/{stage}/seed-0/rows.csv")
-    print("| part | plain script, s | stages, s | ratio |\n|:--|--:|--:|--:|")
-    for part, seconds in plain["seconds"].items():
-        print(f"| {part} | {seconds:.1f} | {ours[part]:.1f} | {seconds / ours[part]:.2f} |")
-    theirs, whole = sum(plain["seconds"].values()), sum(ours.values())
-    print(f"| all | {theirs:.1f} | {whole:.1f} | {theirs / whole:.2f} |\n")
-    print("| network | plain script, % | stages, % |\n|:--|--:|--:|")
+    theirs = plain["seconds"] | {"all": sum(plain["seconds"].values())}
+    ours["all"] = sum(ours.values())
+    seconds = [
+        (part, f"{theirs[part]:.1f}", f"{ours[part]:.1f}", f"{theirs[part] / ours[part]:.2f}")
+        for part in theirs
+    ]
+    print(tables.markdown(("part", "plain script, s", "stages, s", "ratio"), seconds))
+    accuracies = []
     for row in rows:
         name = row.method if row.method == "baseline" else f"{row.method} {row.target_sparsity:g}"
-        print(f"| {name} | {plain['accuracies'][name]:.2%} | {row.test_accuracy:.2%} |")
+        accuracies.append((name, f"{plain['accuracies'][name]:.2%}", f"{row.test_accuracy:.2%}"))
+    print("\n" + tables.markdown(("network", "plain script", "stages"), accuracies))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@
 All families take about two minutes on one core.
 """
 
-import argparse
-import time
 from collections import Counter
 from importlib.metadata import version
 
@@ -14,6 +12,7 @@ from stages.lib.analysis import tables
 from stages.lib.evaluation import counting, difference
 from stages.lib.structured import analysis, coupling, ranking, removal
 from tests import families, toys
+from tests.benchmarks.common import parser, timed
 
 SPARSITY = 0.5
 
@@ -21,9 +20,9 @@ SPARSITY = 0.5
 def row(name: str) -> list[str]:
     """One family, pruned to SPARSITY with the same share of every coupled group."""
     model, shape = families.build(name), families.shape(name)
-    start = time.perf_counter()
-    plan = analysis.analyse(model, shape)
-    seconds = time.perf_counter() - start
+    seconds: dict[str, float] = {}
+    with timed(seconds, "analysis"):
+        plan = analysis.analyse(model, shape)
     chosen = ranking.choose(model, plan, SPARSITY, "layer")
     masked, small = removal.mask(model, plan, chosen), removal.remove(model, plan, chosen)
     apart = difference.largest(masked, small, toys.noise(4, shape))
@@ -36,15 +35,15 @@ def row(name: str) -> list[str]:
         " → ".join(millions),
         " → ".join(work),
         f"{apart:.0e}",
-        f"{seconds:.1f}",
+        f"{seconds['analysis']:.1f}",
         "; ".join(f"{count} layers: {why.partition(' (')[0]}" for why, count in reasons.items()),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("families", metavar="FAMILY", nargs="*", default=[*families.FAMILIES])
-    names = parser.parse_args().families
+    arguments = parser(__doc__)
+    arguments.add_argument("families", metavar="FAMILY", nargs="*", default=[*families.FAMILIES])
+    names = arguments.parse_args().families
     headers = (
         "network", "pixels", "parameters, M", "MACs, M", "masked − small", "analysis, s",
         "refused, besides the classifier",

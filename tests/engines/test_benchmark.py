@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from stages.lib.core import records
-from stages.lib.core.records import Row
 from stages.lib.engines import benchmark, latency, onnx_export
 from stages.lib.engines.latency import Latency
 from stages.lib.evaluation import images
+from stages.lib.evaluation.evaluator import Evaluator
 from stages.lib.evaluation.samples import Samples
 from tests import toys
 
@@ -31,11 +31,7 @@ def network():
 def of_file(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "f.onnx"
     path.write_bytes(onnx_export.export(network, SAMPLES, ["a", "b", "c"], {}))
-    row = Row(
-        seed=3, method="onnx_baseline_float32", layer="all", weight_bits=32, target_sparsity=0.5,
-        sparsity=0.5, parameters=1, nonzero_parameters=1, macs=1, extra_epochs=0,
-        validation_accuracy=1, test_accuracy=1, bytes_on_disk=1, model=str(path),
-    )  # fmt: skip
+    row, _ = Evaluator(3, toys.data(), 1).row(network, "onnx_baseline_float32", model=str(path))
     return benchmark.of_file(row, 1)
 
 
@@ -55,8 +51,7 @@ def test_every_engine_and_batch_has_a_line_in_order(network, of_file):
     assert [line["batch_size"] for line in lines] == [1] * 3 + [8] * 3
     for line in lines:
         assert set(line) == set(records.LATENCY)
-        assert line["latency_ms"] > 0
-        assert line["repetitions"] > 0
+        assert min(line["latency_ms"], line["repetitions"]) > 0
         assert (line["threads"], line["seed"], line["isa"]) == (1, 3, "avx2")
 
 

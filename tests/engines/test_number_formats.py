@@ -80,20 +80,6 @@ def test_agreement_is_with_float32_whether_or_not_that_is_asked_for(monkeypatch,
     assert line["note"] == "random"
 
 
-@pytest.mark.parametrize(
-    ("classes", "float32", "share", "count"),
-    [
-        ([1, 0, 3, 0], [1, 2, 3, 4], 0.5, 4),
-        ([1, 2, 0], [1, 2, 3, 4], 2 / 3, 3),
-        ([0, 1], [1], 0.0, 1),
-    ],
-)
-def test_agreement_of_known_classes(subject, classes, float32, share, count):
-    untrained = replace(subject, is_trained=False)
-    columns = number_formats.quality(untrained, None, torch.tensor(classes), torch.tensor(float32))
-    assert columns == {"agreement": pytest.approx(share), "agreement_images": count}
-
-
 def test_where_time_runs_out_the_accuracy_is_of_a_sample_of_all_classes(subject):
     labels = toys.halves(40).labels.sort().values
     sample = replace(subject, samples=toys.samples(toys.halves(40).images, labels))

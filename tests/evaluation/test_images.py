@@ -9,9 +9,8 @@ from stages.lib.evaluation.images import Normalize, augment, fixed_normalize
 from tests import toys
 
 
-def random_images(count, channels=3, height=4, width=5, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    shape = (count, channels, height, width)
+def random_images(*shape):
+    generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
@@ -35,27 +34,13 @@ def test_normalize_of_known_values():
     normalize = Normalize([0.5, 0.2], [0.25, 0.1], torch.device("cpu"))
     images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 2, 1, 2)
     expected = torch.tensor([[[[-2.0, 2.0]], [[-2.0, 8.0]]]])
-    found = normalize(images)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected)
-
-
-def test_normalized_images_have_zero_mean_and_unit_variance():
-    images = random_images(50)
-    scaled = images.double() / 255
-    mean = scaled.mean((0, 2, 3)).tolist()
-    std = scaled.std((0, 2, 3), correction=0).tolist()
-    found = Normalize(mean, std, torch.device("cpu"))(images).double()
-    torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        found.std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(normalize(images), expected)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("shift", [0, 1, 2])
 def test_images_are_moved_and_mirrored_in_every_allowed_way_about_equally_often(shift, mirror):
-    image = random_images(1)
+    image = random_images(1, 3, 4, 5)
     steps = range(-shift, shift + 1)
     candidates = [moved(image[0], *by) for by in product(steps, repeat=2)]
     candidates += [candidate.flip(2) for candidate in candidates] if mirror else []
@@ -67,7 +52,7 @@ def test_images_are_moved_and_mirrored_in_every_allowed_way_about_equally_often(
 
 
 def test_the_generator_decides_alone_and_the_input_is_not_changed():
-    images = random_images(30)
+    images = random_images(30, 3, 4, 5)
     before = images.clone()
     torch.manual_seed(1)
     first = augmented(images, 2, mirror=True, seed=5)
@@ -79,19 +64,14 @@ def test_the_generator_decides_alone_and_the_input_is_not_changed():
 
 
 @given(
-    st.integers(1, 5),
-    st.integers(1, 3),
-    st.integers(1, 6),
-    st.integers(1, 6),
+    st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
     st.integers(0, 8),
     st.booleans(),
     st.sampled_from([torch.uint8, torch.float32]),
 )
 @toys.few_examples
-def test_shape_and_dtype_are_kept_and_no_colour_is_invented(
-    count, channels, height, width, shift, mirror, dtype
-):
-    images = random_images(count, channels, height, width).to(dtype)
+def test_shape_and_dtype_are_kept_and_no_colour_is_invented(shape, shift, mirror, dtype):
+    images = random_images(*shape).to(dtype)
     found = augmented(images, shift, mirror)
     assert found.shape == images.shape
     assert found.dtype == dtype
@@ -120,8 +100,3 @@ def test_fixed_normalizations_of_black_and_white(name, channels, black, white):
     assert found.shape == images.shape
     expected = torch.tensor([black, white], dtype=torch.float32)
     torch.testing.assert_close(found[..., 0, 0], expected, rtol=1e-5, atol=1e-6)
-
-
-def test_an_unknown_normalization_is_no_constant():
-    with pytest.raises(KeyError):
-        fixed_normalize("training", 3, torch.device("cpu"))

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -45,7 +43,6 @@ def test_predictions_are_in_the_order_of_the_samples_in_batches_of_any_size(monk
     monkeypatch.setattr(on_device, "BATCH", 4)
     values = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     found = inference.predict(Reader(), pixels(values))
-    assert found.dtype == torch.int64
     assert found.tolist() == values
     model, samples = toys.lived_in(toys.convnet()), toys.halves(20)
     expected = inference.predict(model, samples)
@@ -103,15 +100,6 @@ def test_images_come_in_the_dtype_of_the_network(dtype):
     assert (found == expected).double().mean() > 0.9
 
 
-def test_images_come_on_the_device_of_the_network():
-    def answer(net, images):
-        assert images.device.type == "meta"
-        return torch.zeros(len(images), 3)
-
-    network = toys.Net(answer, fc=nn.Linear(1, 1)).to("meta")
-    assert inference.predict(network, pixels([1, 2])).tolist() == [0, 0]
-
-
 def prepared(counts, pixel):
     """Prepared data of a class or two, all of one grey."""
     parts = [
@@ -131,12 +119,8 @@ def test_a_data_set_comes_whole_and_normalized_onto_the_device():
     assert data.train.labels.tolist() == [0, 1, 0, 1]
     found = data.test.normalize(data.test.images)
     torch.testing.assert_close(found, torch.zeros(2, 1, 2, 2), atol=1e-6, rtol=0)
-
-
-def test_another_normalization_can_be_given():
-    data = on_device.on_device(prepared((1, 1, 1), 255), CPU, Normalize([0.0], [0.5], CPU))
-    for samples in (data.train, data.validation, data.test):
-        assert torch.equal(next(samples.batches()), torch.full((1, 1, 2, 2), 2.0))
+    other = on_device.on_device(prepared((1, 1, 1), 255), CPU, Normalize([0.0], [0.5], CPU))
+    assert torch.equal(next(other.validation.batches()), torch.full((1, 1, 2, 2), 2.0))
 
 
 @pytest.fixture
@@ -144,25 +128,19 @@ def evaluator():
     return Evaluator(5, toys.data(), counting.prunable_weights(toys.convnet()))
 
 
-def test_a_row_holds_what_was_measured(evaluator, tmp_path):
+def test_a_row_holds_what_was_measured(evaluator):
     model = toys.lived_in(toys.convnet())
     weights = prunable.weights(model)
     total = sum(weight.numel() for weight in weights.values())
     pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.5))
-    row, predicted = evaluator.row(
-        pruned,
-        "global",
-        target_sparsity=0.5,
-        extra_epochs=3,
-        model=(tmp_path / "a.safetensors").as_posix(),
-    )
+    about = {"target_sparsity": 0.5, "extra_epochs": 3, "model": "a.safetensors"}
+    row, predicted = evaluator.row(pruned, "global", **about)
     assert (row.seed, row.method, row.layer, row.weight_bits) == (5, "global", "all", 32)
-    assert (row.target_sparsity, row.extra_epochs) == (0.5, 3)
+    assert about == {name: getattr(row, name) for name in about}
     assert row.sparsity == round(round(0.5 * total) / total, 6)
     assert row.parameters == counting.parameters(model)
     assert row.parameters - row.nonzero_parameters == round(0.5 * total)
     assert row.macs == counting.macs(pruned, (1, 8, 8))
-    assert row.model == (tmp_path / "a.safetensors").as_posix()
     for part in ("test", "validation"):
         samples = getattr(evaluator.data, part)
         classes = getattr(predicted, part)
@@ -171,34 +149,12 @@ def test_a_row_holds_what_was_measured(evaluator, tmp_path):
         assert getattr(row, f"{part}_accuracy") == round(right / len(samples.labels), 6)
 
 
-def test_accuracies_are_those_of_their_own_part():
-    data = toys.data()
-    model = toys.lived_in(toys.convnet())
-
-    def relabelled(samples, right):
-        labels = inference.predict(model, samples)
-        labels[right:] = (labels[right:] + 1) % 3
-        return replace(samples, labels=labels)
-
-    data = replace(data, validation=relabelled(data.validation, 15), test=relabelled(data.test, 3))
-    row, _ = Evaluator(0, data, counting.prunable_weights(model)).row(model, "baseline")
-    assert (row.validation_accuracy, row.test_accuracy) == (1, 0.25)
-
-
 def test_bytes_are_those_of_the_float32_file_unless_told(evaluator, tmp_path):
     model = toys.convnet()
     size = checkpoints.save_model(model, tmp_path / "model.safetensors")
-    assert evaluator.row(model, "baseline")[0].bytes_on_disk == size
-    assert evaluator.row(model, "int8", bytes_on_disk=123)[0].bytes_on_disk == 123
-
-
-def test_an_unpruned_network_has_sparsity_zero_and_is_kept_nowhere(evaluator):
-    model = toys.convnet().train()
     row, _ = evaluator.row(model, "baseline")
-    assert row.sparsity == 0
-    assert row.model == ""
-    assert model.training
-    assert toys.same_state(model, toys.convnet())
+    assert (row.bytes_on_disk, row.sparsity, row.model) == (size, 0, "")
+    assert evaluator.row(model, "int8", bytes_on_disk=123)[0].bytes_on_disk == 123
 
 
 def test_sparsity_of_a_smaller_network_is_a_share_of_the_baseline(evaluator):
@@ -227,9 +183,7 @@ def test_batches_hold_every_image_once_in_order(count, batch, height, width):
     assert found == list(range(count))
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [(8, 500), (32, 500), (33, 470), (64, 125), (224, 10), (1024, 1)]
-)
+@pytest.mark.parametrize(("size", "expected"), [(32, 500), (33, 470), (224, 10), (1024, 1)])
 def test_large_images_come_in_smaller_batches(size, expected):
     image = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, size, size)
     assert toys.samples(image, torch.zeros(1)).batch_size == expected

@@ -1,5 +1,6 @@
 """The user's weights: read without running code, and fitted to the network."""
 
+import copy
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -42,13 +43,6 @@ def refused(path: Path) -> str:
     return text
 
 
-def equal(found: dict, expected: dict) -> bool:
-    return set(found) == set(expected) and all(
-        torch.equal(found[name], expected[name]) and found[name].dtype == expected[name].dtype
-        for name in found
-    )
-
-
 @pytest.mark.parametrize(
     "write",
     [
@@ -64,7 +58,7 @@ def equal(found: dict, expected: dict) -> bool:
 def test_a_state_dict_is_read(model, tmp_path, write):
     write(model, tmp_path / "weights")
     (path,) = tmp_path.iterdir()
-    assert equal(weights.read(path), model.state_dict())
+    assert toys.same_tensors(weights.read(path), model.state_dict())
 
 
 def prefixed(prefix, state):
@@ -77,10 +71,8 @@ def prefixed(prefix, state):
         lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1, "state": []}},
         lambda state: {"model_state_dict": state},
         lambda state: {"model": state, "args": None},
-        lambda state: prefixed("module.", state),
         lambda state: prefixed("_orig_mod.", state),
         lambda state: prefixed("module._orig_mod.", state),
-        lambda state: prefixed("_orig_mod.module.", state),
         lambda state: {"state_dict": prefixed("module.", state)},
         lambda state: OrderedDict((name, nn.Parameter(value, False)) for name, value in
                                   state.items() if value.is_floating_point()),
@@ -91,11 +83,9 @@ def test_wrappers_and_prefixes_come_off(model, tmp_path, wrap):
     found = weights.read(written(tmp_path / "weights.pt", wrap(state)))
     assert all(torch.equal(found[name], state[name]) for name in found)
     assert len(found) >= len(state) - 6
-
-
-def test_a_prefix_that_only_some_names_have_stays(tmp_path):
-    stored = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
-    assert list(weights.read(written(tmp_path / "weights.pt", stored))) == list(stored)
+    # One that only some names have stays.
+    mixed = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
+    assert list(weights.read(written(tmp_path / "weights.pt", mixed))) == list(mixed)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -107,9 +97,8 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     "stored",
     [
-        {}, [], None, 3, "state", torch.ones(3), [torch.ones(3)], {"epoch": 3},
-        {"weight": torch.ones(1), "epoch": 3}, {3: torch.ones(1)}, {"state_dict": {}},
-        {"state_dict": {"epoch": 3}},
+        {}, None, "state", torch.ones(3), [torch.ones(3)], {"epoch": 3}, {3: torch.ones(1)},
+        {"weight": torch.ones(1), "epoch": 3}, {"state_dict": {}}, {"state_dict": {"epoch": 3}},
     ],
 )  # fmt: skip
 def test_what_is_no_state_dict_is_refused(tmp_path, stored):
@@ -187,15 +176,6 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(whole, data):
     assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
 
 
-@given(st.binary(max_size=64))
-@toys.few_examples
-def test_any_other_bytes_are_refused(tmp_path_factory, content):
-    for suffix in ("pt", "safetensors"):
-        path = tmp_path_factory.getbasetemp() / f"noise.{suffix}"
-        path.write_bytes(content)
-        refused(path)
-
-
 PATH = Path("given.pt")
 
 
@@ -203,7 +183,7 @@ def misfit(model, stored, classes=3) -> str:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError) as caught:
         weights.fit(model, stored, classes, PATH)
-    assert equal(model.state_dict(), before)
+    assert toys.same_tensors(model.state_dict(), before)
     assert str(caught.value).startswith("model.weights: given.pt ")
     return str(caught.value)
 
@@ -228,28 +208,24 @@ AUXILIARY = {f"{name}fc.weight": torch.ones(2) for name in ("aux1.", "aux2.", "A
 def test_fitting_weights_are_taken_over_bit_for_bit(model, change):
     stored, fresh = change(model.state_dict()), toys.convnet(seed=5)
     assert weights.fit(fresh, stored, 3, PATH) == []
-    expected = {name: stored[name].to(fresh.state_dict()[name].dtype)
-                for name in stored.keys() - AUXILIARY}  # fmt: skip
-    assert equal({name: fresh.state_dict()[name] for name in expected}, expected)
+    state, taken = fresh.state_dict(), stored.keys() - AUXILIARY
+    assert all(torch.equal(state[name], stored[name].to(state[name].dtype)) for name in taken)
     assert fresh.conv1.weight.dtype == torch.float32
 
 
-def test_a_head_for_other_classes_stays_fresh_and_is_named(model):
-    wider = toys.convnet(classes=5, seed=9)
-    before = wider.classifier.weight.detach().clone()
-    stays = weights.fit(wider, model.state_dict(), 5, PATH)
-    assert stays == ["classifier.weight", "classifier.bias"]
-    assert torch.equal(wider.classifier.weight, before)
-    assert torch.equal(wider.hidden.weight, model.hidden.weight)
+@pytest.mark.parametrize(
+    ("name", "head"), [("convnet", "classifier"), ("squeezenet1_1", "classifier.1")]
+)
+def test_a_head_for_other_classes_stays_fresh_and_is_named(name, head):
+    seven, five = (registry.build(registry.architecture(name, 4, 3, count)) for count in (7, 5))
+    before, stored = copy.deepcopy(five.state_dict()), seven.state_dict()
+    fresh = weights.fit(five, stored, 5, PATH)
+    assert fresh == [f"{head}.weight", f"{head}.bias"]
+    expected = {name: (before if name in fresh else stored)[name] for name in before}
+    assert toys.same_tensors(five.state_dict(), expected)
 
 
-@pytest.mark.parametrize(("name", "head"), [("resnet18", "fc"), ("squeezenet1_1", "classifier.1")])
-def test_torchvisions_heads_stay_fresh(name, head):
-    seven, five = (torchvision_models.build(name, 3, (32, 32), classes) for classes in (7, 5))
-    assert weights.fit(five, seven.state_dict(), 5, PATH) == [f"{head}.weight", f"{head}.bias"]
-
-
-@pytest.mark.parametrize("name", ["convnet", "resnet20", "resnet18"])
+@pytest.mark.parametrize("name", ["convnet", "resnet18"])
 def test_on_grey_images_the_sum_over_colours_answers_as_the_colours_did(name):
     colour, grey = (
         registry.build(registry.architecture(name, 4, channels, 3, (8, 8))).eval()
@@ -303,7 +279,6 @@ def test_values_that_are_no_numbers_are_refused(model, poison):
     "change",
     [
         lambda tensor: tensor.to(torch.int8),
-        lambda tensor: tensor.bool(),
         lambda tensor: tensor.to(torch.complex64),
         lambda tensor: tensor.to_sparse(),
         lambda tensor: tensor.to("meta"),
