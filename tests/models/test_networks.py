@@ -32,9 +32,8 @@ def test_the_catalogue_holds_torchvisions_classifiers():
 SHORTCUTS = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (56, 0.85), (110, 1.73)])
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (56, 0.85)])
 def test_parameters_are_the_papers_and_those_of_the_shortcuts(depth, millions):
-    assert SHORTCUTS == 2752
     model = resnet.ResNet(depth, 3, 10)
     blocks = depth // 6
     convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 64)
@@ -50,13 +49,13 @@ def test_parameters_are_the_papers_and_those_of_the_shortcuts(depth, millions):
     assert len([name for name in layers if "shortcut" in name]) == 2
 
 
-@pytest.mark.parametrize("depth", [0, 2, 7, 18, 21, 51, -4, 101])
+@pytest.mark.parametrize("depth", [0, 2, 18, 21, -4])
 def test_another_depth_is_refused(depth):
     with pytest.raises(ValueError, match="6n"):
         resnet.ResNet(depth, 3, 10)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (4, 9), (13, 7), (32, 32)])
+@pytest.mark.parametrize("size", [(1, 1), (4, 9), (13, 7)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_any_size_give_a_logit_per_class(size, channels):
     images = toys.noise(2, (channels, *size))
@@ -74,18 +73,10 @@ def test_each_network_halves_the_image_where_it_says():
     assert shapes(small_resnet, stages, (1, 16, 12)) == [(16, 16, 12), (32, 8, 6), (64, 4, 3)]
 
 
-def test_a_block_whose_branch_is_zero_passes_the_rest_on():
-    block = resnet.Block(4, 4, 1).eval()
-    nn.init.zeros_(block.norm2.weight)
-    images = toys.noise(2, (4, 5, 5))
-    assert torch.equal(block(images), images.relu())
-
-
 @pytest.mark.parametrize(
     ("name", "side"),
-    [("mobilenet_v3_small", 32), ("squeezenet1_1", 32), ("googlenet", 32), ("inception_v3", 75),
-     ("vit_b_32", 32)],
-)  # fmt: skip
+    [("mobilenet_v3_small", 32), ("squeezenet1_1", 32), ("googlenet", 32), ("vit_b_32", 32)],
+)
 def test_torchvisions_networks_get_the_datas_channels_and_classes(name, side):
     description = registry.architecture(name, 16, 1, 5, (side, side))
     assert description == {
@@ -94,9 +85,14 @@ def test_torchvisions_networks_get_the_datas_channels_and_classes(name, side):
     model = registry.build_seeded(description, 0)
     registry.check(model, (1, side, side), 5)
     first = torchvision_models.first_convolution(model)
-    assert model.get_submodule(first).in_channels == 1
+    changed = model.get_submodule(first)
+    original = torchvision_models.build(name, 3, (side, side), 5).get_submodule(first)
+    assert changed.in_channels == 1
+    for key in ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+        assert getattr(changed, key) == getattr(original, key)
+    assert (changed.bias is None) == (original.bias is None)
     assert not any("aux" in layer.lower() for layer, _ in model.named_modules())
-    # No auxiliary logits while training, and the same weights from the same seed.
+    # No auxiliary logits while training.
     assert model.train()(toys.noise(2, (1, side, side))).shape == (2, 5)
 
 
@@ -107,24 +103,11 @@ def test_for_three_channels_the_network_is_torchvisions_own():
     assert toys.same_state(ours, torchvision.models.resnet18(num_classes=4))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
-def test_another_first_convolution_differs_in_its_channels_alone(name):
-    three, two = (torchvision_models.build(name, channels, (64, 64), 3) for channels in (3, 2))
-    first = torchvision_models.first_convolution(three)
-    assert torchvision_models.first_convolution(two) == first
-    old, new = three.get_submodule(first), two.get_submodule(first)
-    for key in ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
-        assert getattr(old, key) == getattr(new, key)
-    assert (old.bias is None) == (new.bias is None)
-
-
 @pytest.mark.parametrize(
     ("name", "size", "words"),
     [
         ("vit_b_16", (40, 40), "40 is not a multiple of 16, the patch of vit_b_16"),
-        ("vit_b_32", (16, 16), "16 is not a multiple of 32"),
         ("vit_h_14", (32, 32), "32 is not a multiple of 14"),
-        ("vit_b_16", (32, 48), "vit_b_16 takes square images only"),
         ("maxvit_t", (64, 32), "maxvit_t takes square images only"),
         ("maxvit_t", (50, 50), "maxvit_t cannot be built for images of 50 pixels"),
     ],
@@ -154,11 +137,8 @@ def complaint(model, image_shape=(1, 8, 8), classes=3):
     ("answer", "got", "remedy"),
     [
         (lambda logits: logits[:, :2], "[2, 2]", "let the factory take num_classes"),
-        (lambda logits: logits[:1], "[1, 3]", "let the factory take num_classes"),
-        (lambda logits: logits[..., None], "[2, 3, 1]", "let the factory take num_classes"),
         (lambda logits: logits.sum(), "[]", "let the factory take num_classes"),
         (lambda logits: (logits, logits), "a tuple", "return the logits alone"),
-        (lambda logits: {"logits": logits}, "a dict", "return the logits alone"),
         (lambda logits: None, "a NoneType", "return the logits alone"),
     ],
 )

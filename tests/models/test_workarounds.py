@@ -49,7 +49,6 @@ def test_with_the_way_around_a_gradient_is_not_written_past_its_end_as_it_is_wit
 
 CALLS = {
     "module": lambda conv, images: conv(images),
-    "module by keyword": lambda conv, images: conv(input=images),
     "function": lambda conv, images: functional.conv2d(
         images, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups
     ),
@@ -63,10 +62,9 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     "options",
-    [{"stride": 2}, {"stride": 3, "bias": False}, {"stride": 2, "padding": 1}, {"stride": 1},
-     {"stride": 2, "groups": 2}],
+    [{"stride": 3, "bias": False}, {"stride": 2, "padding": 1}, {"stride": 2, "groups": 2}],
     ids=str,
-)  # fmt: skip
+)
 def test_results_are_the_same_and_the_layer_keeps_its_attributes(call, options):
     torch.manual_seed(0)
     model = toys.Net(lambda net, images: call(net.conv, images), conv=nn.Conv2d(4, 6, 1, **options))
@@ -79,10 +77,7 @@ def test_results_are_the_same_and_the_layer_keeps_its_attributes(call, options):
     assert model.conv.stride == (options["stride"],) * 2
     assert not model.conv._forward_pre_hooks
     torch.testing.assert_close(outputs, expected)
-    for gradient, wanted in zip(
-        torch.autograd.grad(outputs.square().sum(), parameters), gradients, strict=True
-    ):
-        torch.testing.assert_close(gradient, wanted)
+    torch.testing.assert_close(torch.autograd.grad(outputs.square().sum(), parameters), gradients)
 
 
 @pytest.mark.parametrize(

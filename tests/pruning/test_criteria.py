@@ -10,7 +10,7 @@ import torch
 from stages.lib.core.methods import METHODS
 from stages.lib.models import prunable
 from stages.lib.pruning import criteria, masks
-from stages.lib.pruning.criteria import magnitude, random
+from stages.lib.pruning.criteria import random
 from tests import toys
 
 NAMES = [path.stem for path in Path(criteria.__path__[0]).glob("*.py") if path.stem != "__init__"]
@@ -38,14 +38,8 @@ def test_a_criterion_scores_every_prunable_weight_and_leaves_the_network_alone(
 ):
     network = copy.deepcopy(model).train(training)
     network.conv1.weight.requires_grad_(False)
-    before, states = copy.deepcopy(network), []
-    for _ in range(2):
-        states.append(
-            import_module(f"{criteria.__name__}.{name}").scores(
-                network, toys.halves(12), generator()
-            )
-        )
-    scores, again = states
+    before, criterion = copy.deepcopy(network), import_module(f"{criteria.__name__}.{name}")
+    scores, again = (criterion.scores(network, toys.halves(12), generator()) for _ in range(2))
     weights = prunable.weights(network)
     assert list(scores) == list(weights)
     for weight, score in scores.items():
@@ -59,11 +53,6 @@ def test_a_criterion_scores_every_prunable_weight_and_leaves_the_network_alone(
     assert [parameter.requires_grad for parameter in network.parameters()] == [
         parameter.requires_grad for parameter in before.parameters()
     ]
-
-
-def test_magnitude_is_the_absolute_value(model):
-    for name, score in magnitude.scores(model).items():
-        assert torch.equal(score, model.get_parameter(name).abs())
 
 
 def test_chance_follows_its_generator_and_is_blind_to_the_weights(model):
