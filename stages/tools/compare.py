@@ -8,12 +8,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from stages.lib.analysis import committed, comparison, comparison_text, metrics
+from stages.lib.analysis import committed, comparison, comparison_text, metrics, stage_tables
 from stages.lib.core import errors, paths
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
@@ -112,9 +112,9 @@ def table_of(
     """A stage's table, of all seeds; empty if the run had no such stage."""
     files = [paths.reported(paths.stage_directory(stage, seed) / paths.ROWS) for seed in seeds]
     texts = {file: place.text(file) for file in files}
-    parts = []
     if stage != "train_baseline" and set(texts.values()) == {None}:
         return pd.DataFrame(columns=list(columns))
+    parts = []
     for file, text in texts.items():
         if text is None:
             raise place.problem(file, "missing")
@@ -122,16 +122,15 @@ def table_of(
             parts.append(committed.table(text, columns))
         except ValueError as error:
             raise place.problem(file, str(error)) from None
-    return pd.concat(parts, ignore_index=True)
+    return stage_tables.concatenated(parts)
 
 
 def run_of(place: Place) -> committed.Run:
     """A run, read from its reports/. UserError with place and file if they are damaged."""
     about = manifest_of(place)
     rows = [table_of(place, stage, about.seeds, committed.ROWS) for stage in metrics.stages()]
-    measured = pd.concat([part for part in rows if len(part)] or rows, ignore_index=True)
     latencies = table_of(place, "latency_bench", [None], committed.LATENCIES)
-    return committed.Run(about, measured, latencies)
+    return committed.Run(about, stage_tables.concatenated(rows), latencies)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,17 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         rules = comparison.Rules(report.sparsity, report.confidence, report.tolerance)
         commit = commit_of(arguments.base)
         before, after = map(run_of, (at_revision(arguments.base, commit), in_working_tree()))
-        told = comparison_text.Comparison(
-            f"{arguments.base} ({commit[:7]}) → working tree",
-            comparison_text.facts(before.manifest, after.manifest, rules),
-            comparison.compare(before, after, rules),
-            rules,
-        )
+    compared = f"{arguments.base} ({commit[:7]}) → working tree"
+    result = comparison_text.build(compared, before, after, rules)
     if arguments.json:
-        print(json.dumps(told.plain_values(), indent=2, ensure_ascii=False))
+        print(json.dumps(asdict(result), indent=2, ensure_ascii=False))
     else:
-        print(told.markdown() if arguments.markdown else told.plain())
-    return int(bool(told.real_losses))
+        print(result.markdown() if arguments.markdown else result.plain())
+    return int(bool(result.real_losses))
 
 
 if __name__ == "__main__":

@@ -229,3 +229,22 @@ def test_as_a_command_nothing_is_written_and_the_tree_stays_as_it_is(repository)
         assert done.stdout.startswith(start)
         assert done.stderr == ""
     assert state() == before
+
+
+def test_a_report_of_an_older_format_is_compared_in_what_both_have(repository, capsys):
+    """Columns had other names, and latencies a table per seed, without the engine."""
+    runs = repository / "reports/runs"
+    for file in runs.rglob("rows.csv"):
+        header, _, lines = file.read_text(encoding="utf-8").partition("\n")
+        for new, old in (("macs", "multiply_adds"), ("repetitions", "runs"), ("engine", "odd")):
+            header = header.replace(new, old)
+        file.write_text(f"{header}\n{lines}", encoding="utf-8")
+    (runs / "latency_bench/seed-0").mkdir()
+    (runs / "latency_bench/rows.csv").rename(runs / "latency_bench/seed-0/rows.csv")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "older")
+    put(repository)
+    code, lines = lines_of(capsys)
+    assert code == 0
+    for metric, line in lines.items():
+        assert line["verdict"] == ("new" if metric.startswith("latency_ms") else "equal")

@@ -1,6 +1,5 @@
 """Reads a run from the files of reports/ in Git: what it was made with, and its tables."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +7,20 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
-from stages.lib.analysis import tables
+from stages.lib.analysis import stage_tables
 from stages.lib.core import hardware
 
-# The columns that are read. Tables of older or newer runs may have others too.
-ROWS = ("seed", "method", "layer", "weight_bits", "target_sparsity", *tables.MEASURED)
+# The columns that are compared. Tables of older or newer runs may have others too.
+ROWS = (
+    "seed", "method", "layer", "weight_bits", "target_sparsity", "validation_accuracy",
+    "test_accuracy", "bytes_on_disk",
+)  # fmt: skip
 LATENCIES = (
     "seed", "method", "engine", "target_sparsity", "device", "batch_size", "latency_ms",
     "latency_iqr_ms",
 )  # fmt: skip
-TEXT = {"method", "layer", "engine", "device"}
 # The columns that may be empty: latencies on a device that is missing.
-GAPS = {"latency_ms", "latency_iqr_ms"}
+GAPS = ["latency_ms", "latency_iqr_ms"]
 
 
 class Images(BaseModel):
@@ -96,21 +97,7 @@ def table(text: str, columns: Sequence[str]) -> pd.DataFrame:
     """Reads `columns` from a CSV's text. ValueError with the reason if it is damaged or lacks
     one.
     """
-    if not text.endswith("\n"):
-        raise ValueError("cut short")
-    try:
-        found = pd.read_csv(io.StringIO(text))
-    except ValueError:
-        found = None
-    # pandas takes surplus cells for names of the lines.
-    if found is None or not isinstance(found.index, pd.RangeIndex):
-        raise ValueError("not a table")
-    missing = [name for name in columns if name not in found]
-    if missing:
-        raise ValueError(f"of another format, without {', '.join(missing)}")
-    numbers = found[[name for name in columns if name not in TEXT]]
-    if len(found) and not all(map(pd.api.types.is_numeric_dtype, numbers.dtypes)):
-        raise ValueError("text where numbers should be")
-    if found[[name for name in columns if name not in GAPS]].isna().any(axis=None):
+    found = stage_tables.parsed(text, columns)
+    if found.drop(columns=GAPS, errors="ignore").isna().any(axis=None):
         raise ValueError("empty cells where there should be numbers")
-    return found[list(columns)]
+    return found

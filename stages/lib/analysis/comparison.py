@@ -5,7 +5,6 @@ exactly, latencies only on the same machine. A difference is better or worse if 
 excludes zero. It is a real loss if the whole interval lies beyond the tolerance.
 """
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from stages.lib.analysis import metrics, statistics
-from stages.lib.analysis.committed import Run
+from stages.lib.analysis.committed import Manifest, Run
 from stages.lib.analysis.statistics import Share
 from stages.lib.core import methods
 
@@ -44,7 +43,7 @@ class Line:
     unit: "accuracy" (a share), "bytes" or "ms".
     before, after: None if a run does not have it.
     change, low, high: the change with its bounds, None if it was not judged. For accuracies a
-        difference in shares, for bytes (without bounds) and ms the ratio after / before.
+        difference in shares, for bytes (which are exact) and ms the ratio after / before.
     """
 
     metric: str
@@ -58,95 +57,40 @@ class Line:
     real_loss: bool = False
 
 
-def _lines(
-    metric: str,
-    unit: str,
-    found: list[Mapping[str, Any]],
-    obstacle: str | None,
-    judge: Callable[[str], dict[str, Any]],
-    value: Callable[[Any], float] = lambda one: one,
-) -> Iterator[Line]:
-    """A line for each name in either run.
+class Value(NamedTuple):
+    """A metric of one run.
 
-    found: the metric by name, before and after.
-    obstacle: why the two cannot be judged, or None.
-    judge: for a name whose values differ, returns the rest of the line.
-    value: the number that is shown.
-    """
-    before, after = found
-    for name in dict.fromkeys([*after, *before]):
-        both = [before.get(name), after.get(name)]
-        values = [None if one is None else value(one) for one in both]
-        about = (f"{metric}.{name}", unit, *values)
-        if None in values:
-            yield Line(*about, NEW if values[0] is None else GONE)
-        elif obstacle or both[0] == both[1]:
-            yield Line(*about, obstacle or EQUAL)
-        else:
-            yield Line(*about, **judge(name))
-
-
-def _accuracies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    found = [
-        {name: dict(zip(part.seed, part.test_accuracy.astype(float), strict=True))
-         for name, part in metrics.accuracies(run.rows, rules.sparsity).items()}
-        for run in (before, after)
-    ]  # fmt: skip
-    images = after.manifest.data.images.test
-
-    def judge(name: str) -> dict[str, Any]:
-        old, new = (part[name] for part in found)
-        shares = (Share(fmean(seeds.values()), images) for seeds in (new, old))
-        terms = statistics.over_seeds(new, old)
-        difference = statistics.unpaired(*shares, rules.confidence, terms)
-        return {
-            "verdict": {1: BETTER, 0: NOISE, -1: WORSE}[difference.sign],
-            "change": difference.estimate,
-            "low": difference.low,
-            "high": difference.high,
-            "real_loss": difference.high < -rules.tolerance,
-        }
-
-    obstacle = None if before.manifest.same_data(after.manifest) else OTHER_DATA
-    yield from _lines(
-        "test_accuracy", "accuracy", found, obstacle, judge, lambda seeds: fmean(seeds.values())
-    )
-
-
-def _sizes(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    found = [metrics.sizes(run.rows) for run in (before, after)]
-
-    def judge(name: str) -> dict[str, Any]:
-        ratio = found[1][name] / found[0][name]
-        return {
-            "verdict": BETTER if ratio < 1 else WORSE,
-            "change": ratio,
-            "real_loss": ratio > 1 + rules.tolerance,
-        }
-
-    obstacle = None if before.manifest.same_shape(after.manifest) else OTHER_DATA
-    yield from _lines("bytes_on_disk", "bytes", found, obstacle, judge)
-
-
-class Latency(NamedTuple):
-    """The latency of a network in one run.
-
-    median: over seeds, in milliseconds.
-    spread: the factor by which seeds' medians, with their IQRs, differ from it; at least 1.
+    number: the mean over seeds; of latencies, the median.
+    seeds: of an accuracy, that of each seed.
+    spread: of a latency, the factor by which seeds' medians, with their IQRs, differ from the
+        number; at least 1.
     """
 
-    median: float
-    spread: float
+    number: float
+    seeds: dict[int, float] | None = None
+    spread: float = 1.0
 
 
-def _latency(lines: pd.DataFrame) -> Latency:
+def _accuracies(run: Run, sparsity: float) -> dict[str, Value]:
+    seeds = {
+        name: part.set_index("seed").test_accuracy.astype(float).to_dict()
+        for name, part in metrics.accuracies(run.rows, sparsity).items()
+    }
+    return {name: Value(fmean(values.values()), values) for name, values in seeds.items()}
+
+
+def _sizes(run: Run, sparsity: float) -> dict[str, Value]:
+    return {name: Value(size) for name, size in metrics.sizes(run.rows).items()}
+
+
+def _latency(lines: pd.DataFrame) -> Value:
     median = float(lines.latency_ms.median())
     away = lines.latency_ms / median
     spread = away.where(away >= 1, 1 / away) * (1 + lines.latency_iqr_ms / lines.latency_ms)
-    return Latency(median, float(spread.max()))
+    return Value(median, spread=float(spread.max()))
 
 
-def latencies(run: Run, sparsity: float) -> dict[str, Latency]:
+def latencies(run: Run, sparsity: float) -> dict[str, Value]:
     """The latencies of the smallest batch, by method, engine and device: of networks that are not
     pruned, and of those pruned to `sparsity`.
     """
@@ -158,27 +102,60 @@ def latencies(run: Run, sparsity: float) -> dict[str, Latency]:
     return {".".join(names).replace(" ", "_"): _latency(lines) for names, lines in groups}
 
 
-def _latencies(before: Run, after: Run, rules: Rules) -> Iterator[Line]:
-    """Latencies are never a real loss: a busy machine slows a whole run, which the spread within
-    the run does not show.
+# The metrics, by unit: their name, and their values in a run at a sparsity.
+METRICS = {
+    "accuracy": ("test_accuracy", _accuracies),
+    "bytes": ("bytes_on_disk", _sizes),
+    "ms": ("latency_ms", latencies),
+}
+
+
+def _obstacle(unit: str, before: Manifest, after: Manifest) -> str:
+    """Why metrics of this unit cannot be judged; empty if they can."""
+    if not (before.same_data(after) if unit == "accuracy" else before.same_shape(after)):
+        return OTHER_DATA
+    return OTHER_MACHINE if unit == "ms" and not before.same_machine(after) else ""
+
+
+def _judged(unit: str, old: Value, new: Value, rules: Rules, images: int) -> dict[str, Any]:
+    """The verdict on a metric that differs, and its change, as fields of a Line.
+
+    Latencies are never a real loss: a busy machine slows a whole run, which the spread within the
+    run does not show.
     """
-    found = [latencies(run, rules.sparsity) for run in (before, after)]
-
-    def judge(name: str) -> dict[str, Any]:
-        old, new = (part[name] for part in found)
-        ratio, spread = new.median / old.median, old.spread * new.spread
-        low, high = ratio / spread, ratio * spread
-        verdict = BETTER if high < 1 else WORSE if low > 1 else NOISE
-        return {"verdict": verdict, "change": ratio, "low": low, "high": high}
-
-    obstacle = None if before.manifest.same_machine(after.manifest) else OTHER_MACHINE
-    if not before.manifest.same_shape(after.manifest):
-        obstacle = OTHER_DATA
-    yield from _lines("latency_ms", "ms", found, obstacle, judge, lambda one: one.median)
+    if unit == "accuracy":
+        shares = (Share(value.number, images) for value in (new, old))
+        terms = statistics.over_seeds(new.seeds, old.seeds)
+        found = statistics.unpaired(*shares, rules.confidence, terms)
+        change, low, high = found.estimate, found.low, found.high
+        least_loss, most_loss = -high, -low
+    else:
+        change, spread = new.number / old.number, old.spread * new.spread
+        low, high = change / spread, change * spread
+        least_loss, most_loss = low - 1, high - 1
+    return {
+        "verdict": WORSE if least_loss > 0 else BETTER if most_loss < 0 else NOISE,
+        "change": change,
+        "low": low,
+        "high": high,
+        "real_loss": unit != "ms" and least_loss > rules.tolerance,
+    }
 
 
 def compare(before: Run, after: Run, rules: Rules) -> list[Line]:
-    """A line for each metric: accuracies, sizes, latencies."""
-    return [
-        line for group in (_accuracies, _sizes, _latencies) for line in group(before, after, rules)
-    ]
+    """A line for each metric that either run has: accuracies, sizes, latencies."""
+    lines, images = [], after.manifest.data.images.test
+    for unit, (metric, values_of) in METRICS.items():
+        olds, news = (values_of(run, rules.sparsity) for run in (before, after))
+        obstacle = _obstacle(unit, before.manifest, after.manifest)
+        for name in dict.fromkeys([*news, *olds]):
+            old, new = olds.get(name), news.get(name)
+            if old is None or new is None:
+                rest = {"verdict": NEW if old is None else GONE}
+            elif obstacle or old == new:
+                rest = {"verdict": obstacle or EQUAL}
+            else:
+                rest = _judged(unit, old, new, rules, images)
+            numbers = (value and value.number for value in (old, new))
+            lines.append(Line(f"{metric}.{name}", unit, *numbers, **rest))
+    return lines

@@ -1,14 +1,13 @@
-"""Writes a comparison of two runs: lines for a terminal, Markdown, JSON."""
+"""Writes a comparison of two runs: lines for a terminal, or Markdown."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from tabulate import tabulate
 
 from stages.lib.analysis import tables
-from stages.lib.analysis.committed import Manifest
-from stages.lib.analysis.comparison import GONE, Line, Rules
+from stages.lib.analysis.committed import Manifest, Run
+from stages.lib.analysis.comparison import GONE, Line, Rules, compare
 from stages.lib.core import hardware
 
 HEADERS = ("metric", "before → after", "difference", "verdict")
@@ -82,17 +81,17 @@ def facts(before: Manifest, after: Manifest, rules: Rules) -> list[str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison. title: what is compared; facts: of `facts`."""
+    """A comparison of two runs, for people and, as fields, for programs.
 
-    title: str
+    compared: what with what; facts: of `facts`.
+    real_losses: the metrics that lost more than the tolerance.
+    """
+
+    compared: str
     facts: Sequence[str]
-    lines: Sequence[Line]
     rules: Rules
-
-    @property
-    def real_losses(self) -> list[str]:
-        """The metrics that lost more than the tolerance."""
-        return [line.metric for line in self.lines if line.real_loss]
+    metrics: Sequence[Line]
+    real_losses: Sequence[str]
 
     @property
     def conclusion(self) -> str:
@@ -102,7 +101,7 @@ class Comparison:
             f"{100 * tolerance:.4g} points of accuracy or"
             f" {tables.percent(tolerance)} of a file's size"
         )
-        gone = [line.metric for line in self.lines if line.verdict == GONE]
+        gone = [line.metric for line in self.metrics if line.verdict == GONE]
         missing = f" No longer measured: {', '.join(gone)}." if gone else ""
         if self.real_losses:
             return f"Real loss, beyond {beyond}: {', '.join(self.real_losses)}.{missing}"
@@ -110,20 +109,17 @@ class Comparison:
 
     def plain(self) -> str:
         """For a terminal: a line per metric, aligned."""
-        table = tabulate(map(_cells, self.lines), HEADERS, "plain", disable_numparse=True)
-        return "\n".join([self.title, *self.facts, "", table, "", self.conclusion])
+        table = tabulate(map(_cells, self.metrics), HEADERS, "plain", disable_numparse=True)
+        return "\n".join([self.compared, *self.facts, "", table, "", self.conclusion])
 
     def markdown(self) -> str:
         """For a summary in continuous integration."""
-        table = tables.markdown(HEADERS, map(_cells, self.lines), left=len(HEADERS))
-        return "\n\n".join([f"**{self.title}**", " ".join(self.facts), table, self.conclusion])
+        table = tables.markdown(HEADERS, map(_cells, self.metrics), left=len(HEADERS))
+        return "\n\n".join([f"**{self.compared}**", " ".join(self.facts), table, self.conclusion])
 
-    def plain_values(self) -> dict[str, Any]:
-        """For programs: what JSON can hold."""
-        return {
-            "compared": self.title,
-            "facts": list(self.facts),
-            "rules": asdict(self.rules),
-            "metrics": [asdict(line) for line in self.lines],
-            "real_losses": self.real_losses,
-        }
+
+def build(compared: str, before: Run, after: Run, rules: Rules) -> Comparison:
+    """Compares two runs. compared: says which."""
+    lines = compare(before, after, rules)
+    losses = [line.metric for line in lines if line.real_loss]
+    return Comparison(compared, facts(before.manifest, after.manifest, rules), rules, lines, losses)

@@ -17,25 +17,43 @@ TEXT = {
 }  # fmt: skip
 
 
-def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as a pandas table; it may have no lines. UserError if it is missing, damaged or another
-    table.
+def parsed(text: str, columns: Sequence[str]) -> pd.DataFrame:
+    """These columns of a CSV's text, which may have more; it may have no lines. ValueError with the
+    reason if it is damaged or lacks one.
     """
+    if not text.endswith("\n"):
+        raise ValueError("cut short")
     try:
         # Layers and modules may be called "NA" or "null": in text columns, only "" is missing.
-        text = dict.fromkeys(TEXT & set(columns), str)
         found = pd.read_csv(
-            io.StringIO(records.table_text(path)), dtype=text, keep_default_na=False, na_values=[""]
+            io.StringIO(text), dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""]
         )
     except ValueError:
-        raise UserError(f"{path}: not a table; {records.REMEDY}") from None
-    records.check_columns(path, found.columns, columns)
+        found = None
+    # pandas takes surplus cells for names of the lines.
+    if found is None or not isinstance(found.index, pd.RangeIndex):
+        raise ValueError("not a table")
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise ValueError(f"of another format, without {', '.join(missing)}")
     numbers = [name for name in columns if name not in TEXT]
     if found.empty:
-        return found.astype(dict.fromkeys(numbers, float))
-    if not all(pd.api.types.is_numeric_dtype(found[name]) for name in numbers):
-        raise UserError(f"{path}: text where numbers should be; {records.REMEDY}")
-    return found
+        found = found.astype(dict.fromkeys(numbers, float))
+    if not all(map(pd.api.types.is_numeric_dtype, found[numbers].dtypes)):
+        raise ValueError("text where numbers should be")
+    return found[list(columns)]
+
+
+def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A stage's CSV as a pandas table; it may have no lines. UserError if it is missing, damaged or
+    has other columns.
+    """
+    text = records.table_text(path)
+    records.check_columns(path, text.partition("\n")[0].split(","), columns)
+    try:
+        return parsed(text, columns)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {records.REMEDY}") from None
 
 
 def of_seeds(files: Mapping[int, Path], columns: Sequence[str]) -> pd.DataFrame:
