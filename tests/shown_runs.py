@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import cache
 from itertools import product
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from stages.lib.analysis.verdicts import VERDICTS, Finding
 from stages.lib.core import methods, records
 from stages.lib.core.records import Row
+from stages.lib.report import figures
 from stages.lib.report.run import Run
 
 POINTS = (0.4, 0.8, 0.95)
@@ -191,55 +193,49 @@ SELECTION = {
 def a_run(seeds=(0, 1, 2), names=tuple(ACCURACIES), layers=LAYERS, classes=("a", "b"), gpu=False):
     """A run with these methods. classes: names; the first is that of the data's folder too."""
     rows = [row for seed in seeds for row in _rows(seed, names, layers)]
-    onnx = [row for row in rows if methods.METHODS[row.method].family == methods.ONNX]
-    kept = [row for row in rows if row.model.endswith(".packed")]
     of_layers = list(product(seeds, layers))
     return Run(
         seeds=list(seeds),
         rows=pd.DataFrame(rows).astype({"test_top5": float}),
         best=pd.DataFrame(
-            {"seed": seed, "layer": layer, "sparsity": 0.4, "validation_accuracy": 0.9}
-            for seed, layer in of_layers
+            {"seed": seed, "layer": layer, "sparsity": 0.4} for seed, layer in of_layers
         ),
         filters=pd.DataFrame(
-            {"seed": seed, "layer": layer, "filters": 4, "coupled_with": "",
-             "prunable": "no" if layer == layers[-1] else "yes",
-             "reason": "its outputs are the classes" if layer == layers[-1] else math.nan}
-            for seed, layer in of_layers
+            {"layer": layer, "prunable": "yes", "reason": math.nan} if layer != layers[-1]
+            else {"layer": layer, "prunable": "no", "reason": "its outputs are the classes"}
+            for _, layer in of_layers
         ),
         layers=pd.DataFrame(
             {
                 "seed": seed, "layer": layer, "scheme": scheme, "granularity": granularity,
-                "bits": bits, "scale_least": 0.01, "scale_most": 0.01, "zero_point_least": 0,
-                "zero_point_most": 0, "mse": 1.01 * 4.0**-bits, "theory": 4.0**-bits, "ratio": 1.01,
+                "bits": bits, "scale_most": 0.01, "zero_point_most": 0, "mse": 1.01 * 4.0**-bits,
+                "theory": 4.0**-bits, "ratio": 1.01,
             }
             for (seed, layer), scheme, granularity, bits in product(
                 of_layers, ("affine", "symmetric"), ("tensor", "channel"), BITS
             )
         ),
         agreements=pd.DataFrame(
-            {"seed": row.seed, "method": row.method, "target_sparsity": row.target_sparsity,
-             "weight_bits": row.weight_bits, "images": 500, "largest_difference": 0.1,
-             "largest_logit": 9.0, "agreement": 0.99, "model": row.model}
-            for row in onnx
+            {"method": row.method, "target_sparsity": row.target_sparsity,
+             "weight_bits": row.weight_bits, "agreement": 0.99}
+            for row in rows if row.model.endswith(".onnx")
         ),
         latencies=_latencies(seeds, names),
         sizes=pd.DataFrame(
-            {"seed": row.seed, "method": row.method, "target_sparsity": 0.0, "weight_bits": 5,
+            {"method": row.method, "target_sparsity": 0.0, "weight_bits": 5,
              "times_smaller": row.times_smaller, "dense_bytes": 40_000, "nonzero_bytes": 5_000,
              "index_value_bytes": 9_000, "entropy_bytes": 4_100, "zip_bytes": 12_000,
-             "file_bytes": row.bytes_on_disk, "model": row.model}
-            for row in kept
+             "file_bytes": row.bytes_on_disk}
+            for row in rows if row.model.endswith(".packed")
         ),
         formats=_formats(gpu),
         inventory=pd.DataFrame(
-            {"parameter": f"{layer}.{kind}", "kind": "Conv2d", "shape": "2", "count": 2,
-             "macs": 2, "prunable": "yes" if kind == "weight" else "no"}
-            for layer in layers for kind in ("weight", "bias")
+            {"kind": "Conv2d", "count": 2, "prunable": prunable}
+            for prunable in ("yes", "no") for _ in layers
         ),
         curves=pd.DataFrame(
-            {"seed": seed, "epoch": epoch, "learning_rate": 0.1, "train_loss": 1.0,
-             "train_accuracy": 0.3 * epoch, "validation_accuracy": 0.29 * epoch}
+            {"seed": seed, "epoch": epoch, "train_accuracy": 0.3 * epoch,
+             "validation_accuracy": 0.29 * epoch}
             for seed in seeds for epoch in (1, 2, 3)
         ),
         selection=SELECTION | {"seeds": list(seeds)},
@@ -300,3 +296,10 @@ RUNS = {
     "much": much,
     "little": little,
 }
+
+
+@cache
+def drawn(name):
+    """One of RUNS, and its figures."""
+    run = RUNS[name]()
+    return run, figures.build(run)
