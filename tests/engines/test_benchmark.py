@@ -108,17 +108,6 @@ def test_a_network_that_fails_has_a_line_that_says_why(network):
     assert [line["repetitions"] > 0 for line in lines] == [True, True, False, True]
 
 
-@pytest.fixture
-def compiling(monkeypatch):
-    """Has torch.compile make a function of a batch out of any network; None: without a compiler."""
-
-    def use(function):
-        monkeypatch.setenv("CXX", "true" if function else "no-such-compiler")
-        monkeypatch.setattr(torch, "compile", lambda model, **options: function)
-
-    return use
-
-
 def stubborn(batch):
     try:
         time.sleep(30)
@@ -133,26 +122,19 @@ def broken(batch):
 @pytest.mark.parametrize(
     ("compiled", "note"),
     [
-        (stubborn, "torch.compile took more than 0.1 s"),
-        (broken, "no header"),
-        (None, "no C++ compiler for torch.compile"),
+        (stubborn, "not run: torch.compile took more than 0.1 s"),
+        (broken, "not run: no header"),
+        (None, "not run: no C++ compiler for torch.compile"),
+        (lambda batch: batch.view(2, 1, 8, 8), ""),
     ],
 )
-def test_a_compiler_that_is_not_there_fails_or_takes_too_long_is_given_up(
-    network, compiling, compiled, note
+def test_what_is_compiled_is_timed_and_a_compiler_that_fails_or_takes_too_long_is_given_up(
+    network, monkeypatch, compiled, note
 ):
-    compiling(compiled)
-    (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, 0.1)])
-    assert (line["engine"], line["note"]) == ("torch.compile", f"not run: {note}")
-    assert line["repetitions"] == 0
-    assert "latency_ms" not in line
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_what_is_compiled_is_called_with_the_batch_and_timed(network, compiling):
-    shapes = set()
-    compiling(lambda batch: shapes.add(batch.shape))
-    (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, 60)])
-    assert shapes == {(2, 1, 8, 8)}
-    assert line["latency_ms"] > 0
+    monkeypatch.setenv("CXX", "true" if compiled else "no-such-compiler")
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled)
+    seconds = 0.1 if note else 60
+    (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, seconds)])
+    assert (line["engine"], line["note"]) == ("torch.compile", note)
+    assert (line["repetitions"] == 0) == ("latency_ms" not in line) == bool(note)
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -50,26 +50,10 @@ def file(trained):
     return onnx_export.export(model, data.test, CLASSES, {})
 
 
-class HandMade(nn.Module):
-    """What constants in a graph come from: scaled branches, a gate, activations by hand."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
-        self.linear = nn.Linear(4, 3)
-
-    def forward(self, given):
-        first = self.first(nn.functional.pad(given, (1, 1, 1, 1))).relu()
-        first = first + 0.5 * self.second(first)
-        gate = nn.functional.relu6(first + 3) / 6
-        return self.linear((first * gate * (1 - gate)).mean((2, 3)))
-
-
 # In others, a name and a scale for every tensor cost more than the weights.
 LARGE = "mobilenet_v3_small"
 NETWORKS = {
     "convnet in colour": (lambda: toys.convnet(in_channels=3), (3, 12, 8)),
-    "hand-made": (HandMade, NETWORK),
     "vit": (lambda: VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3), (3, 32, 32)),
     "densenet": (lambda: DenseNet(8, (2, 2), 16, num_classes=3), (3, 32, 32)),
     LARGE: (lambda: families.build(LARGE), families.shape(LARGE)),

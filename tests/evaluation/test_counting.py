@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.lib.core.errors import UserError
-from stages.lib.evaluation import counting
-from stages.lib.models import torchvision_models
+from stages.lib.evaluation import counting, inference
+from stages.lib.models import registry, torchvision_models
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from tests import toys
@@ -75,14 +75,22 @@ def test_a_mask_saves_its_zeros_times_the_positions(layer, positions):
         assert count(model) - count(pruned) == gone * each
 
 
-@pytest.mark.parametrize("count", [counting.macs, counting.unused])
+def check(model, image_shape):
+    registry.check(model, image_shape, 3)
+
+
+def predict(model, image_shape):
+    inference.predict(model, toys.samples(torch.ones(2, *image_shape), torch.zeros(2)))
+
+
+@pytest.mark.parametrize("use", [counting.macs, counting.unused, check, predict])
 @pytest.mark.parametrize("channels", [1, 5])
-def test_counting_leaves_no_trace_in_the_network_even_where_it_fails(count, channels):
+def test_using_a_network_leaves_no_trace_in_it_even_where_that_fails(use, channels):
     model, untouched = toys.convnet().train(), toys.convnet()
     model.norm3.eval()
     model.conv1.weight.requires_grad_(False)
     with nullcontext() if channels == 1 else pytest.raises((RuntimeError, UserError)):
-        count(model, (channels, 8, 8))
+        use(model, (channels, 8, 8))
     assert toys.same_state(model, untouched)
     assert [name for name, module in model.named_modules() if not module.training] == ["norm3"]
     frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]

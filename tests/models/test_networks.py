@@ -1,7 +1,5 @@
 """Networks by name: the catalogue, small ResNets, torchvision's fitted to the data, the check."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 import torchvision
@@ -28,21 +26,14 @@ def test_the_catalogue_holds_torchvisions_classifiers():
     assert len(set(network_names.NAMES)) == len(network_names.NAMES)
 
 
-# He et al. (2016), table 6: 0.27 M and 0.85 M parameters, with shortcuts that have none.
+# He et al. (2016), table 6: 0.27 and 0.85 million parameters, with shortcuts that have none.
 SHORTCUTS = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (56, 0.85)])
-def test_parameters_are_the_papers_and_those_of_the_shortcuts(depth, millions):
+@pytest.mark.parametrize(("depth", "published"), [(20, 269_722), (56, 853_018)])
+def test_parameters_are_the_papers_and_those_of_the_shortcuts(depth, published):
     model = resnet.ResNet(depth, 3, 10)
-    blocks = depth // 6
-    convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 64)
-    convolutions += 9 * ((2 * blocks) * 16**2 + (2 * blocks - 1) * (32**2 + 64**2))
-    norms = 2 * (16 + 2 * blocks * (16 + 32 + 64))
-    classifier = 64 * 10 + 10
-    found = counting.parameters(model)
-    assert found == convolutions + norms + classifier + SHORTCUTS
-    assert round((found - SHORTCUTS) / 1e6, 2) == millions
+    assert counting.parameters(model) == published + SHORTCUTS
     # The depth counts the weighted layers beside the two shortcuts.
     layers = list(prunable.layers(model))
     assert len(layers) == depth + 2
@@ -165,16 +156,6 @@ def test_whatever_a_network_raises_is_told(error):
 
 def test_a_network_without_parameters_is_refused():
     assert "has no parameters" in complaint(nn.Flatten())
-
-
-@pytest.mark.parametrize(("channels", "classes"), [(1, 3), (1, 4), (2, 3)])
-def test_checking_leaves_the_network_alone(channels, classes):
-    model = toys.convnet().train()
-    model.norm3.eval()
-    with nullcontext() if (channels, classes) == (1, 3) else pytest.raises(UserError):
-        registry.check(model, (channels, 8, 8), classes)
-    assert [name for name, module in model.named_modules() if not module.training] == ["norm3"]
-    assert toys.same_state(model, toys.convnet())
 
 
 def test_the_check_runs_in_evaluation_mode():
