@@ -37,23 +37,6 @@ def test_seeded_weights_depend_on_the_seed_alone_and_leave_the_global_random_str
     assert not torch.equal(first.conv1.weight, registry.build_seeded(DESCRIPTION, 8).conv1.weight)
 
 
-def without(key):
-    return {name: value for name, value in DESCRIPTION.items() if name != key}
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {**DESCRIPTION, "name": "vgg"}, without("name"), without("hidden"),
-        {**DESCRIPTION, "depth": 3}, {**DESCRIPTION, "channels": [4, 4, 8, 8, 16]},
-        {**DESCRIPTION, "channels": 4}, {**DESCRIPTION, "hidden": "48"}, [], None, 7,
-    ],
-)  # fmt: skip
-def test_a_description_that_is_not_ours_raises(wrong):
-    with pytest.raises((ValueError, TypeError)):
-        registry.build(wrong)
-
-
 @pytest.mark.parametrize(("size", "offered"), [((8, 12), (8, 12)), ([6, 6], 6)])
 def test_an_own_network_is_offered_its_size_once_where_it_is_square(tmp_path, size, offered):
     file = tmp_path / "net.py"
