@@ -110,7 +110,7 @@ def test_one_seed_is_said_to_be_images_alone_and_contradicts_nothing():
 def test_a_tie_is_undecided(name, one, other, seeds):
     found = one_of(name, GOOD | {other: GOOD[one]}, seeds=seeds)
     assert found.verdict == "undecided"
-    assert found.average["low"] < found.average["estimate"] == 0 < found.average["high"]
+    assert found.average.low < found.average.estimate == 0 < found.average.high
     assert all(line["low"] < line["difference"] == 0 < line["high"] for line in found.evidence)
 
 
@@ -214,12 +214,12 @@ def test_the_verdict_is_by_the_mean_over_the_sparsities():
         for accuracies in (shifted.values(), [[0.78] * 3] * 4)
     ]
     expected = statistics.difference(*means, 0.95)
-    assert (found.average["low"], found.average["high"]) == (expected.low, expected.high)
+    assert (found.average.low, found.average.high) == (expected.low, expected.high)
 
 
 def test_a_single_sparsity_beyond_doubt_contradicts_whatever_the_mean():
     found = layerwise({0.2: 0.95, 0.4: 0.9, 0.6: 0.9, 0.8: 0.2}, 0.3)
-    assert found.average["low"] > 0
+    assert found.average.low > 0
     assert found.verdict == "contradicted"
     assert "; taken singly, worse at 80 %" in found.why
 
@@ -231,7 +231,7 @@ def test_a_single_sparsity_beyond_doubt_contradicts_whatever_the_mean():
 )  # fmt: skip
 def test_what_one_sparsity_carries_is_undecided_and_said_to_be(ahead, verdict, told):
     found = layerwise({point: 0.95 if point in ahead else 0.8 for point in POINTS})
-    assert found.average["low"] > 0
+    assert found.average.low > 0
     assert found.verdict == verdict
     assert told in found.why
     assert ("carried" in found.why) == bool(told)

@@ -1,16 +1,16 @@
 """The claims about the error of linear quantization, stated before anything is measured."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from stages.lib.analysis.evidence import Evidence
 from stages.lib.analysis.verdicts import (
     CONTRADICTED,
-    NOT_MEASURED,
     REPRODUCED,
     UNDECIDED,
     Finding,
-    Hypothesis,
-    finding,
+    weigh,
 )
 
 PUBLISHED = {8: 1.02e-5, 16: 1.57e-10}
@@ -20,7 +20,7 @@ MOST_OFF = 10
 # The ratio of the course's two errors is 64,968; S²/12 with 255 and 65,535 steps gives 66,049.
 RATIO_TOLERANCE = 0.1
 
-LAW = Hypothesis(
+LAW = Finding(
     "quantization_error_law",
     "The error of linear quantization is S²/12, at 8 and at 16 bits",
     "the two published errors have about the ratio that S²/12 implies",
@@ -44,8 +44,8 @@ def _layers(evidence: Evidence, bits: int) -> pd.DataFrame:
 
 def published_error(evidence: Evidence, bits: int) -> Finding:
     """Judges the claim that a layer's error is the published one."""
-    published = PUBLISHED[bits]
-    hypothesis = Hypothesis(
+    published, layers = PUBLISHED[bits], _layers(evidence, bits)
+    hypothesis = Finding(
         f"quantization_error_{bits}bit",
         f"Quantizing a layer linearly to {bits} bits has a mean squared error of"
         f" {_text(published)}",
@@ -54,10 +54,8 @@ def published_error(evidence: Evidence, bits: int) -> Finding:
         f" the layers, contradicted if it is more than {MOST_OFF} times away from the nearest; else"
         " undecided.",
     )
-    layers = _layers(evidence, bits)
     if layers.empty:
-        why = f"no layer was quantized per tensor to {bits} bits"
-        return finding(hypothesis, NOT_MEASURED, why)
+        return replace(hypothesis, why=f"no layer was quantized per tensor to {bits} bits")
     least, median, most = (float(value) for value in layers.mse.quantile([0, 0.5, 1]))
     verdict, why = REPRODUCED, "among the layers' errors"
     if not least <= published <= most:
@@ -65,43 +63,41 @@ def published_error(evidence: Evidence, bits: int) -> Finding:
         off = least / published if below else published / max(most, 1e-300)
         verdict = CONTRADICTED if off > MOST_OFF else UNDECIDED
         why = f"{'below' if below else 'above'} every layer's error, by a factor of {off:.2g}"
-    here = (
-        f"{_text(least)} to {_text(most)} over {layers.layer.nunique()} layers, median"
-        f" {_text(median)}",
-        "the error is that of the layer's range of weights: compare the order of magnitude",
-    )
     numbers = {
         "bits": bits, "published": published, "least": least, "median": median, "most": most,
         "measured": len(layers),
     }  # fmt: skip
-    return finding(hypothesis, verdict, why, here, (numbers,))
+    told = (
+        f"{_text(least)} to {_text(most)} over {layers.layer.nunique()} layers, median"
+        f" {_text(median)}",
+        "the error is that of the layer's range of weights: compare the order of magnitude",
+    )
+    return replace(hypothesis, verdict=verdict, why=why, here=told, evidence=(numbers,))
 
 
 def law(evidence: Evidence) -> Finding:
     """Judges LAW."""
     least, most = 1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
-    numbers = []
+    numbers, whole, outside = [], True, False
     for bits in PUBLISHED:
         ratios = _layers(evidence, bits).ratio
-        if len(ratios):
-            low, median, high = (float(value) for value in ratios.quantile([0.25, 0.5, 0.75]))
-            numbers.append(
-                {"bits": bits, "low": low, "median": median, "high": high, "measured": len(ratios)}
-            )
+        if ratios.empty:
+            whole = False
+            continue
+        low, median, high = (float(value) for value in ratios.quantile([0.25, 0.5, 0.75]))
+        whole &= least <= low and high <= most
+        outside |= high < least or low > most
+        numbers.append(
+            {"bits": bits, "low": low, "median": median, "high": high, "measured": len(ratios)}
+        )
     if not numbers:
-        why = "no layer was quantized per tensor to 8 or 16 bits"
-        return finding(LAW, NOT_MEASURED, why)
-    whole = len(numbers) == len(PUBLISHED)
+        return replace(LAW, why="no layer was quantized per tensor to 8 or 16 bits")
     why = " and ".join(f"{one['median']:.3f} × S²/12 at {one['bits']} bits" for one in numbers)
-    verdict = UNDECIDED
-    if any(one["high"] < least or one["low"] > most for one in numbers):
-        verdict = CONTRADICTED
-    elif whole and all(least <= one["low"] and one["high"] <= most for one in numbers):
-        verdict = REPRODUCED
-    here = tuple(
+    if len(numbers) < len(PUBLISHED):
+        why += "; the other width was not measured"
+    told = tuple(
         f"{one['bits']} bit: median {one['median']:.3f} × S²/12, middle half {one['low']:.3f} to"
         f" {one['high']:.3f}"
         for one in numbers
     )
-    missing = "" if whole else "; the other width was not measured"
-    return finding(LAW, verdict, why + missing, here, tuple(numbers))
+    return replace(LAW, verdict=weigh(whole, outside), why=why, here=told, evidence=tuple(numbers))

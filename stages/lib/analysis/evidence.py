@@ -98,19 +98,12 @@ class Comparison:
 
     def numbers(self) -> dict[str, Any]:
         """The comparison for JSON, with the interval's fields among the others; in shares."""
+        numbers = {"sparsity": self.sparsity, "outcome": OUTCOMES[self.difference.sign]}
+        for side, arm in (("one", self.one), ("other", self.other)):
+            numbers[side] = arm.method
+            numbers |= {f"{side}_accuracy": arm.accuracy, f"{side}_epochs": arm.epochs}
         interval = asdict(self.difference)
-        return {
-            "one": self.one.method,
-            "other": self.other.method,
-            "sparsity": self.sparsity,
-            "difference": interval.pop("estimate"),
-            **interval,
-            "one_accuracy": self.one.accuracy,
-            "other_accuracy": self.other.accuracy,
-            "one_epochs": self.one.epochs,
-            "other_epochs": self.other.epochs,
-            "outcome": OUTCOMES[self.difference.sign],
-        }
+        return numbers | {"difference": interval.pop("estimate")} | interval
 
 
 def _problem(rows: pd.DataFrame, seeds: set[int], correct: NDArray | None) -> str:

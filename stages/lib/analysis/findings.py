@@ -21,16 +21,15 @@ __all__ = ["VERDICTS", "Evidence", "Finding", "judge", "to_json"]
 def judge(evidence: Evidence) -> list[Finding]:
     """All findings, the course's in its order, then ours; what was not measured says so."""
     arms = fair.arms_of(evidence)
-    accuracies = [claims.judged(claim, evidence, arms) for claim in CLAIMS]
-    return [
-        *(one for one in accuracies if one.course),
+    found = [
+        *(claims.judged(claim, evidence, arms) for claim in CLAIMS),
         format_claims.half_size(evidence),
         format_claims.half_accuracy(evidence, arms),
         *(format_claims.timed(claim, evidence) for claim in format_claims.TIMED),
         *(error_claims.published_error(evidence, bits) for bits in error_claims.PUBLISHED),
         error_claims.law(evidence),
-        *(one for one in accuracies if not one.course),
     ]
+    return sorted(found, key=lambda finding: not finding.course)
 
 
 def to_json(findings: Sequence[Finding], context: Mapping[str, Any]) -> dict[str, Any]:

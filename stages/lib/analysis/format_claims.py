@@ -3,7 +3,7 @@ half precision.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,9 @@ from stages.lib.analysis.latencies import Latency
 from stages.lib.analysis.statistics import Interval, Share
 from stages.lib.analysis.verdicts import (
     CONTRADICTED,
-    NOT_MEASURED,
     ONE_SEED,
     REPRODUCED,
-    UNDECIDED,
     Finding,
-    Hypothesis,
-    finding,
     of_one_seed,
     weigh,
 )
@@ -34,7 +30,7 @@ SIZE_TOLERANCE = 0.05
 # Tables have six digits: a loss of exactly the tolerance must not count as larger.
 ROUNDING = 1e-6
 
-HALF_SIZE = Hypothesis(
+HALF_SIZE = Finding(
     "half_size",
     "float16 and bfloat16 halve the file",
     "ConvNet 1.31 → 0.65 MB, ResNet-152 229.6 → 114.8 MB",
@@ -50,22 +46,27 @@ def half_size(evidence: Evidence) -> Finding:
     lines = lines.assign(ratio=lines.tensor_bytes / lines.network.map(single))
     half = lines[(lines.dtype != FLOAT32) & lines.ratio.notna()]
     if half.empty:
-        why = "float32 and half precision were not both measured for any network"
-        return finding(HALF_SIZE, NOT_MEASURED, why)
-    least, most = half.ratio.min(), half.ratio.max()
-    halved = max(abs(least / 0.5 - 1), abs(most / 0.5 - 1)) <= SIZE_TOLERANCE
-    ends = dict.fromkeys(f"{ratio:.3f}" for ratio in (least, most))
-    here = tuple(
-        f"{network}: "
-        + ", ".join(f"{one.dtype} {tables.size(one.bytes_on_disk)}" for one in part.itertuples())
-        for network, part in lines[lines.network.isin(half.network)].groupby("network", sort=False)
-    )
+        return replace(
+            HALF_SIZE, why="float32 and half precision were not both measured for any network"
+        )
+    halved = (half.ratio / 0.5 - 1).abs().max() <= SIZE_TOLERANCE
+    ends = dict.fromkeys(f"{ratio:.3f}" for ratio in (half.ratio.min(), half.ratio.max()))
+    sizes = lines.dtype + " " + lines.bytes_on_disk.map(tables.size)
+    measured = lines.network.isin(half.network)
     numbers = half[["network", "dtype", "ratio", "bytes_on_disk"]].to_dict("records")
-    verdict, why = REPRODUCED if halved else CONTRADICTED, " to ".join(ends)
-    return finding(HALF_SIZE, verdict, f"{why} of float32's bytes", here, tuple(numbers))
+    return replace(
+        HALF_SIZE,
+        verdict=REPRODUCED if halved else CONTRADICTED,
+        why=f"{' to '.join(ends)} of float32's bytes",
+        here=tuple(
+            f"{network}: {', '.join(part)}"
+            for network, part in sizes[measured].groupby(lines.network, sort=False)
+        ),
+        evidence=tuple(numbers),
+    )
 
 
-HALF_ACCURACY = Hypothesis(
+HALF_ACCURACY = Finding(
     "half_accuracy",
     "Accuracy is the same in all formats",
     "all about 0.83",
@@ -110,14 +111,12 @@ def _pairs(formats: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
 
 def _sentence(reference: Any, line: Any, loss: Interval) -> str:
     images = tables.count(loss.images)
-    certainty = f", exactly, on all {images} test images"
-    if loss.confidence < 1:
-        low, high = tables.points(loss.low), tables.points(loss.high)
-        certainty = f" ({low} to {high}, from a sample of {images} images)"
+    lost = f"{tables.interval(loss)}, from a sample of {images} images"
+    if loss.confidence == 1:
+        lost = f"{tables.points(loss.estimate)} points, exactly, on all {images} test images"
     return (
         f"{line.network} on {line.device}: float32 {100 * reference.accuracy:.1f} %,"
-        f" {line.dtype} {100 * line.accuracy:.1f} %; lost {tables.points(loss.estimate)} points"
-        f"{certainty}"
+        f" {line.dtype} {100 * line.accuracy:.1f} %; lost {lost}"
     )
 
 
@@ -126,24 +125,24 @@ def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
     unlearned, pairs = fair.unlearned(evidence, arms), list(_pairs(evidence.formats))
     if unlearned or not pairs:
         why = "the accuracies of float32 and of half precision were not both measured on a device"
-        return finding(HALF_ACCURACY, NOT_MEASURED, unlearned or why)
+        return replace(HALF_ACCURACY, why=unlearned or why)
     each = 1 - (1 - evidence.confidence) / len(pairs)
     losses = [_loss(*pair, evidence.images, each) for pair in pairs]
     bound = evidence.tolerance + ROUNDING
     inside = sum(-bound <= loss.low and loss.high <= bound for loss in losses)
     outside = sum(loss.low > bound or loss.high < -bound for loss in losses)
-    verdict = CONTRADICTED if outside else REPRODUCED if inside == len(losses) else UNDECIDED
     why = f"within ±{100 * evidence.tolerance:g} points in {inside} of {len(losses)}"
     if outside:
         why += f", beyond in {outside}"
-    here = [_sentence(*pair, loss) for pair, loss in zip(pairs, losses, strict=True)]
+    verdict, why = of_one_seed(weigh(inside == len(losses), outside), why)
     numbers = [
         {"network": line.network, "device": line.device, "dtype": line.dtype}
         | {"float32_accuracy": reference.accuracy, "accuracy": line.accuracy}
         | asdict(loss)
         for (reference, line), loss in zip(pairs, losses, strict=True)
     ]
-    return finding(HALF_ACCURACY, *of_one_seed(verdict, why), tuple(here), tuple(numbers))
+    told = tuple(_sentence(*pair, loss) for pair, loss in zip(pairs, losses, strict=True))
+    return replace(HALF_ACCURACY, verdict=verdict, why=why, here=told, evidence=tuple(numbers))
 
 
 SPREAD = (
@@ -161,7 +160,7 @@ class Timed:
     every: whether all half-precision formats must be.
     """
 
-    hypothesis: Hypothesis
+    hypothesis: Finding
     network: str
     device: str
     slower: bool
@@ -170,7 +169,7 @@ class Timed:
 
 TIMED = (
     Timed(
-        Hypothesis(
+        Finding(
             "float32_on_cpu",
             "On a CPU float32 is the fastest format",
             "float32 2.04, float16 37.69, bfloat16 29.17 ms",
@@ -180,7 +179,7 @@ TIMED = (
         "baseline", "cpu", slower=True, every=True,
     ),
     Timed(
-        Hypothesis(
+        Finding(
             "small_network_on_gpu",
             "On a GPU half precision brings the small network no speed",
             "0.53 → about 0.61 ms",
@@ -190,7 +189,7 @@ TIMED = (
         "baseline", "cuda", slower=True, every=False,
     ),
     Timed(
-        Hypothesis(
+        Finding(
             "large_network_on_gpu",
             "On a GPU half precision makes ResNet-152 faster",
             "7.83 → about 6.68 ms",
@@ -204,27 +203,21 @@ TIMED = (
 
 def _native(isa: Sequence[str]) -> str:
     """A sentence about the CPU's instructions for half precision, which decide the claim."""
-    parts = []
-    for dtype, wanted in hardware.HALF_INSTRUCTIONS.items():
-        present = ", ".join(sorted(wanted.intersection(isa)))
-        parts.append(f"{present or 'none'} for {dtype}")
+    parts = (
+        f"{', '.join(sorted(wanted.intersection(isa))) or 'none'} for {dtype}"
+        for dtype, wanted in hardware.HALF_INSTRUCTIONS.items()
+    )
     return (
         "it hangs on the CPU's instructions for half precision, and on whether the network is large"
         f" enough to gain by them; this CPU has {', '.join(parts)}"
     )
 
 
-def _latency(line: Any) -> Latency:
-    iqr = None if pd.isna(line.latency_iqr_ms) else float(line.latency_iqr_ms)
-    return Latency(float(line.latency_ms), iqr, line.dtype, int(line.batch_size), int(line.threads))
-
-
 def _told(line: Any) -> str:
     if pd.isna(line.latency_ms):
         return f"{line.dtype}: {line.note or 'not measured'}"
-    iqr = (
-        "" if pd.isna(line.latency_iqr_ms) else f" ± {tables.milliseconds(line.latency_iqr_ms / 2)}"
-    )
+    half = line.latency_iqr_ms / 2
+    iqr = "" if pd.isna(half) else f" ± {tables.milliseconds(half)}"
     return f"{line.dtype} {tables.milliseconds(line.latency_ms)}{iqr} ms"
 
 
@@ -233,36 +226,44 @@ def timed(claim: Timed, evidence: Evidence) -> Finding:
     table = evidence.formats
     table = table[(table.network == claim.network) & (table.device == claim.device)]
     lines = list(table[table.batch_size == table.batch_size.min()].itertuples())
-    known = {line.dtype: _latency(line) for line in lines if pd.notna(line.latency_ms)}
+    known = {
+        line.dtype: Latency(
+            float(line.latency_ms),
+            None if pd.isna(line.latency_iqr_ms) else float(line.latency_iqr_ms),
+            line.dtype, int(line.batch_size), int(line.threads),
+        )
+        for line in lines
+        if pd.notna(line.latency_ms)
+    }  # fmt: skip
     half = {dtype: latency for dtype, latency in known.items() if dtype != FLOAT32}
     if FLOAT32 not in known or not half:
         notes = [line.note for line in lines if line.note]
         why = notes[0] if notes else "float32 and half precision were not both timed"
-        return finding(claim.hypothesis, NOT_MEASURED, why)
+        return replace(claim.hypothesis, why=why)
     single = known[FLOAT32]
     slower = [dtype for dtype, latency in half.items() if single.is_faster(latency)]
     faster = [dtype for dtype, latency in half.items() if latency.is_faster(single)]
     unranked = [dtype for dtype, latency in known.items() if not latency.ranked]
-    level = [dtype for dtype in half if dtype not in (*slower, *faster)]
+    level = [dtype for dtype in half if not unranked and dtype not in (*slower, *faster)]
+    groups = {
+        "faster than float32": faster,
+        "slower than float32": slower,
+        "within the spread of float32": level,
+        f"not ranked: the IQR passes {100 * records.MOST_IQR:g} % of the latency": unranked,
+    }
+    told = [f"{', '.join(map(_told, lines))} (batch {single.batch_size}, median ± half the IQR)"]
+    if claim.device == "cpu":
+        told.append(_native(evidence.isa))
     right, wrong = (slower, faster) if claim.slower else (faster, slower)
     wanted = len(right) == len(half) if claim.every else bool(right)
-    why = "; ".join(
-        f"{' and '.join(names)} {text}"
-        for names, text in (
-            (faster, "faster than float32"),
-            (slower, "slower than float32"),
-            ([] if unranked else level, "within the spread of float32"),
-            (unranked, f"not ranked: the IQR passes {100 * records.MOST_IQR:g} % of the latency"),
-        )
-        if names
-    )
-    numbers = tuple(
-        {"dtype": dtype, "batch_size": latency.batch_size, "latency_ms": latency.milliseconds,
-         "latency_iqr_ms": latency.iqr_ms}
-        for dtype, latency in known.items()
+    return replace(
+        claim.hypothesis,
+        verdict=weigh(wanted and not unranked, bool(wrong)),
+        why="; ".join(f"{' and '.join(names)} {text}" for text, names in groups.items() if names),
+        here=tuple(told),
+        evidence=tuple(
+            {"dtype": dtype, "batch_size": latency.batch_size,
+             "latency_ms": latency.milliseconds, "latency_iqr_ms": latency.iqr_ms}
+            for dtype, latency in known.items()
+        ),
     )  # fmt: skip
-    here = [f"{', '.join(map(_told, lines))} (batch {single.batch_size}, median ± half the IQR)"]
-    if claim.device == "cpu":
-        here.append(_native(evidence.isa))
-    verdict = weigh(wanted and not unranked, bool(wrong))
-    return finding(claim.hypothesis, verdict, why, tuple(here), numbers)

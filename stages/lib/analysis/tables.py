@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from stages.lib.analysis import statistics
+from stages.lib.analysis.statistics import Interval
 from stages.lib.core import methods
 from stages.lib.core.records import ALL_LAYERS
 
@@ -105,6 +106,12 @@ def network(method: str, weight_bits: int, sparsity: float, times_smaller: float
 def points(share: float) -> str:
     """A difference of accuracies in points, with its sign: +1.2."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0 avoids -0.0
+
+
+def interval(difference: Interval) -> str:
+    """A difference of accuracies in points, with its interval: +1.2 points (+0.4 to +2.0)."""
+    estimate, low, high = map(points, (difference.estimate, difference.low, difference.high))
+    return f"{estimate} points ({low} to {high})"
 
 
 def percent(share: float) -> str:

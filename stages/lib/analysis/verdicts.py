@@ -1,6 +1,6 @@
 """A hypothesis, stated before the run, and the finding about it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.analysis.statistics import Interval
@@ -15,24 +15,12 @@ ONE_SEED = "One seed makes it suggestive at most."
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """The part of a finding that is known before anything is measured.
+class Finding:
+    """A hypothesis, as it is known before anything is measured, and what was found of it.
 
     title: the hypothesis, a statement.
     course: what the course published; empty if the hypothesis is ours.
     rule: how it is judged.
-    """
-
-    id: str
-    title: str
-    course: str
-    rule: str
-
-
-@dataclass(frozen=True)
-class Finding(Hypothesis):
-    """A hypothesis and its verdict.
-
     verdict: one of VERDICTS; why: the reason for it.
     here: what was measured, in sentences.
     evidence: the numbers behind that, for JSON.
@@ -40,25 +28,15 @@ class Finding(Hypothesis):
         which decides.
     """
 
-    verdict: str
-    why: str
+    id: str
+    title: str
+    course: str
+    rule: str
+    verdict: str = NOT_MEASURED
+    why: str = ""
     here: tuple[str, ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()
-    average: dict[str, Any] | None = None
-
-
-def finding(
-    hypothesis: Hypothesis,
-    verdict: str,
-    why: str,
-    here: tuple[str, ...] = (),
-    evidence: tuple[dict[str, Any], ...] = (),
-    average: Interval | None = None,
-) -> Finding:
-    """The finding about a hypothesis."""
-    mean = None if average is None else asdict(average)
-    return Finding(**asdict(hypothesis), verdict=verdict, why=why, here=here, evidence=evidence,
-                   average=mean)  # fmt: skip
+    average: Interval | None = None
 
 
 def weigh(better: bool | int, worse: bool | int) -> str:
