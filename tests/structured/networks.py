@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tests import toys
+
 SHAPE = (3, 8, 8)
 
 
@@ -44,6 +46,11 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.body(self, self.stem(x)).mean((2, 3)))
+
+
+def second(before: Callable, **layers):
+    """A convolution `second` of what `before` does with stem's outputs."""
+    return Net(lambda net, x: net.second(before(net, x)).relu(), second=conv(8, 8), **layers)
 
 
 def concatenated():
@@ -128,18 +135,13 @@ def transposed():
     return Net(body, 6, second=conv(8, 4), up=up, after=conv(4, 6))
 
 
-class Flattened(nn.Module):
+def flattened():
     """The classifier is not the last module, and one filter is sixteen of its inputs."""
 
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(5 * 16, 3)
-        self.first = conv(3, 6)
-        self.second = conv(6, 5)
+    def answer(net, x):
+        return net.head(functional.max_pool2d(net.second(net.first(x).relu()), 2).flatten(1))
 
-    def forward(self, x):
-        x = functional.max_pool2d(self.second(self.first(x).relu()), 2)
-        return self.head(x.flatten(1))
+    return toys.Net(answer, head=nn.Linear(5 * 16, 3), first=conv(3, 6), second=conv(6, 5))
 
 
 def unrolled():
@@ -159,34 +161,27 @@ def normed():
 
 
 def group_normed():
-    norm = nn.GroupNorm(2, 8)
-    return Net(lambda net, x: net.second(net.norm(x)).relu(), norm=norm, second=conv(8, 8))
+    return second(lambda net, x: net.norm(x), norm=nn.GroupNorm(2, 8))
 
 
 def sigmoid():
     """What a removed filter feeds is sigmoid(0) = ½ where it is masked."""
-    return Net(lambda net, x: net.second(x.sigmoid()).relu(), second=conv(8, 8))
+    return second(lambda net, x: x.sigmoid())
 
 
 def shuffled():
     """A channel shuffle, as in ShuffleNet."""
-
-    def body(net, x):
-        n, c, h, w = x.shape
-        return net.second(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)).relu()
-
-    return Net(body, second=conv(8, 8))
+    return second(lambda net, x: x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2))
 
 
 def hard_coded():
     """A reshape that knows the number of channels."""
-    return Net(lambda net, x: net.second(x.reshape(-1, 8, 8, 8) * 2).relu(), second=conv(8, 8))
+    return second(lambda net, x: x.reshape(-1, 8, 8, 8) * 2)
 
 
 def scaled():
     """A parameter of the network's own acts on the channels."""
-    scale = nn.Parameter(torch.ones(8, 1, 1))
-    return Net(lambda net, x: net.second(x * net.scale).relu(), scale=scale, second=conv(8, 8))
+    return second(lambda net, x: x * net.scale, scale=nn.Parameter(torch.ones(8, 1, 1)))
 
 
 def tied():
@@ -204,10 +199,9 @@ def attending():
     """Multi-head attention over the positions, with a residual connection."""
 
     def body(net, x):
-        n, c, h, w = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         tokens = tokens + net.attention(tokens, tokens, tokens, need_weights=False)[0]
-        x = tokens.transpose(1, 2).reshape(n, c, h, w)
+        x = tokens.transpose(1, 2).unflatten(2, (8, 8))
         return x + net.back(net.free(x).relu())
 
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
@@ -228,7 +222,7 @@ def single():
 
 REMOVABLE = [
     Net, concatenated, downsampled, residual, grouped, excited, gated, plain_norm, transposed,
-    Flattened, unrolled,
+    flattened, unrolled,
 ]  # fmt: skip
 PARTLY = [
     gated_in_one, normed, group_normed, sigmoid, shuffled, hard_coded, scaled, tied, attending,
