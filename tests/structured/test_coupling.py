@@ -94,13 +94,6 @@ def test_layers_that_cannot_lose_filters_are_found_and_say_why(network, layers, 
     assert all(lines.get(layer, refused[layer]) == refused[layer] for layer in layers)
 
 
-def test_a_hidden_layer_between_layer_norms_is_free():
-    model, plan = analysed(networks.normed)
-    small = removal.remove(model, plan, ranking.choose(model, plan, 0.3, "layer"))
-    assert widths(small, "stem.0", "down") == [8, 8]
-    assert small.up.out_features == small.down.in_features < 12
-
-
 @settings(parent=toys.few_examples, max_examples=8)
 @given(data=st.data())
 @pytest.mark.parametrize("network", [*networks.REMOVABLE, *networks.PARTLY])
