@@ -50,7 +50,7 @@ class Kept:
         """Whose network is right on which image."""
         networks = {}
         for one in self.rows:
-            if one.layer == "all":
+            if one.layer == ".all":
                 networks.setdefault(selection.key_of(one), []).append(one)
         return {
             key: right([getattr(one, f"{part}_accuracy") for one in found], images)

@@ -16,7 +16,7 @@ CLASSES = 10
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def row(seed, method, target, accuracy, layer="all", bits=32, **other):
+def row(seed, method, target, accuracy, layer=".all", bits=32, **other):
     values = {
         "sparsity": target, "parameters": 1000, "nonzero_parameters": 900, "macs": 5000,
         "extra_epochs": 5 * any(part in method for part in ("tune", "iterative", "long")),

@@ -32,7 +32,7 @@ TIMED = (
 
 def row(seed, method, point, accuracy, size):
     return {
-        "seed": seed, "method": method, "layer": "all",
+        "seed": seed, "method": method, "layer": ".all",
         "weight_bits": 8 if method == "affine_tensor" else 32, "target_sparsity": point,
         "sparsity": point, "parameters": 10, "nonzero_parameters": 10, "macs": 10,
         "extra_epochs": 0, "validation_accuracy": accuracy, "test_accuracy": accuracy,

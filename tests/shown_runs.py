@@ -70,7 +70,7 @@ FINDINGS = tuple(
 )  # fmt: skip
 
 
-def a_row(seed, method, target, accuracy, layer="all", bits=32, size=40_000, **other):
+def a_row(seed, method, target, accuracy, layer=".all", bits=32, size=40_000, **other):
     """A row of a network with 10,000 parameters; of which a share of `target` is gone."""
     left = 1 - target
     values = {

@@ -84,8 +84,8 @@ def waiting(repository: Repository) -> set[str]:
 def test_everything_runs_and_the_report_names_them(own):
     assert own.first == EVERYTHING
     page = (own.path / "reports/report.md").read_text(encoding="utf-8")
-    assert "`nets/mine.py:build`" in page
-    assert "`image_folder`, 2 classes, images 3×16×16" in page
+    assert "nets/mine.py:build" in page
+    assert "2 classes, images 3×16×16" in page
     assert prepared.read_meta(own.path / "data/prepared")["classes"] == ["dark", "light"]
 
 

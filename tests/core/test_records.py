@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +59,12 @@ def test_rows_are_read_back_as_they_were_written(rows, tmp_path_factory):
 def test_shares_are_floats_of_six_digits(name, value, rounded):
     share = getattr(dataclasses.replace(ROW, **{name: value}), name)
     assert (share, type(share)) == (rounded, float)
+
+
+def test_no_layer_can_be_called_as_the_whole_network():
+    with pytest.raises(KeyError):
+        torch.nn.Module().add_module(records.ALL_LAYERS, torch.nn.ReLU())
+    assert records.ALL_LAYERS[0] == "."
 
 
 def test_a_row_knows_no_other_column_and_cannot_be_changed():

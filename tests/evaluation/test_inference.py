@@ -120,7 +120,7 @@ def test_a_row_holds_what_was_measured(evaluator):
     pruned = masks.masked(model, masks.global_(magnitude.scores(model), 0.5))
     about = {"target_sparsity": 0.5, "extra_epochs": 3, "model": "a.safetensors"}
     row, predicted = evaluator.row(pruned, "global", **about)
-    assert (row.seed, row.method, row.layer, row.weight_bits) == (5, "global", "all", 32)
+    assert (row.seed, row.method, row.layer, row.weight_bits) == (5, "global", ".all", 32)
     assert about == {name: getattr(row, name) for name in about}
     assert row.sparsity == round(round(0.5 * total) / total, 6)
     assert row.parameters == counting.parameters(model)

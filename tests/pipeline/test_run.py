@@ -105,7 +105,7 @@ def test_predictions_of_every_whole_network_give_its_accuracy(tiny, part, file):
     for stage in SEEDED:
         directory = tiny.path / f"artifacts/{stage}/seed-0"
         predictions = load_file(directory / file)
-        rows = [row for row in records.read(directory / "rows.csv") if row.layer == "all"]
+        rows = [row for row in records.read(directory / "rows.csv") if row.layer == ".all"]
         assert len(predictions) == len(rows) > 0
         for row in rows:
             accuracy = (predictions[name_of(row)] == labels).mean()

@@ -37,7 +37,7 @@ def unusual_runs():
     return {
         "nothing pruned": without(run, "rows", lambda rows: rows.method.isin(pruning)),
         "no layer alone": dataclasses.replace(
-            without(run, "rows", lambda rows: rows.layer != "all"), best=run.best[:0]
+            without(run, "rows", lambda rows: rows.layer != ".all"), best=run.best[:0]
         ),
         "no other format": without(run, "formats", lambda table: table.dtype != "float32"),
         "ResNet-152 alone": without(run, "formats", lambda table: table.network == "baseline"),
@@ -328,7 +328,7 @@ def test_warnings_stand_before_any_number():
 def test_error_bars_are_intervals_where_there_are_any():
     run, shown = drawn("everything")
     keys = ["method", "target_sparsity", "weight_bits", "times_smaller"]
-    known = run.rows[run.rows.layer == "all"][keys].drop_duplicates()
+    known = run.rows[run.rows.layer == ".all"][keys].drop_duplicates()
     run = dataclasses.replace(run, intervals=known.assign(low=0.123, high=0.987))
     text = html.render(run, FINDINGS, figures.build(run)).replace("\u00a0", " ")
     assert "95 % confidence intervals over seeds and test images" in text

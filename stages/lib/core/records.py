@@ -14,10 +14,8 @@ from typing import NamedTuple
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
 
-# The `layer` of a row about the whole network.
-ALL_LAYERS = "all"
-
-
+# The `layer` of a row about the whole network. No layer of torch has a name that begins with a dot.
+ALL_LAYERS = ".all"
 # Columns that are rounded to six digits.
 SHARES = ("target_sparsity", "sparsity", "validation_accuracy", "test_accuracy", "test_top5")
 

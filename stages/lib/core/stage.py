@@ -5,6 +5,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from stages.lib.core.errors import UserError
 Item = TypeVar("Item")
 
 
+@dataclass
 class Stage:
     """One run of a stage, which its script gets as its argument.
 
@@ -29,10 +31,10 @@ class Stage:
     places: for each output, by its final path, where it is written until the stage is done.
     """
 
-    def __init__(
-        self, name: str, seed: int | None, params: SimpleNamespace, places: dict[Path, Path]
-    ) -> None:
-        self.name, self.seed, self.params, self.places = name, seed, params, places
+    name: str
+    seed: int | None
+    params: SimpleNamespace
+    places: dict[Path, Path]
 
     def place(self, output: Path) -> Path:
         """Where to write what will become `output`, an output of the stage or a path below one."""

@@ -1,21 +1,12 @@
 """Splits a labelled set into train, validation and test, stratified by class and seeded."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from stages.lib.core.errors import UserError
-
-
-def _too_rare(labels: np.ndarray, keys: str, classes: Sequence[str]) -> UserError:
-    found, counts = np.unique(labels, return_counts=True)
-    rarest = int(np.argmin(counts))
-    noun = "image" if counts[rarest] == 1 else "images"
-    return UserError(
-        f"{keys}: class {classes[found[rarest]]} has {counts[rarest]} {noun}, too few to share out;"
-        " allowed: smaller parts, or more images of that class"
-    )
 
 
 def stratified(
@@ -35,7 +26,7 @@ def stratified(
     # Imported here: it takes 100 MiB, too much while torchvision's sets are read.
     from sklearn.model_selection import train_test_split
 
-    counts = np.unique(labels, return_counts=True)[1]
+    there, counts = np.unique(labels, return_counts=True)
     keys = ", ".join(f"data.{name}_images" for name in sizes)
     for name, size in sizes.items():
         if size < len(counts):
@@ -50,20 +41,21 @@ def stratified(
             f" {max(left, 0)} for training; allowed: at least one image of each of the"
             f" {len(counts)} classes left"
         )
-    if counts.min() <= len(sizes):
-        raise _too_rare(labels, keys, classes)
     parts, rest = {}, np.arange(len(labels))
-    for name, size in sizes.items():
-        try:
+    with suppress(ValueError):  # of a class with too few images
+        for name, size in sizes.items():
             rest, part = train_test_split(
                 rest, test_size=size, stratify=labels[rest], random_state=seed
             )
-        except ValueError:
-            raise _too_rare(labels, keys, classes) from None
-        parts[name] = np.sort(part)
-    missing = np.setdiff1d(labels, labels[rest])
-    if len(missing):
-        raise _too_rare(labels[np.isin(labels, missing)], keys, classes)
+            parts[name] = np.sort(part)
+    drawn = len(parts) == len(sizes) and len(np.unique(labels[rest])) == len(counts)
+    if not drawn or counts.min() <= len(sizes):
+        rarest = int(np.argmin(counts))
+        noun = "image" if counts[rarest] == 1 else "images"
+        raise UserError(
+            f"{keys}: class {classes[there[rarest]]} has {counts[rarest]} {noun}, too few to share"
+            " out; allowed: smaller parts, or more images of that class"
+        )
     return {"train": np.sort(rest), **parts}
 
 

@@ -55,14 +55,29 @@ def _unpack_anew(dataset: type, root: Path) -> None:
             archive.with_suffix("").unlink(missing_ok=True)
 
 
-def _load(source: str, dataset: type, root: Path, train: bool):
+def load(source: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The training or the test part of a public set, downloaded into `root` if it is not there.
+
+    Returns images, uint8 [n, height, width] or [n, height, width, 3]; labels, int64 [n]; class
+    names. Without a network, raises UserError with the missing files, their MD5 sums and where to
+    put them.
+    """
+    from torchvision import datasets  # takes seconds
+
+    dataset = getattr(datasets, CLASS_NAMES[source])
     part = {"split": "train" if train else "test"} if source == "svhn" else {"train": train}
+    # A server that does not answer is an error; torchvision would wait for ever.
+    socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
     try:
         if train:  # which comes first
             _unpack_anew(dataset, root)
-        # A server that does not answer is an error; torchvision would wait for ever.
-        socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
-        return dataset(root, download=True, **part)
+        found = dataset(root, download=True, **part)
+        images = np.asarray(found.data)
+        labels = np.asarray(found.labels if source == "svhn" else found.targets, dtype=np.int64)
+        own_names = source not in ("mnist", "svhn")
+        classes = list(found.classes) if own_names else [str(digit) for digit in range(10)]
+        if labels.shape != images.shape[:1] or not set(labels) <= set(range(len(classes))):
+            raise ValueError("images and labels do not fit together")
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         remedy = _remedy(dataset, root)
         # Of several mirrors the last one's answer.
@@ -78,29 +93,4 @@ def _load(source: str, dataset: type, root: Path, train: bool):
             f"data.source {source}: what lies in {root} is not that set ({error}); delete it and"
             " run again"
         ) from None
-
-
-def load(source: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The training or the test part of a public set, downloaded into `root` if it is not there.
-
-    Returns images, uint8 [n, height, width] or [n, height, width, 3]; labels, int64 [n]; class
-    names. Without a network, raises UserError with the missing files, their MD5 sums and where to
-    put them.
-    """
-    from torchvision import datasets  # takes seconds
-
-    dataset = getattr(datasets, CLASS_NAMES[source])
-    found = _load(source, dataset, root, train)
-    images = np.asarray(found.data)
-    labels = np.asarray(found.labels if source == "svhn" else found.targets, dtype=np.int64)
-    if source == "svhn":
-        images = images.transpose(0, 2, 3, 1)
-    own_names = source not in ("mnist", "svhn")
-    classes = list(found.classes) if own_names else [str(digit) for digit in range(10)]
-    fits = labels.shape == images.shape[:1] and images.dtype == np.uint8 and len(labels)
-    if not fits or labels.min() < 0 or labels.max() >= len(classes):
-        raise UserError(
-            f"data.source {source}: images and labels in {root} do not fit together; delete them"
-            " and run again"
-        )
-    return images, labels, classes
+    return images.transpose(0, 2, 3, 1) if source == "svhn" else images, labels, classes
