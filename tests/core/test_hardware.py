@@ -65,7 +65,7 @@ def test_the_description_is_stable_and_is_read_back(tmp_path):
     assert description["cores"] >= 1
 
 
-@pytest.mark.parametrize("torn", [None, b"", b'{"cpu"', b"\xff", b"[]", b"{}", b"[" * 100_000])
+@pytest.mark.parametrize("torn", [None, b"", b'{"cpu"', b"\xff", b"{}", b"[" * 100_000])
 def test_a_torn_description_says_what_to_run(tmp_path, torn):
     path = tmp_path / "hardware.json"
     if torn is not None:
