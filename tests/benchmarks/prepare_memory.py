@@ -26,23 +26,17 @@ from tests.conftest import TINY, Repository
 CLASSES = 10
 
 
-def picture(number: int, size: int) -> Image.Image:
-    """Smooth colours with noise on them: files as large as photographs of this size."""
-    generator = np.random.default_rng(number)
-    corners = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(corners).resize((size, size), Image.Resampling.BICUBIC))
-    noisy = smooth + generator.normal(0, 8, smooth.shape)
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
 def generate(root: Path, count: int, size: int) -> None:
-    for label in range(CLASSES):
-        (root / f"class-{label}").mkdir(parents=True)
+    """Smooth colours with noise on them: files as large as photographs of this size."""
 
     def save(number: int) -> None:
-        ending = "jpg" if number % 2 else "png"
-        path = root / f"class-{number // 2 % CLASSES}" / f"{number:07}.{ending}"
-        picture(number, size).save(path)
+        generator = np.random.default_rng(number)
+        corners = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        smooth = np.asarray(corners.resize((size, size), Image.Resampling.BICUBIC))
+        noisy = (smooth + generator.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
+        folder = root / f"class-{number // 2 % CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noisy).save(folder / f"{number:07}.{'jpg' if number % 2 else 'png'}")
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(save, range(count), chunksize=100):
