@@ -32,8 +32,7 @@ def is_trained(lines: pd.DataFrame) -> list[bool]:
 
 def close_up_range(lines: pd.DataFrame, baseline: float) -> list[float]:
     """The accuracies from CLOSE_UP below the baseline's to a little above the best."""
-    most = max(baseline, lines.high.max()) + 0.005
-    return [max(0.0, baseline - CLOSE_UP), min(1 + charts.ABOVE * CLOSE_UP, most)]
+    return [max(0.0, baseline - CLOSE_UP), max(baseline, lines.high.max()) + 0.005]
 
 
 def _by_sparsity(run: Run, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:

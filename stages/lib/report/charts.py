@@ -18,8 +18,6 @@ from stages.lib.core.methods import INK
 from stages.lib.report.columns import Column
 
 WIDTH, HEIGHT = 560, 320
-# Room for marks at 100 %, as a share of the axis.
-ABOVE = 0.02
 KIB = 1024
 # The columns that marks read, if a table has them.
 SHOWN = ("name", "low", "high", "hollow", "front", "label", "theory")

@@ -14,8 +14,10 @@ from stages.lib.report.figure import Figure, figure
 from stages.lib.report.run import CAST, Run
 
 # Names in these charts that several methods share.
-CASTS = {"half precision": Look("#CC79A7", "triangle-up")}
-INTEGERS = {"quantized weights": Look("#CC79A7", "square")}
+SHARED = {
+    CAST: ("half precision", Look("#CC79A7", "triangle-up")),
+    methods.INTEGER: ("quantized weights", Look("#CC79A7", "square")),
+}
 ONNX_NAMES = {True: "ONNX Runtime, float32", False: "ONNX Runtime, int8"}
 SPEED = (columns.LATENCY, columns.SPEEDUP)
 SMALLER = Column("times smaller than the baseline", "smaller", tables.factor)
@@ -23,17 +25,16 @@ SMALLER = Column("times smaller than the baseline", "smaller", tables.factor)
 
 def _legend_name(method: str, weight_bits: float) -> str:
     """The name of a network in the legend."""
-    if method == CAST:
-        return next(iter(CASTS))
-    known = methods.METHODS[method]
-    if known.family == methods.INTEGER:
-        return next(iter(INTEGERS))
-    return ONNX_NAMES[weight_bits == 32] if known.family == methods.ONNX else known.title
+    family = CAST if method == CAST else methods.METHODS[method].family
+    if family in SHARED:
+        return SHARED[family][0]
+    is_onnx = family == methods.ONNX
+    return ONNX_NAMES[weight_bits == 32] if is_onnx else methods.METHODS[method].title
 
 
 def _looks(lines: pd.DataFrame) -> dict[str, Look]:
     """The looks of the legend's names, in the order of the registry."""
-    shared, order = CASTS | INTEGERS, [*methods.METHODS, CAST]
+    shared, order = dict(SHARED.values()), [*methods.METHODS, CAST]
     found = lines.drop_duplicates("name").sort_values(
         "method", key=lambda key: key.map(order.index)
     )

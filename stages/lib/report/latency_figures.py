@@ -83,7 +83,7 @@ def engines(run: Run) -> Figure | None:
             [columns.NETWORK, ENGINE, *TELLS],
             len(panels),
         )
-        height = 40 * here.network.nunique() + 20
+        height = 52 * here.network.nunique()
         panels.append(plot.points(70).labels().panel(f"batch {batch}", 300, height))
     return figure(
         run,

@@ -29,10 +29,11 @@ def written(value: Any) -> Any:
 
 def table(found: Table, title: str = "") -> Markdown:
     """A table; if it is long and has a title, it is folded and opened by a click."""
-    if not title or len(found.rows) <= LONG:
-        return Markdown(found.markdown())
-    summary = tables.escaped(title)
-    return Markdown(f"<details><summary>{summary}</summary>\n\n{found.markdown()}\n\n</details>")
+    text = found.markdown()
+    if title and len(found.rows) > LONG:
+        summary = tables.escaped(title)
+        text = f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+    return Markdown(text)
 
 
 def picture(figure: Figure, folder: str) -> Markdown:
