@@ -15,72 +15,99 @@ from stages.lib.analysis.selection import FASTEST, SMALLEST
 ROLES = (SMALLEST, FASTEST)
 
 
-@pytest.mark.parametrize(
-    ("drop", "smallest", "fastest"),
-    [
-        (0.0, "baseline-0", "onnx_baseline_float32-0"),
-        (0.005, "packed-10x", "onnx_baseline_float32-0"),
-        (0.01, "packed-10x", "onnx_baseline_int8-8bit"),
-        (0.03, "packed-10x", "structured_global_finetune-0.8"),
-        (0.05, "packed-50x", "structured_global_finetune-0.8"),
-    ],
+def seeded(*accuracy):
+    """A packed file that is smaller and, on average, this accurate."""
+    return Kept().packed(10.0, bytes=100, accuracy=list(accuracy))
+
+
+def packed(size, pruned_size):
+    return (
+        Kept()
+        .packed(10.0, bytes=size, accuracy=0.945)
+        .packed(10.0, "packed_pruned", bytes=pruned_size, accuracy=0.97)
+    )
+
+
+def structured(layer, layer_ms, whole, whole_ms, **other):
+    return (
+        Kept()
+        .add("structured_layer_finetune", 0.8, bytes=layer, accuracy=0.97, ms=layer_ms, **other)
+        .add("structured_global_finetune", 0.8, bytes=whole, accuracy=0.945, ms=whole_ms, **other)
+    )
+
+
+def masked():
+    """A masked network that seems fast, and its ONNX file."""
+    return (
+        Kept()
+        .add("finetune", 0.8, bytes=39_700, accuracy=0.95, ms=0.1)
+        .add("onnx_finetune_float32", 0.8, bytes=42_000, accuracy=0.95, ms=0.1)
+    )
+
+
+OF_UNEQUAL_SEEDS = plenty().packed(20.0, bytes=[1_000, 1_000, 2_500], accuracy=0.95)
+# Smaller, but not kept for every seed, not kept at all, or of a layer.
+NO_CANDIDATES = (
+    plenty()
+    .packed(99.0, bytes=1, accuracy=0.95, seeds=[0, 2])
+    .packed(98.0, bytes=1, accuracy=0.95, kept=False)
+    .packed(97.0, bytes=1, accuracy=0.95, layer="conv1")
 )
-def test_the_smallest_and_the_fastest_that_are_accurate_enough(drop, smallest, fastest):
-    assert plenty().chosen(SMALLEST, drop) == smallest
-    assert plenty().chosen(FASTEST, drop) == fastest
-
-
-def test_what_has_no_latency_meets_no_latency_budget():
-    networks = plenty()
-    assert networks.chosen(SMALLEST, 0.01, None, 1.0) == "onnx_baseline_int8-8bit"
-    assert networks.chosen(SMALLEST, 0.03, None, 1.0) == "structured_global_finetune-0.8"
-    assert networks.chosen(SMALLEST, 0.0, None, 2.0) == "baseline-0"
-
-
-def test_every_seed_is_within_the_byte_budget_and_so_is_the_file_that_is_shipped():
-    networks = plenty().packed(20.0, bytes=[1_000, 1_000, 2_500], accuracy=0.95)
-    assert networks.chosen(SMALLEST, 0.0) == "packed-20x"
-    assert networks.choose(SMALLEST, 0.0, 2_000).candidate is None
-    assert networks.chosen(SMALLEST, 0.0, 2_500) == "packed-20x"
-
-
-# Within the noise.
 
 
 @pytest.mark.parametrize(
-    ("sizes", "chosen"),
-    [((4_000, 4_030), "packed-10x"), ((4_030, 4_000), "packed-10x"),
-     ((4_050, 4_000), "packed_pruned-10x")],
+    ("networks", "role", "limits", "chosen"),
+    [
+        (plenty(), SMALLEST, (0.0,), "baseline-0"),
+        (plenty(), SMALLEST, (0.005,), "packed-10x"),
+        (plenty(), SMALLEST, (0.03,), "packed-10x"),
+        (plenty(), SMALLEST, (0.05,), "packed-50x"),
+        (plenty(), FASTEST, (0.005,), "onnx_baseline_float32-0"),
+        (plenty(), FASTEST, (0.01,), "onnx_baseline_int8-8bit"),
+        (plenty(), FASTEST, (0.03,), "structured_global_finetune-0.8"),
+        # What has no latency meets no budget for it.
+        (plenty(), SMALLEST, (0.01, None, 1.0), "onnx_baseline_int8-8bit"),
+        (plenty(), SMALLEST, (0.03, None, 1.0), "structured_global_finetune-0.8"),
+        (plenty(), SMALLEST, (0.0, None, 2.0), "baseline-0"),
+        # The file of every seed is within the budget.
+        (OF_UNEQUAL_SEEDS, SMALLEST, (0.0,), "packed-20x"),
+        (OF_UNEQUAL_SEEDS, SMALLEST, (0.0, 2_500), "packed-20x"),
+        (OF_UNEQUAL_SEEDS, SMALLEST, (0.0, 2_000), None),
+        (NO_CANDIDATES, SMALLEST, (0.01,), "packed-10x"),
+        # The loss is of means over the seeds.
+        (seeded(0.90, 0.97, 0.95), SMALLEST, (0.01,), "packed-10x"),
+        (seeded(0.90, 0.97, 0.95), SMALLEST, (0.009,), "baseline-0"),
+        # Less than a hundredth is no difference: the first is taken.
+        (packed(4_000, 4_030), SMALLEST, (0.01,), "packed-10x"),
+        (packed(4_030, 4_000), SMALLEST, (0.01,), "packed-10x"),
+        (packed(4_050, 4_000), SMALLEST, (0.01,), "packed_pruned-10x"),
+        (masked(), SMALLEST, (0.01,), "baseline-0"),
+        # A mask alone is never faster.
+        (masked(), FASTEST, (0.01,), "baseline-0"),
+        # Of files equally small the faster; of networks equally fast (0.04 apart) the smaller.
+        (structured(9_000, 0.5, 9_050, 0.3), SMALLEST, (0.01,), "structured_global_finetune-0.8"),
+        (structured(9_500, 0.40, 9_000, 0.44, iqr=0.04), FASTEST, (0.01,),
+         "structured_global_finetune-0.8"),
+        (structured(9_500, 0.39, 9_000, 0.44, iqr=0.04), FASTEST, (0.01,),
+         "structured_layer_finetune-0.8"),
+    ],
 )  # fmt: skip
-def test_files_that_differ_by_less_than_a_hundredth_are_equal_and_the_first_is_taken(sizes, chosen):
-    networks = Kept()
-    for method, size, accuracy in zip(("packed", "packed_pruned"), sizes, (0.945, 0.97),
-                                      strict=True):  # fmt: skip
-        networks.packed(10.0, method, bytes=size, accuracy=accuracy)
-    assert networks.chosen(SMALLEST, 0.01) == chosen
+def test_the_cheapest_that_meets_the_budgets_is_chosen(networks, role, limits, chosen):
+    candidate = networks.choose(role, *limits).candidate
+    assert (candidate and candidate.name) == chosen
 
 
-def test_a_file_that_is_smaller_by_its_header_alone_is_no_saving():
-    networks = Kept().add("iterative", 0.8, bytes=39_700, accuracy=0.99)
-    assert networks.chosen(SMALLEST, 0.01) == "baseline-0"
-
-
-def test_of_files_equally_small_the_faster_and_of_networks_equally_fast_the_smaller_is_taken():
-    networks = (
-        Kept()
-        .add("structured_layer_finetune", 0.8, bytes=9_000, accuracy=0.97, ms=0.5)
-        .add("structured_global_finetune", 0.8, bytes=9_050, accuracy=0.945, ms=0.3)
-    )
-    assert networks.chosen(SMALLEST, 0.01) == "structured_global_finetune-0.8"
-    networks = (
-        Kept()
-        .add("structured_layer_finetune", 0.8, bytes=9_500, accuracy=0.97, ms=0.40, iqr=0.04)
-        .add("structured_global_finetune", 0.8, bytes=9_000, accuracy=0.945, ms=0.44, iqr=0.04)
-    )
-    assert networks.chosen(FASTEST, 0.01) == "structured_global_finetune-0.8"
-    # Half of both ranges together is 0.04: beyond it the faster is the faster.
-    networks.add("structured_layer_finetune", 0.9, bytes=9_500, accuracy=0.97, ms=0.39, iqr=0.04)
-    assert networks.chosen(FASTEST, 0.01) == "structured_layer_finetune-0.8"
+def test_without_a_baseline_or_latencies_it_is_said_why_nothing_is_chosen():
+    networks = plenty()
+    networks.latencies = {}
+    choice = networks.choose(FASTEST, 0.01)
+    assert (choice.candidate, choice.nearest) == (None, ())
+    assert "no network has a latency" in choice.reason
+    limited = networks.choose(SMALLEST, 0.01, None, 1.0)
+    assert limited.reason == "no file meets package.max_latency_ms (1): none was timed"
+    networks.rows.pop(0)
+    with pytest.raises(ValueError, match="no baseline of every seed"):
+        _ = networks.candidates
 
 
 @pytest.mark.parametrize(
@@ -99,33 +126,9 @@ def test_a_latency_whose_spread_passes_three_tenths_of_it_is_not_ranked(iqr, cho
     assert (told["speedup"] is None) == (iqr != 0.12)
 
 
-def test_a_mask_alone_is_never_faster():
-    networks = Kept().add("finetune", 0.8, bytes=39_000, accuracy=0.95, ms=0.1)
-    networks.add("onnx_finetune_float32", 0.8, bytes=42_000, accuracy=0.95, ms=0.1)
-    assert networks.chosen(FASTEST, 0.01) == "baseline-0"
-
-
-# Seeds.
-
-
-def test_the_loss_is_of_means_over_the_seeds():
-    networks = Kept().packed(10.0, bytes=100, accuracy=[0.90, 0.97, 0.95])
-    (one,) = [one for one in networks.candidates if one.name == "packed-10x"]
-    assert one.loss.estimate == pytest.approx(0.01)
-    assert networks.chosen(SMALLEST, 0.01) == "packed-10x"
-    assert networks.chosen(SMALLEST, 0.009) == "baseline-0"
-
-
 def test_the_shipped_file_is_that_of_the_best_seed_on_validation_the_first_of_equals():
     networks = Kept().packed(10.0, bytes=100, accuracy=[0.945, 0.955, 0.955], test=[0.99, 0.5, 0.9])
     assert networks.choose(SMALLEST, 0.01).candidate.shipped.seed == 1
-
-
-def test_what_not_every_seed_has_a_file_of_is_no_candidate():
-    networks = plenty().packed(99.0, bytes=1, accuracy=0.95, seeds=[0, 2])
-    networks.packed(98.0, bytes=1, accuracy=0.95, kept=False)
-    networks.packed(97.0, bytes=1, accuracy=0.95, layer="conv1")
-    assert networks.chosen(SMALLEST, 0.01) == "packed-10x"
 
 
 def test_test_accuracy_chooses_nothing():
@@ -138,61 +141,40 @@ def test_test_accuracy_chooses_nothing():
         assert before.chosen(role, 0.01) == after.chosen(role, 0.01)
 
 
-def test_without_a_baseline_nothing_is_compared():
-    networks = plenty()
-    networks.rows.pop(0)
-    with pytest.raises(ValueError, match="no baseline of every seed"):
-        _ = networks.candidates
-
-
 # Budgets that nothing meets.
 
 
-@pytest.mark.parametrize(
-    ("limits", "reason", "nearest"),
-    [
-        (
-            budgets(0.05, 500),
-            "no file meets package.max_bytes (500): the least is 800 bytes",
-            ["packed-50x", "packed-10x", "structured_global_finetune-0.8"],
-        ),
-        (
-            budgets(0.01, None, 0.05),
-            "no file meets package.max_latency_ms (0.05): the least is 0.2 ms",
-            # By the latency's 3 times too much; 7 and 15; what was not timed would come last.
-            [
-                "structured_global_finetune-0.8",
-                "onnx_baseline_int8-8bit",
-                "onnx_baseline_float32-0",
-            ],
-        ),
-        (
-            budgets(0.01, 2_000),
-            "no file meets package.max_accuracy_drop (0.01) and package.max_bytes (2,000) together",
-            # Twice as large; four times the drop; 3.5 times as large and a drop of 0.02.
-            ["packed-10x", "structured_global_finetune-0.8", "packed-50x"],
-        ),
-    ],
+BY_TWO = (
+    Kept()
+    .packed(50.0, bytes=800, accuracy=0.90)
+    .packed(10.0, bytes=800, accuracy=0.95)
+    .add("structured_layer", 0.8, bytes=800, accuracy=0.90, ms=0.5)
+    .add("onnx_baseline_float32", bytes=42_000, accuracy=0.95, ms=0.5)
 )
-def test_budgets_that_nothing_meets_are_named_with_what_comes_nearest(limits, reason, nearest):
-    choice = selection.choose(plenty().candidates, SMALLEST, limits)
+
+
+@pytest.mark.parametrize(
+    ("networks", "limits", "names", "nearest"),
+    [
+        (plenty(), (0.05, 500), ["max_bytes (500): the least is 800 bytes"],
+         ["packed-50x", "packed-10x", "structured_global_finetune-0.8"]),
+        # By the latency's 3 times too much; 7 and 15; what was not timed would come last.
+        (plenty(), (0.01, None, 0.05), ["max_latency_ms (0.05): the least is 0.2 ms"],
+         ["structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "onnx_baseline_float32-0"]),
+        # Twice as large; four times the drop; 3.5 times as large and a drop of 0.02.
+        (plenty(), (0.01, 2_000), ["max_accuracy_drop (0.01)", "max_bytes (2,000) together"],
+         ["packed-10x", "structured_global_finetune-0.8", "packed-50x"]),
+        (BY_TWO, (0.01, 1_000, 0.5),
+         ["max_accuracy_drop (0.01)", "max_bytes (1,000)", "max_latency_ms (0.5) together"], None),
+    ],
+)  # fmt: skip
+def test_budgets_that_nothing_meets_are_named_with_what_comes_nearest(
+    networks, limits, names, nearest
+):
+    choice = networks.choose(SMALLEST, *limits)
     assert choice.candidate is None
-    assert choice.reason == reason
-    assert [one.name for one in choice.nearest] == nearest
-
-
-def test_each_two_of_three_budgets_can_be_met_and_not_all_together():
-    networks = (
-        Kept()
-        .packed(50.0, bytes=800, accuracy=0.90)
-        .packed(10.0, bytes=800, accuracy=0.95)
-        .add("structured_layer", 0.8, bytes=800, accuracy=0.90, ms=0.5)
-        .add("onnx_baseline_float32", bytes=42_000, accuracy=0.95, ms=0.5)
-    )
-    assert networks.choose(SMALLEST, 0.01, 1_000, 0.5).reason == (
-        "no file meets package.max_accuracy_drop (0.01) and package.max_bytes (1,000)"
-        " and package.max_latency_ms (0.5) together"
-    )
+    assert choice.reason == f"no file meets {' and '.join(f'package.{name}' for name in names)}"
+    assert nearest in (None, [one.name for one in choice.nearest])
 
 
 def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
@@ -210,16 +192,6 @@ def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
     # A budget of no loss is missed in images: 5 of 1,000.
     missed = selection.overshoot(networks["packed-10x"], budgets(0.0))
     assert missed == {"max_accuracy_drop": pytest.approx(5.0)}
-
-
-def test_where_nothing_was_timed_there_is_no_fastest():
-    networks = plenty()
-    networks.latencies = {}
-    choice = networks.choose(FASTEST, 0.01)
-    assert (choice.candidate, choice.nearest) == (None, ())
-    assert "no network has a latency" in choice.reason
-    limited = networks.choose(SMALLEST, 0.01, None, 1.0)
-    assert limited.reason == "no file meets package.max_latency_ms (1): none was timed"
 
 
 # Whatever was measured.
