@@ -13,7 +13,6 @@ from made_up_runs import ACCURACIES, MACHINE, META, a_run, write
 from stages.tools import compare
 
 ROOT = Path(__file__).parents[2]
-RUN = "reports/runs/run.json"
 
 
 def git(folder, *arguments):
@@ -132,31 +131,59 @@ def test_a_folder_of_a_larger_repository(tmp_path, monkeypatch, capsys):
     assert lines_of(capsys)[0] == 0
 
 
-def test_tables_without_lines_are_a_result(repository, capsys):
-    for file in (repository / "reports/runs").rglob("rows.csv"):
-        file.write_text(file.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
-    code, lines = lines_of(capsys)
-    assert code == 0
-    assert {line["verdict"] for line in lines.values()} == {"gone"}
-
-
-def test_tables_that_git_checks_out_with_carriage_returns(repository, capsys):
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        # As git checks tables out on Windows.
+        (lambda content: content.replace(b"\n", b"\r\n"), "equal"),
+        # A table without lines is a result.
+        (lambda content: content.partition(b"\n")[0] + b"\n", "gone"),
+    ],
+)
+def test_tables_with_carriage_returns_or_without_lines(repository, capsys, change, verdict):
     for file in (repository / "reports/runs").rglob("*.csv"):
-        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+        file.write_bytes(change(file.read_bytes()))
     code, lines = lines_of(capsys)
     assert code == 0
-    assert {line["verdict"] for line in lines.values()} == {"equal"}
+    assert {line["verdict"] for line in lines.values()} == {verdict}
 
 
 @pytest.mark.usefixtures("repository")
-@pytest.mark.parametrize("revision", ["no-such", "", "HEAD~9", "main:reports", "0" * 40])
-def test_an_unknown_revision(capsys, revision):
-    assert f"{revision}: not a revision of this repository; take one" in failed(capsys, revision)
+@pytest.mark.parametrize("revision", ["no-such", "", "HEAD~9", "main:reports", "0" * 40, "--all"])
+def test_an_unknown_revision_or_an_option_of_git(capsys, revision):
+    error = failed(capsys, "--", revision)
+    assert f"{revision}: not a revision of this repository; take one" in error
 
 
-@pytest.mark.usefixtures("repository")
-def test_a_revision_is_no_option_of_git(capsys):
-    assert "--all: not a revision" in failed(capsys, "--", "--all")
+@pytest.mark.parametrize(
+    ("file", "torn", "told"),
+    [
+        ("", False, "reports: no report there"),
+        ("runs/run.json", False, "run.json: not there, the report is of an older format"),
+        ("runs/finetune/seed-2/rows.csv", False, "finetune/seed-2/rows.csv: missing"),
+        ("runs/train_baseline/seed-2/rows.csv", False, "seed-2/rows.csv: missing"),
+        ("runs/finetune/seed-1/rows.csv", True, "finetune/seed-1/rows.csv: cut short"),
+        ("runs/train_baseline/seed-0/rows.csv", True, "seed-0/rows.csv: cut short"),
+        ("runs/latency_bench/rows.csv", True, "latency_bench/rows.csv: cut short"),
+        ("runs/run.json", True, "run.json: not JSON (cut short?)"),
+    ],
+)
+def test_what_is_missing_or_torn_is_named_with_its_place_and_a_remedy(
+    repository, capsys, file, torn, told
+):
+    path = repository / "reports" / file
+    if torn:
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    error = failed(capsys, "HEAD")
+    assert error.startswith("error: working tree: reports")
+    assert f"{told}; run `dvc repro`" in error
+    git(repository, "commit", "-qam", "spoilt")
+    put(repository)
+    error = failed(capsys, "HEAD")
+    assert error.startswith("error: HEAD: reports")
+    assert f"{told}; take another revision" in error
 
 
 def test_no_repository(tmp_path, monkeypatch, capsys):
@@ -169,46 +196,6 @@ def test_no_repository(tmp_path, monkeypatch, capsys):
 def test_not_in_the_repositorys_root(repository, monkeypatch, capsys):
     monkeypatch.chdir(repository / "reports")
     assert "params.yaml: not found; run from the repository's root" in failed(capsys, "HEAD")
-
-
-@pytest.mark.parametrize(
-    ("lost", "told"),
-    [
-        ("reports", "reports: no report there"),
-        (RUN, "reports/runs/run.json: not there, the report is of an older format"),
-        ("reports/runs/finetune/seed-2/rows.csv", "finetune/seed-2/rows.csv: missing"),
-        ("reports/runs/train_baseline/seed-2/rows.csv", "seed-2/rows.csv: missing"),
-    ],
-)
-def test_what_is_missing_is_named_with_its_place_and_a_remedy(repository, capsys, lost, told):
-    path = repository / lost
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    error = failed(capsys, "HEAD")
-    assert error.startswith("error: working tree: ")
-    assert f"{told}; run `dvc repro`" in error
-    git(repository, "commit", "-qam", "without it")
-    put(repository)
-    error = failed(capsys, "HEAD")
-    assert error.startswith("error: HEAD: ")
-    assert f"{told}; take another revision" in error
-
-
-@pytest.mark.parametrize(
-    ("file", "problem"),
-    [
-        ("finetune/seed-1/rows.csv", "cut short"),
-        ("train_baseline/seed-0/rows.csv", "cut short"),
-        ("latency_bench/rows.csv", "cut short"),
-        ("run.json", "not JSON"),
-    ],
-)
-def test_a_torn_file(repository, capsys, file, problem):
-    path = repository / "reports/runs" / file
-    path.write_bytes(path.read_bytes()[:-20])
-    assert f"working tree: reports/runs/{file}: {problem}" in failed(capsys, "HEAD")
-    git(repository, "commit", "-qam", "torn")
-    put(repository)
-    assert f"HEAD: reports/runs/{file}: {problem}" in failed(capsys, "HEAD")
 
 
 def test_as_a_command_nothing_is_written_and_the_tree_stays_as_it_is(repository):
