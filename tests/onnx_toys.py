@@ -1,11 +1,14 @@
 """Images and int8 files for the tests of ONNX."""
 
+import hashlib
+
 import onnx
 import torch
 
 from stages.lib.engines import calibration, onnx_export, onnx_int8, onnx_session
 from stages.lib.evaluation import images
 from stages.lib.evaluation.samples import Samples
+from tests import toys
 
 MEAN, DEVIATION = [0.4, 0.5, 0.6, 0.3], [0.2, 0.3, 0.25, 0.2]
 
@@ -36,3 +39,11 @@ def answers(file, given):
 def compared(model, file, given):
     """torch and ONNX Runtime."""
     return onnx_export.compare(onnx_export.torch_logits(model, given), answers(file, given))
+
+
+def digests():
+    """Of a file and its int8 file."""
+    given = toys.halves(40)
+    file = onnx_export.export(toys.lived_in(toys.convnet(8)), given, ["above", "below", "dark"], {})
+    files = file, int8(file, given.images, method="entropy")
+    return [hashlib.sha256(one).hexdigest() for one in files]

@@ -1,7 +1,6 @@
 """ONNX files: torch's answers, the same bytes each time, and int8 that is what it says."""
 
 import copy
-import hashlib
 import json
 import os
 import subprocess
@@ -24,7 +23,7 @@ from stages.lib.models import prunable
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from stages.lib.training import loop
-from tests import families, toys
+from tests import families, onnx_toys, toys
 from tests.onnx_toys import answers, compared, int8, operators, samples
 
 ROOT = Path(__file__).parents[2]
@@ -106,21 +105,13 @@ def test_hostile_class_names_come_back():
     assert onnx_export.metadata(file)["classes"] == HOSTILE
 
 
-def digests():
-    """Of a file and its int8 file."""
-    given = toys.halves(40)
-    file = onnx_export.export(toys.lived_in(toys.convnet(8)), given, CLASSES, {})
-    files = file, int8(file, given.images, method="entropy")
-    return [hashlib.sha256(one).hexdigest() for one in files]
-
-
 def test_the_same_network_gives_the_same_bytes_in_a_fresh_process(tmp_path):
     told = subprocess.run(
-        [sys.executable, "-c", "from tests.engines import test_onnx; print(test_onnx.digests())"],
+        [sys.executable, "-c", "from tests import onnx_toys; print(onnx_toys.digests())"],
         cwd=ROOT, capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONHASHSEED": "2", "TMPDIR": str(tmp_path), "TZ": "Asia/Tokyo"},
     )  # fmt: skip
-    assert told.stdout == f"{digests()}\n"
+    assert told.stdout == f"{onnx_toys.digests()}\n"
     # Nor does ONNX Runtime leave the mark of its telemetry.
     assert not list(tmp_path.iterdir()), "a temporary file is left"
 
