@@ -1,42 +1,20 @@
 """torchvision's families of image classifiers: three classes, tiny images, random weights."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 import torchvision
 from torch import nn
 
 from tests import toys
 
-
-@dataclass(frozen=True)
-class Family:
-    """size: of the images, in pixels; options: for torchvision's function."""
-
-    size: int = 32
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-FAMILIES = {
-    "alexnet": Family(size=64),
-    "vgg11_bn": Family(),
-    "resnet18": Family(),
-    "resnext50_32x4d": Family(),
-    "regnet_y_400mf": Family(),
-    "densenet121": Family(),
-    "googlenet": Family(options={"aux_logits": False, "init_weights": False}),
-    "inception_v3": Family(size=75, options={"aux_logits": False, "init_weights": False}),
-    "squeezenet1_1": Family(),
-    "mobilenet_v2": Family(),
-    "mobilenet_v3_small": Family(),
-    "mnasnet0_5": Family(),
-    "efficientnet_b0": Family(),
-    "shufflenet_v2_x0_5": Family(),
-    "convnext_tiny": Family(),
-    "vit_b_16": Family(options={"image_size": 32}),
-    "swin_t": Family(),
-}
+FAMILIES = [
+    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "regnet_y_400mf", "densenet121",
+    "googlenet", "inception_v3", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small",
+    "mnasnet0_5", "efficientnet_b0", "shufflenet_v2_x0_5", "convnext_tiny", "vit_b_16", "swin_t",
+]  # fmt: skip
+# Pixels a side: 32, where a network does not need more.
+SIZES = {"alexnet": 64, "inception_v3": 75}
+INCEPTION = {"aux_logits": False, "init_weights": False}
+OPTIONS = {"googlenet": INCEPTION, "inception_v3": INCEPTION, "vit_b_16": {"image_size": 32}}
 # A classifier for 1000 classes of large images is most of these networks: three classes want less.
 HIDDEN = 64
 
@@ -45,7 +23,7 @@ def build(name: str) -> nn.Module:
     """The family's smallest network, every parameter and statistic at random (always the same)."""
     torch.manual_seed(0)
     make = getattr(torchvision.models, name)
-    model = make(weights=None, num_classes=3, **FAMILIES[name].options)
+    model = make(weights=None, num_classes=3, **OPTIONS.get(name, {}))
     if name in ("alexnet", "vgg11_bn"):
         first, second, last = (
             index for index, layer in enumerate(model.classifier) if isinstance(layer, nn.Linear)
@@ -58,4 +36,4 @@ def build(name: str) -> nn.Module:
 
 def shape(name: str) -> tuple[int, int, int]:
     """(channels, height, width) of its images."""
-    return (3, FAMILIES[name].size, FAMILIES[name].size)
+    return (3, SIZES.get(name, 32), SIZES.get(name, 32))

@@ -185,8 +185,3 @@ def test_a_symbol_too_many_or_too_few_is_noticed(count, wanted, seed):
 def test_a_stream_that_is_not_one_is_refused(data, table, dtype, problem):
     with pytest.raises(ValueError, match=problem):
         entropy_coding.decode(data, [table], [(3, dtype)])
-
-
-def test_values_too_far_apart_are_refused():
-    with pytest.raises(ValueError, match="16 bits"):
-        entropy_coding.table_for(np.array([0, 2**16], np.int32))

@@ -3,8 +3,8 @@
 import copy
 import hashlib
 import json
-import struct
 import tracemalloc
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -36,9 +36,7 @@ def assert_round_trip(model, quantized):
     assert not any(module.training for module in again.modules())
     assert list(parts) == [name for name in model.state_dict() if name in quantized]
     for name, own in parts.items():
-        for one, other in zip(own, quantized[name], strict=True):
-            assert one.dtype == other.dtype
-            assert torch.equal(one, other)
+        assert all(map(torch.equal, own, quantized[name]))
     assert packed.pack(again, parts) == data
     return data
 
@@ -205,10 +203,9 @@ def test_the_format_has_not_changed(own, kind, bits, granularity, digest):
         model = removal.remove(model, plan, units_of(plan, {"conv1": [0, 3], "hidden": [1]}))
     data = packed.pack(model, quantized_of(model, bits, granularity) if bits else {})
     about, payload = container.unwrap(data)
-    length = int.from_bytes(about[:4], "little")
-    architecture = registry.architecture_of(model)
-    assert json.loads(about[4 : 4 + length]) == registry.dense_architecture(architecture)
-    assert hashlib.sha256(about[4 + length :] + payload).hexdigest() == digest
+    text, rest = description_of(about)
+    assert json.loads(text) == registry.dense_architecture(registry.architecture_of(model))
+    assert hashlib.sha256(rest + payload).hexdigest() == digest
 
 
 @pytest.mark.parametrize(
@@ -287,23 +284,32 @@ def refusal(data, where="some/file.packed", **options):
 # Hostile files: the checksum is right
 
 
+@contextmanager
+def little_memory():
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
 def forged(file, metadata=lambda about: about, payload=lambda coded: coded):
     """A file with other contents, sealed again."""
     about, coded = container.unwrap(file)
     return container.wrap(metadata(about), payload(coded))
 
 
-def described(file, **changes):
-    """A file that describes another network; None takes a key out."""
+def description_of(about):
+    """The text that describes the network, and the rest of the metadata."""
+    end = 4 + int.from_bytes(about[:4], "little")
+    return about[4:end], about[end:]
 
-    def metadata(about):
-        length = int.from_bytes(about[:4], "little")
-        stated = json.loads(about[4 : 4 + length]) | changes
-        stated = {key: value for key, value in stated.items() if value is not None}
-        text = json.dumps(stated).encode()
-        return len(text).to_bytes(4, "little") + text + about[4 + length :]
 
-    return forged(file, metadata)
+def described(file, text):
+    """A file that describes another network."""
+    start = len(text).to_bytes(4, "little")
+    return forged(file, lambda about: start + text + description_of(about)[1])
 
 
 OTHER = {"channels": None, "hidden": None}
@@ -330,14 +336,10 @@ OTHER = {"channels": None, "hidden": None}
 )
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_a_description_that_does_not_fit_is_refused_in_little_memory(file, changes):
-    data = described(file, **changes)
-    tracemalloc.start()
-    try:
-        text = refusal(data)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 2**26
+    stated = json.loads(description_of(container.unwrap(file)[0])[0]) | changes
+    stated = {key: value for key, value in stated.items() if value is not None}
+    with little_memory():
+        text = refusal(described(file, json.dumps(stated).encode()))
     if str(changes.get("name")).startswith("no/such"):
         assert "--network" in text
     if changes.get("hidden") == 10**15 or "vit_h_14" in changes.values():
@@ -346,7 +348,7 @@ def test_a_description_that_does_not_fit_is_refused_in_little_memory(file, chang
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b"[" * 100_000, b"1" * 100_000])
 def test_a_description_that_is_no_json_object_is_refused(file, text):
-    refusal(forged(file, lambda about: struct.pack("<I", len(text)) + text + about[4:]))
+    refusal(described(file, text))
 
 
 # Some bytes are replaced by others: where (as a share of all), how many, and by what.
@@ -365,28 +367,24 @@ def mutated(content, changes):
 
 def assert_rebuilt_or_refused(data):
     """Whatever a file says: a network, or a UserError, in bounded memory."""
-    said = "fuzzed: "
-    tracemalloc.start()
-    try:
-        contents = packed.decode(data, "fuzzed")
-        tool.rows(contents)
-        packed.rebuilt(contents)
-    except UserError as error:
-        said = str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 2**26
-    assert said.startswith("fuzzed: ")
-    assert "\n" not in said
+    problem = "fuzzed: "
+    with little_memory():
+        try:
+            contents = packed.decode(data, "fuzzed")
+            tool.rows(contents)
+            packed.rebuilt(contents)
+        except UserError as error:
+            problem = str(error)
+    assert problem.startswith("fuzzed: ")
+    assert "\n" not in problem
 
 
 @given(mutations)
 @toys.fewer_examples
 def test_metadata_and_payload_of_any_kind_are_read_or_refused(file, changes):
     def after_the_description(about):
-        end = 4 + int.from_bytes(about[:4], "little")
-        return about[:end] + mutated(about[end:], changes)
+        text, rest = description_of(about)
+        return about[: 4 + len(text)] + mutated(rest, changes)
 
     assert_rebuilt_or_refused(forged(file, lambda about: mutated(about, changes)))
     # Most mutations of all metadata break the description alone.

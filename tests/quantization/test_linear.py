@@ -9,7 +9,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.lib.core.errors import UserError
-from stages.lib.evaluation import counting
 from stages.lib.models import checkpoints, prunable, registry
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
@@ -187,20 +186,10 @@ def test_a_layers_row_gives_ranges_and_error():
     assert error.theory == pytest.approx((1 / 9 + 16 / 9) / 2 / 12)
 
 
-@pytest.mark.parametrize(
-    ("value", "bits", "scheme", "granularity", "problem"),
-    [
-        (math.nan, 8, "affine", "tensor", "infinite or undefined"),
-        (-math.inf, 8, "symmetric", "channel", "infinite or undefined"),
-        (0.0, 1, "affine", "tensor", "1 bits"),
-        (0.0, 17, "affine", "tensor", "17 bits"),
-        (0.0, 8, "logarithmic", "tensor", "logarithmic"),
-        (0.0, 8, "affine", "group", "group"),
-    ],
-)
-def test_what_cannot_be_quantized_raises(value, bits, scheme, granularity, problem):
-    with pytest.raises(ValueError, match=problem):
-        linear.quantize(torch.tensor([[1.0, value]]), bits, scheme, granularity)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_raise(value):
+    with pytest.raises(ValueError, match="infinite or undefined"):
+        linear.quantize(torch.tensor([[1.0, value]]), 8, "affine", "channel")
 
 
 @each_granularity
@@ -228,11 +217,9 @@ def test_prunable_weights_are_replaced_in_a_copy_and_stay_as_sparse(model, schem
         original = pruned.state_dict()[name]
         if name in quantized:
             assert torch.equal(tensor, linear.dequantize(quantized[name]))
-            assert not torch.equal(tensor, original)
             assert not tensor[original == 0].any()
         else:
             assert torch.equal(tensor, original)
-    assert counting.nonzero_weights(coarse) <= counting.nonzero_weights(pruned)
 
 
 @pytest.mark.parametrize("bits", [2, 8, 16])
@@ -247,9 +234,8 @@ def test_a_stored_network_comes_back_bit_for_bit(model, tmp_path, bits, scheme, 
     assert toys.same_state(loaded, linear.with_weights(model, quantized))
     assert set(parts) == set(quantized)
     for name, stored in parts.items():
-        for one, original in zip(stored, quantized[name], strict=True):
-            assert one.dtype == original.dtype
-            assert torch.equal(one, original)
+        assert all(map(torch.equal, stored, quantized[name]))
+        assert [part.dtype for part in stored] == [part.dtype for part in quantized[name]]
     assert not any(module.training for module in loaded.modules())
     # The same codes give the same bytes.
     linear.save_model(other, model, dict(reversed(quantized.items())))
@@ -264,44 +250,34 @@ def path(model, tmp_path):
     return path
 
 
-def assert_refused(path):
+WIDE = registry.architecture("convnet", 8, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "tensors"),
+    [
+        (lambda sound: None, {}),
+        (lambda sound: [], {}),
+        (lambda sound: {"weights": sound["weights"]}, {}),
+        (lambda sound: sound | {"weights": 3}, {}),
+        (lambda sound: sound | {"weights": ["conv9.weight"]}, {}),
+        (lambda sound: sound | {"weights": []}, {}),
+        (lambda sound: sound | {"architecture": WIDE}, {}),
+        (lambda sound: sound | {"architecture": None}, {}),
+        (lambda sound: sound, {"conv1.weight.S": torch.ones(3)}),
+        (lambda sound: sound, {"conv1.weight.Z": torch.zeros(3, dtype=torch.int32)}),
+        (lambda sound: sound, {"conv1.weight.Q": torch.ones(2, 2)}),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(path, header, tensors):
+    stored, sound = checkpoints.load_tensors(path, linear.KEY)
+    checkpoints.save_tensors(path, stored | tensors, {linear.KEY: header(sound)})
     with pytest.raises(UserError, match=r"model\.safetensors: .*dvc repro"):
         linear.load_model(path)
 
 
-def test_a_missing_file_and_a_float32_network_are_refused(model, path):
-    path.unlink()
-    assert_refused(path)
-    checkpoints.save_model(model, path)
-    assert_refused(path)
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        [],
-        {},
-        {"weights": 3},
-        {"weights": ["conv9.weight"]},
-        {"weights": []},
-        {"architecture": registry.architecture("convnet", 8, 1, 3)},
-        {"architecture": None},
-    ],
-)
-def test_a_header_that_does_not_fit_is_refused(path, header):
-    stored, sound = checkpoints.load_tensors(path, linear.KEY)
-    header = sound | header if header else header
-    checkpoints.save_tensors(path, stored, {linear.KEY: header})
-    assert_refused(path)
-
-
-@pytest.mark.parametrize(
-    ("field", "other"),
-    [("S", torch.ones(3)), ("Z", torch.zeros(3, dtype=torch.int32)), ("Q", torch.ones(2, 2))],
-)
-def test_parts_that_do_not_fit_each_other_are_refused(path, field, other):
-    stored, header = checkpoints.load_tensors(path, linear.KEY)
-    stored[f"conv1.weight.{field}"] = other
-    checkpoints.save_tensors(path, stored, {linear.KEY: header})
-    assert_refused(path)
+def test_a_missing_file_and_a_float32_network_are_refused(model, tmp_path):
+    checkpoints.save_model(model, tmp_path / "float.safetensors")
+    for name in ("missing", "float"):
+        with pytest.raises(UserError, match=rf"{name}\.safetensors: .*dvc repro"):
+            linear.load_model(tmp_path / f"{name}.safetensors")

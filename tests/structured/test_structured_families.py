@@ -67,15 +67,11 @@ def name(request):
     return request.param
 
 
-def shape(name):
-    return families.shape(name) if name in families.FAMILIES else (3, 32, 32)
-
-
 @pytest.fixture(scope="module")
 def analysed(name):
     torch.manual_seed(0)
     model = CASES[name].build()
-    return model, analysis.analyse(model, shape(name))
+    return model, analysis.analyse(model, families.shape(name))
 
 
 def test_what_is_refused_is_known(analysed, name):
@@ -92,7 +88,7 @@ def test_the_small_network_computes_what_the_masked_one_does(analysed, name, sco
     model, plan = analysed
     chosen = ranking.choose(model, plan, sparsity, scope)
     masked, small = removal.mask(model, plan, chosen), removal.remove(model, plan, chosen)
-    batch = toys.noise(2, shape(name))
+    batch = toys.noise(2, families.shape(name))
     assert difference.largest(masked, small, batch) < 1e-9
     assert difference.largest(masked, model, batch) > 1e-3
 

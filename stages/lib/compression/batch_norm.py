@@ -14,22 +14,20 @@ NORM = nn.modules.batchnorm._BatchNorm
 @torch.no_grad()
 def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
     """A copy, in evaluation mode, whose batch norms have the mean and variance of `batches`, all
-    with equal weight. Those of training belong to weights that have changed since.
+    with equal weight, for good: a
+    further training would go on averaging. Those of training belong to weights that have changed since.
 
     batches: normalized images.
     """
     model = copy.deepcopy(model).eval()
-    norms = [module for module in model.modules() if isinstance(module, NORM)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        # Only the norms are in training mode: dropout must stay off.
-        norm.train()
+    for norm in model.modules():
+        if isinstance(norm, NORM):
+            norm.reset_running_stats()
+            norm.momentum = None  # a mean over all batches
+            # Only the norms are in training mode: dropout must stay off.
+            norm.train()
     for batch in batches:
         model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     return model.eval()
 
 

@@ -23,7 +23,6 @@ from stages.lib.compression.container import require
 PRECISION = 24
 WHOLE = 2**PRECISION
 LARGEST_SHIFT = 16
-LARGEST_ALPHABET = 2**16
 # The square of this, times WHOLE, still fits into 64 bits.
 LARGEST_ROOT = 2**19 - 1
 # constriction takes 32-bit symbols. Arrays are cast in pieces, so that none is cast as a whole.
@@ -77,13 +76,9 @@ def _modelled_bits(roots: np.ndarray, counts: np.ndarray) -> float:
 def table_for(values: np.ndarray) -> Table:
     """The table with which an integer array takes the fewest bits, including the table. Arrays of
     few but wide values get short tables, because low bits without a pattern are split off.
-
-    Raises ValueError if values differ by 2^16 or more.
     """
     if not values.size:
         return EMPTY
-    if int(values.max()) - int(values.min()) >= LARGEST_ALPHABET:
-        raise ValueError("integers of more than 16 bits are not coded")
     joined = int(np.bitwise_or.reduce(values))
     zeros = (joined & -joined).bit_length() - 1 if joined else 0
     least, counts = entropy.histogram(values >> zeros)
