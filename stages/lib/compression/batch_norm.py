@@ -14,8 +14,8 @@ NORM = nn.modules.batchnorm._BatchNorm
 @torch.no_grad()
 def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
     """A copy, in evaluation mode, whose batch norms have the mean and variance of `batches`, all
-    with equal weight, for good: a
-    further training would go on averaging. Those of training belong to weights that have changed since.
+    with equal weight. Those of training belong to weights that have changed since. The copy is not
+    for further training: its norms would go on with that mean.
 
     batches: normalized images.
     """
