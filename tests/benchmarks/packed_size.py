@@ -3,7 +3,7 @@
     python -m tests.benchmarks.packed_size MODEL.safetensors [MODEL.safetensors …]
 
 Each network is quantized per output channel (symmetric) to 8, 4 and 3 bits and stored as a packed
-file; as the safetensors file with int8 integers that `quantization.save_model` writes, in a zip
+file; as the safetensors file with int8 integers that `linear.save_model` writes, in a zip
 (DEFLATE, level 9), as .bz2, as .xz (LZMA, preset 9 extreme) and, where that command is there, by
 zstd (level 22); and its float32 file in a zip.
 Files of the same name (of several seeds) are one row, the mean. Sizes, so nothing here is noisy.
