@@ -13,7 +13,7 @@ def main(context: Context) -> None:
     options = context.params.compress
     for arm in context.progress(size_targets.arms(options.arms, options.bits), "arm"):
         for size in size_targets.sizes(context, arm):
-            file = paths.packed_name(arm.method, size.times_smaller)
+            file = paths.network_name(arm.method, times_smaller=size.times_smaller) + paths.PACKED
             count = packed.save(
                 context.directory / file, size.network.model, size.network.quantized
             )

@@ -11,7 +11,8 @@ def main(context: Context) -> None:
     options = context.params.finetune
     pruned_networks = paths.stage_directory("global_prune", context.seed)
     for sparsity in context.progress(context.params.sparsities, "network"):
-        pruned = context.network(pruned_networks / paths.model_name("global", sparsity))
+        file = paths.network_name("global", sparsity) + paths.SAFETENSORS
+        pruned = context.network(pruned_networks / file)
         network = recover(
             context,
             pruned,

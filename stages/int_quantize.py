@@ -27,7 +27,7 @@ def main(context: Context) -> None:
             about = {"seed": context.seed, "layer": prunable.layer_of(name)}
             layers.append(about | setting | linear.layer_error(weights[name], parts)._asdict())
         method = f"{scheme}_{granularity}"
-        file = paths.quantized_name(method, bits)
+        file = paths.network_name(method, weight_bits=bits) + paths.SAFETENSORS
         size = linear.save_model(context.directory / file, baseline, quantized)
         network, stored = linear.load_model(context.directory / file, context.params.model.name)
         for name, parts in quantized.items():

@@ -47,7 +47,7 @@ def candidates_of(stage: Stage, rows: list[Row], meta: dict[str, Any]) -> list[C
 
 def main(stage: Stage) -> None:
     params, meta = stage.params, prepared.read_meta(paths.PREPARED)
-    package, deploy = stage.place(paths.package_directory()), stage.place(paths.DEPLOY)
+    package, deploy = stage.place(paths.stage_directory("package")), stage.place(paths.DEPLOY)
     deploy.mkdir()
     rows = [
         row
@@ -71,7 +71,7 @@ def main(stage: Stage) -> None:
             print(f"package: {role}: {choice.reason}", file=sys.stderr)
             continue
         source = Path(choice.candidate.shipped.model)
-        copied = deploy / paths.deployed_name(role, source)
+        copied = deploy / f"{role}{source.suffix}"
         # Without its permissions: files in DVC's cache are read-only.
         shutil.copyfile(source, copied)
         hashes[role] = hashlib.sha256(copied.read_bytes()).hexdigest()

@@ -75,7 +75,9 @@ def read_run(params: Any, meta: dict) -> tuple[Run, predictions.Correct]:
         sizes=joined("package", records.FILE_SIZE),
         formats=joined("dtype_bench", records.FORMAT),
         inventory=stage_tables.table(layers, records.LAYER),
-        selection=outputs.read_json(paths.package_directory() / paths.SELECTION, records.REMEDY),
+        selection=outputs.read_json(
+            paths.stage_directory("package") / paths.SELECTION, records.REMEDY
+        ),
         params=parameters.plain(params),
         meta=meta,
         hardware=hardware.read(paths.HARDWARE),

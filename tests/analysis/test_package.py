@@ -127,7 +127,7 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     assert {file.name for file in paths.DEPLOY.iterdir()} == {
         "smallest.packed", "fastest.onnx", "model_card.json",
     }  # fmt: skip
-    selected = json.loads((paths.package_directory() / paths.SELECTION).read_text("utf-8"))
+    selected = json.loads((paths.stage_directory("package") / paths.SELECTION).read_text("utf-8"))
     for role in (SMALLEST, FASTEST):
         one, told = card[role]["chosen"], selected["recommended"][role]["choice"]
         data = (paths.DEPLOY / one["file"]).read_bytes()
@@ -159,7 +159,7 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
 def test_every_kept_network_that_is_no_onnx_file_has_its_sizes():
     leave(plenty())
     run()
-    text = (paths.package_directory() / paths.ROWS).read_text(encoding="utf-8")
+    text = (paths.stage_directory("package") / paths.ROWS).read_text(encoding="utf-8")
     sized = [line.split(",")[1] for line in text.splitlines()[1:]]
     assert sized == ["baseline"] * 3 + ["structured_global_finetune"] * 3 + ["packed"] * 6
 
@@ -213,7 +213,7 @@ def test_the_same_results_give_the_same_bytes():
 
     def written():
         run()
-        folders = (paths.DEPLOY, paths.package_directory())
+        folders = (paths.DEPLOY, paths.stage_directory("package"))
         return {file: file.read_bytes() for folder in folders for file in folder.iterdir()}
 
     assert written() == written()

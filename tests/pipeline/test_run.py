@@ -78,7 +78,7 @@ def test_a_stage_run_alone_gives_the_bytes_of_the_pipeline(tiny):
 def name_of(row: records.Row) -> str:
     """Under what a network's predictions are stored."""
     about = row.method, row.target_sparsity, row.weight_bits, row.times_smaller
-    return paths.prediction_name(*about)
+    return paths.network_name(*about)
 
 
 def test_kept_models_are_as_sparse_as_their_rows_say(tiny):

@@ -48,7 +48,7 @@ def plots(
 ) -> dict[str, pd.DataFrame]:
     """All tables, by file name."""
     return {
-        **{paths.table_name(method): plot for method, plot in accuracy_plots(rows).items()},
+        **{method + paths.TABLE: plot for method, plot in accuracy_plots(rows).items()},
         paths.LEARNING_CURVE: learning_curve_plot(curves),
         paths.QUANTIZATION_PLOT: quantization_plot(rows, layers),
     }

@@ -81,7 +81,7 @@ def _deployed(
     )
     return {
         **told,
-        "file": paths.deployed_name(role, source),
+        "file": role + source.suffix,
         "source": row.model,
         "sha256": sha256,
         "load": _loader(family, source.suffix, run.settings["model"]["name"]),

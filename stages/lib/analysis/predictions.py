@@ -27,7 +27,7 @@ class Key(NamedTuple):
     @property
     def name(self) -> str:
         """The name under which its predictions are stored."""
-        return paths.prediction_name(*self)
+        return paths.network_name(*self)
 
 
 # Whether the network of each seed is right on each image: bool [seeds, images].

@@ -42,6 +42,8 @@ MODEL_CARD = "model_card.json"
 SAFETENSORS = ".safetensors"
 PACKED = ".packed"
 ONNX = ".onnx"
+TABLE = ".csv"
+PICTURE = ".svg"
 CODE = (".py", ".j2", ".html", ".css", ".js")
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
@@ -79,55 +81,13 @@ def array_name(part: str, kind: str) -> str:
     return f"{part}_{kind}.npy"
 
 
-def table_name(name: str) -> str:
-    """File name of a table in reports/: `global.csv`."""
-    return f"{name}.csv"
-
-
-def picture_name(name: str) -> str:
-    """File name of a picture: `accuracy.svg`."""
-    return f"{name}.svg"
-
-
-def model_name(method: str, sparsity: float) -> str:
-    """File name of a kept model, unique within its stage: `global-0.95.safetensors`."""
-    return f"{method}-{sparsity:g}.safetensors"
-
-
-def onnx_name(method: str, sparsity: float) -> str:
-    """File name of an ONNX network: `onnx_float32.onnx`, `onnx_finetune_int8-0.98.onnx`."""
-    return f"{method}-{sparsity:g}.onnx" if sparsity else f"{method}.onnx"
-
-
-def prediction_name(
-    method: str, target_sparsity: float, weight_bits: int = 32, times_smaller: float = 1.0
+def network_name(
+    method: str, target_sparsity: float = 0, weight_bits: int = 32, times_smaller: float = 1
 ) -> str:
-    """The name of a network's stored predictions: `global-0.8`, `affine_tensor-8bit`,
-    `onnx_finetune_int8-0.98-8bit`, `packed-20x`.
+    """What a network's file, without its suffix, and its predictions are called: `global-0.8`,
+    `affine_tensor-8bit`, `onnx_finetune_int8-0.98-8bit`, `packed-20x`.
     """
+    sparsity = f"-{target_sparsity:g}" if target_sparsity else ""
     if times_smaller != 1:
         return f"{method}-{times_smaller:g}x"
-    if weight_bits == 32:
-        return f"{method}-{target_sparsity:g}"
-    sparsity = f"-{target_sparsity:g}" if target_sparsity else ""
-    return f"{method}{sparsity}-{weight_bits}bit"
-
-
-def deployed_name(role: str, source: Path) -> str:
-    """File name of a recommended file, a copy of `source`: `smallest.packed`."""
-    return f"{role}{source.suffix}"
-
-
-def packed_name(method: str, times_smaller: float) -> str:
-    """File name of a packed network: `packed-20x.packed`."""
-    return f"{method}-{times_smaller:g}x.packed"
-
-
-def quantized_name(method: str, bits: int) -> str:
-    """File name of a network with integer weights: `affine_channel-8bit.safetensors`."""
-    return f"{method}-{bits}bit.safetensors"
-
-
-def package_directory() -> Path:
-    """The sizes of every file and what was selected."""
-    return stage_directory("package")
+    return f"{method}{sparsity}" if weight_bits == 32 else f"{method}{sparsity}-{weight_bits}bit"

@@ -59,7 +59,7 @@ class Collection:
 
     def _record(self, source: Source, method: str, file: bytes, bits: int) -> Row:
         """Keeps a file and its row, measured by executing it."""
-        name = paths.onnx_name(method, source.row.target_sparsity)
+        name = paths.network_name(method, source.row.target_sparsity, bits) + paths.ONNX
         network = onnx_session.session(file, self.threads, name=name)
         validation, test = (
             onnx_session.logits(network, part.images, part.batch_size)

@@ -24,7 +24,7 @@ class Results:
         self.rows.append(row)
         # Single pruned layers would add many predictions that nothing compares.
         if row.layer == records.ALL_LAYERS:
-            name = paths.prediction_name(
+            name = paths.network_name(
                 method, row.target_sparsity, row.weight_bits, row.times_smaller
             )
             self.predictions[name] = predicted
@@ -37,8 +37,9 @@ class Results:
     def save(
         self, network: nn.Module, method: str, file: str | None = None, **about: Any
     ) -> records.Row:
-        """As `record`, and saves the network as METHOD-SPARSITY unless `file` is given."""
-        file = file or paths.model_name(method, about["target_sparsity"])
+        """As `record`, and saves the network, under its name unless `file` is given."""
+        name = paths.network_name(method, about.get("target_sparsity", 0))
+        file = file or f"{name}{paths.SAFETENSORS}"
         size = checkpoints.save_model(network, self.directory / file)
         return self.record_file(network, method, file, bytes_on_disk=size, **about)
 

@@ -10,7 +10,6 @@ import pandas as pd
 from stages.lib.analysis import tables
 from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import Table
-from stages.lib.core import paths
 from stages.lib.report import columns, words
 from stages.lib.report.accuracy_figures import headline_table
 from stages.lib.report.columns import Column
@@ -35,7 +34,7 @@ def recommended(run: Run) -> Table:
         smaller = tables.factor(choice["times_smaller"])
         rows.append(
             (
-                paths.deployed_name(role, Path(choice["file"])),
+                role + Path(choice["file"]).suffix,
                 f"{choice['words']} ({found['reason']})",
                 f"{tables.size(choice['bytes'])} ({smaller} smaller)",
                 words.interval(choice["validation_loss"]),

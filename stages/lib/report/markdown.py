@@ -38,7 +38,7 @@ def table(found: Table, title: str = "") -> Markdown:
 
 def picture(figure: Figure, folder: str) -> Markdown:
     """A figure's picture, which lies in that folder."""
-    file = paths.picture_name(figure.name)
+    file = figure.name + paths.PICTURE
     return Markdown(f"![{tables.escaped(figure.title)}]({folder}/{file})")
 
 
