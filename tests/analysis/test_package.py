@@ -200,7 +200,7 @@ def test_what_nothing_meets_is_said_in_a_line_and_on_the_card(capsys):
         assert card[role]["chosen"] is None
         assert "package.max_bytes (500)" in card[role]["reason"]
     assert [one["name"] for one in card[FASTEST]["nearest"]] == [
-        "structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "baseline-0",
+        "structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "baseline",
     ]  # fmt: skip
     nearest = card[SMALLEST]["nearest"][0]
     assert nearest["name"] == "packed-50x"
