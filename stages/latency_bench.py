@@ -28,8 +28,6 @@ def subjects(context: Context, seed: int) -> list[Subject]:
     for device in dict.fromkeys((benchmark.CPU, context.device)):
         timed += [benchmark.of_torch(*network, device) for network in networks]
         timed += [benchmark.of_torch(*networks[0], device, dtype) for dtype in halves]
-    if options.compile and seed == context.params.seeds[0]:
-        timed.append(benchmark.of_compiled(*networks[0], options.compile_seconds))
     return timed + [benchmark.of_file(row, options.threads) for row in exported]
 
 

@@ -1,7 +1,5 @@
-"""torch, torch.compile and ONNX Runtime side by side, and what is said where one is not there."""
+"""torch and ONNX Runtime side by side, and what is said where one is not there."""
 
-import signal
-import time
 from itertools import zip_longest
 
 import pytest
@@ -103,35 +101,3 @@ def test_a_network_that_fails_has_a_line_that_says_why(network):
     lines = measured(subjects, sizes=(1, 2))
     assert lines[2]["note"] == "not run: view size is not compatible"
     assert [line["repetitions"] > 0 for line in lines] == [True, True, False, True]
-
-
-def stubborn(batch):
-    try:
-        time.sleep(30)
-    except Exception:  # noqa: BLE001 - as compilers do
-        return batch
-
-
-def broken(batch):
-    raise RuntimeError("\nno header\nand a trace")
-
-
-@pytest.mark.parametrize(
-    ("compiled", "note"),
-    [
-        (stubborn, "not run: torch.compile took more than 0.1 s"),
-        (broken, "not run: no header"),
-        (None, "not run: no C++ compiler for torch.compile"),
-        (lambda batch: batch.view(2, 1, 8, 8), ""),
-    ],
-)
-def test_what_is_compiled_is_timed_and_a_compiler_that_fails_or_takes_too_long_is_given_up(
-    network, monkeypatch, compiled, note
-):
-    monkeypatch.setenv("CXX", "true" if compiled else "no-such-compiler")
-    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled)
-    seconds = 0.1 if note else 60
-    (line,) = measured([benchmark.of_compiled(ABOUT, network, NORMALIZE, seconds)])
-    assert (line["engine"], line["note"]) == ("torch.compile", note)
-    assert (line["repetitions"] == 0) == ("latency_ms" not in line) == bool(note)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -158,8 +158,6 @@ class LatencyBench(Section):
     batch_sizes: ascending(BatchSize)
     seconds: Seconds
     threads: Threads
-    compile: bool
-    compile_seconds: Seconds
 
 
 class IntQuantize(Section):

@@ -1,4 +1,4 @@
-"""Times networks in torch, torch.compile and ONNX Runtime, in turns."""
+"""Times networks in torch and ONNX Runtime, in turns."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from torch import nn
 
 from stages.lib.core import errors, records
 from stages.lib.core.records import Row
-from stages.lib.engines import latency, number_formats, onnx_session, torch_compile
+from stages.lib.engines import latency, number_formats, onnx_session
 from stages.lib.engines.latency import Call, Latency
 from stages.lib.evaluation.images import Normalize
 
@@ -60,18 +60,6 @@ def of_torch(
         return partial(network, batch.contiguous(memory_format=torch.channels_last))
 
     return Subject(records.torch_engine(dtype), about, device, prepare)
-
-
-def of_compiled(
-    about: dict[str, Any], network: nn.Module, normalize: Normalize, seconds: float
-) -> Subject:
-    """torch.compile on the CPU, on normalized images. Compilation is stopped after `seconds`."""
-
-    def prepare(images: torch.Tensor) -> Call:
-        batch = normalize(images).cpu()
-        return partial(torch_compile.compile_for(network.cpu(), batch, seconds), batch)
-
-    return Subject("torch.compile", about, CPU, prepare)
 
 
 def of_file(row: Row, threads: int) -> Subject:

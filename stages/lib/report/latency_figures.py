@@ -15,7 +15,6 @@ from stages.lib.report.run import CPU, TORCH, Run, is_ranked
 
 ENGINES = {
     TORCH: Look(charts.INK),
-    "torch.compile": Look("#999999", "diamond"),
     "onnxruntime": Look("#5B3A8E", "triangle-right"),
     "torch bfloat16": Look("#CC79A7", "triangle-up"),
     "torch float16": Look("#E69F00", "triangle-down"),
