@@ -53,7 +53,7 @@ def main() -> None:
         hardware = json.loads((clone / "artifacts/hardware.json").read_text(encoding="utf-8"))
     print(f"{hardware['cpu']}, {hardware['cores']} cores, torch {hardware['torch']}, n = 1\n")
     rows = [(name, f"{seconds:.1f}") for name, seconds in {**stages, **whole}.items()]
-    print(tables.markdown(("stage", "s"), rows))
+    print(tables.Table(("stage", "s"), rows).markdown())
 
 
 if __name__ == "__main__":

@@ -107,12 +107,12 @@ def main() -> None:
         (part, f"{theirs[part]:.1f}", f"{ours[part]:.1f}", f"{theirs[part] / ours[part]:.2f}")
         for part in theirs
     ]
-    print(tables.markdown(("part", "plain script, s", "stages, s", "ratio"), seconds))
+    print(tables.Table(("part", "plain script, s", "stages, s", "ratio"), seconds).markdown())
     accuracies = []
     for row in rows:
         name = row.method if row.method == "baseline" else f"{row.method} {row.target_sparsity:g}"
         accuracies.append((name, f"{plain['accuracies'][name]:.2%}", f"{row.test_accuracy:.2%}"))
-    print("\n" + tables.markdown(("network", "plain script", "stages"), accuracies))
+    print("\n" + tables.Table(("network", "plain script", "stages"), accuracies).markdown())
 
 
 if __name__ == "__main__":

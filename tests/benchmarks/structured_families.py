@@ -48,7 +48,7 @@ def main() -> None:
         "network", "pixels", "parameters, M", "MACs, M", "masked − small", "analysis, s",
         "refused, besides the classifier",
     )  # fmt: skip
-    print(tables.markdown(headers, [row(name) for name in names]))
+    print(tables.Table(headers, [row(name) for name in names]).markdown())
     packages = ("torch", "torchvision", "torch-pruning")
     print("\n" + ", ".join(f"{package} {version(package)}" for package in packages))
 

@@ -8,6 +8,7 @@ from tabulate import tabulate
 from stages.lib.analysis import tables
 from stages.lib.analysis.committed import Manifest, Run
 from stages.lib.analysis.comparison import GONE, Line, Rules, compare
+from stages.lib.analysis.tables import Table
 from stages.lib.core import hardware
 
 HEADERS = ("metric", "before → after", "difference", "verdict")
@@ -114,7 +115,7 @@ class Comparison:
 
     def markdown(self) -> str:
         """For a summary in continuous integration."""
-        table = tables.markdown(HEADERS, map(_cells, self.metrics), left=len(HEADERS))
+        table = Table(HEADERS, [*map(_cells, self.metrics)], left=len(HEADERS)).markdown()
         return "\n\n".join([f"**{self.compared}**", " ".join(self.facts), table, self.conclusion])
 
 

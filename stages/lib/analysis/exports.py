@@ -25,18 +25,11 @@ def accuracy_plots(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return plots
 
 
-def learning_curve_plot(curves: pd.DataFrame) -> pd.DataFrame:
-    """A table of epoch, training accuracy and validation accuracy, means over seeds."""
-    columns = ["train_accuracy", "validation_accuracy"]
-    return curves.groupby("epoch", as_index=False)[columns].mean().round(6)
-
-
 def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """A table of bits, mean test accuracy over settings and seeds, and log10 of the mean error and
     of S²/12.
     """
-    integers = [method.name for method in methods.of_family(methods.INTEGER)]
-    quantized = rows[rows.method.isin(integers)].rename(columns={"weight_bits": "bits"})
+    quantized = tables.of_family(rows, methods.INTEGER).rename(columns={"weight_bits": "bits"})
     errors = np.log10(layers.groupby("bits")[["mse", "theory"]].mean())
     errors = errors.rename(columns={"mse": "log10_error", "theory": "log10_theory"})
     accuracy = quantized.groupby("bits")[["test_accuracy"]].mean()
@@ -46,10 +39,13 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
 def plots(
     rows: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    """All tables, by file name."""
+    """All tables, by file name: also one of epoch, training accuracy and validation accuracy, means
+    over seeds.
+    """
+    columns = ["train_accuracy", "validation_accuracy"]
     return {
         **{method + paths.TABLE: plot for method, plot in accuracy_plots(rows).items()},
-        paths.LEARNING_CURVE: learning_curve_plot(curves),
+        paths.LEARNING_CURVE: curves.groupby("epoch", as_index=False)[columns].mean().round(6),
         paths.QUANTIZATION_PLOT: quantization_plot(rows, layers),
     }
 

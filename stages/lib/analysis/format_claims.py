@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.analysis import evidence as fair
-from stages.lib.analysis import statistics, tables
+from stages.lib.analysis import latencies, statistics, tables
 from stages.lib.analysis.evidence import Arms, Evidence
-from stages.lib.analysis.latencies import Latency
 from stages.lib.analysis.statistics import Interval, Share
 from stages.lib.analysis.verdicts import (
     CONTRADICTED,
@@ -145,58 +144,52 @@ def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
     return replace(HALF_ACCURACY, verdict=verdict, why=why, here=told, evidence=tuple(numbers))
 
 
-SPREAD = (
-    "Medians of the smallest batch; one is faster where it is below the other by more than half of"
-    f" both IQRs together. A latency whose IQR passes {100 * records.MOST_IQR:g} % of it is not"
-    " ranked, and nothing is reproduced by it."
-)
-
-
 @dataclass(frozen=True)
 class Timed:
     """A claim about the latency of a network in half precision on a device.
 
+    id, title, course: as of a Finding.
     slower: whether the claim is that half precision is slower; else that it is faster.
     every: whether all half-precision formats must be.
     """
 
-    hypothesis: Finding
+    id: str
+    title: str
+    course: str
     network: str
     device: str
     slower: bool
     every: bool
 
+    @property
+    def hypothesis(self) -> Finding:
+        """The claim, with the rule by which it is judged."""
+        wanted, unwanted = ("slower", "faster") if self.slower else ("faster", "slower")
+        return Finding(
+            self.id,
+            self.title,
+            self.course,
+            f"{self.network} on {self.device}, medians of the smallest batch. Reproduced if"
+            f" {'every' if self.every else 'a'} format of half precision is {wanted} than float32,"
+            f" contradicted if one is {unwanted}; else undecided. One is faster where it is below"
+            " the other by more than half of both IQRs together. A latency whose IQR passes"
+            f" {100 * records.MOST_IQR:g} % of it is not ranked, and nothing is reproduced by it.",
+        )
+
 
 TIMED = (
     Timed(
-        Finding(
-            "float32_on_cpu",
-            "On a CPU float32 is the fastest format",
-            "float32 2.04, float16 37.69, bfloat16 29.17 ms",
-            f"The baseline on the CPU. {SPREAD} Reproduced if float32 is faster than every format"
-            " of half precision, contradicted if one is faster than it; else undecided.",
-        ),
-        "baseline", "cpu", slower=True, every=True,
+        "float32_on_cpu", "On a CPU float32 is the fastest format",
+        "float32 2.04, float16 37.69, bfloat16 29.17 ms", "baseline", "cpu",
+        slower=True, every=True,
     ),
     Timed(
-        Finding(
-            "small_network_on_gpu",
-            "On a GPU half precision brings the small network no speed",
-            "0.53 → about 0.61 ms",
-            f"The baseline on a GPU. {SPREAD} Contradicted if a format of half precision is faster"
-            " than float32; reproduced if none is and one at least is slower; else undecided.",
-        ),
-        "baseline", "cuda", slower=True, every=False,
+        "small_network_on_gpu", "On a GPU half precision brings the small network no speed",
+        "0.53 → about 0.61 ms", "baseline", "cuda", slower=True, every=False,
     ),
     Timed(
-        Finding(
-            "large_network_on_gpu",
-            "On a GPU half precision makes ResNet-152 faster",
-            "7.83 → about 6.68 ms",
-            f"ResNet-152 on a GPU. {SPREAD} Reproduced if every format of half precision is faster"
-            " than float32, contradicted if one is slower; else undecided.",
-        ),
-        "resnet152", "cuda", slower=False, every=True,
+        "large_network_on_gpu", "On a GPU half precision makes ResNet-152 faster",
+        "7.83 → about 6.68 ms", "resnet152", "cuda", slower=False, every=True,
     ),
 )  # fmt: skip
 
@@ -222,25 +215,18 @@ def _told(line: Any) -> str:
 
 
 def timed(claim: Timed, evidence: Evidence) -> Finding:
-    """Judges a claim about latencies by its rule and SPREAD."""
+    """Judges a claim about latencies by the rule of its hypothesis."""
     table = evidence.formats
     table = table[(table.network == claim.network) & (table.device == claim.device)]
-    lines = list(table[table.batch_size == table.batch_size.min()].itertuples())
-    known = {
-        line.dtype: Latency(
-            float(line.latency_ms),
-            None if pd.isna(line.latency_iqr_ms) else float(line.latency_iqr_ms),
-            line.dtype, int(line.batch_size), int(line.threads),
-        )
-        for line in lines
-        if pd.notna(line.latency_ms)
-    }  # fmt: skip
+    table = table[table.batch_size == table.batch_size.min()]
+    lines, measured = list(table.itertuples()), table.dropna(subset=["latency_ms"])
+    known = {line.dtype: latencies.of_line(line, line.dtype) for line in measured.itertuples()}
+    single = known.get(FLOAT32)
     half = {dtype: latency for dtype, latency in known.items() if dtype != FLOAT32}
-    if FLOAT32 not in known or not half:
+    if single is None or not half:
         notes = [line.note for line in lines if line.note]
         why = notes[0] if notes else "float32 and half precision were not both timed"
         return replace(claim.hypothesis, why=why)
-    single = known[FLOAT32]
     slower = [dtype for dtype, latency in half.items() if single.is_faster(latency)]
     faster = [dtype for dtype, latency in half.items() if latency.is_faster(single)]
     unranked = [dtype for dtype, latency in known.items() if not latency.ranked]
@@ -256,14 +242,11 @@ def timed(claim: Timed, evidence: Evidence) -> Finding:
         told.append(_native(evidence.isa))
     right, wrong = (slower, faster) if claim.slower else (faster, slower)
     wanted = len(right) == len(half) if claim.every else bool(right)
+    columns = ["dtype", "batch_size", "latency_ms", "latency_iqr_ms"]
     return replace(
         claim.hypothesis,
         verdict=weigh(wanted and not unranked, bool(wrong)),
         why="; ".join(f"{' and '.join(names)} {text}" for text, names in groups.items() if names),
         here=tuple(told),
-        evidence=tuple(
-            {"dtype": dtype, "batch_size": latency.batch_size,
-             "latency_ms": latency.milliseconds, "latency_iqr_ms": latency.iqr_ms}
-            for dtype, latency in known.items()
-        ),
-    )  # fmt: skip
+        evidence=tuple(measured[columns].to_dict("records")),
+    )

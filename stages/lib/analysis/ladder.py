@@ -32,7 +32,12 @@ def rungs(
     keys = list(tables.KEYS)
     means = sizes.groupby(keys, as_index=False)[[*FORMS, "file_bytes"]].mean()
     whole = summary[summary.layer == ALL_LAYERS].merge(means, "left", keys)
-    whole = whole.assign(family=[methods.METHODS[method].family for method in whole.method])
+    whole = whole.assign(
+        family=[methods.METHODS[method].family for method in whole.method],
+        words=[tables.network(*network) for network in
+               whole[["method", "weight_bits", "target_sparsity", "times_smaller"]].values],
+        note=(100 * whole.test_accuracy).map("{:.1f} % on test".format),
+    )  # fmt: skip
     baseline = whole[whole.method == "baseline"].iloc[0]
     least = baseline.validation_accuracy - max_drop - 1e-9
     good = whole[(whole.validation_accuracy >= least) & whole.file_bytes.notna()]
@@ -48,19 +53,11 @@ def rungs(
     ):  # fmt: skip
         for _, lines in good[good.family == family].groupby(kinds, sort=False):
             line = lines.loc[lines.file_bytes.idxmin()]
-            found.append((_words(line), line.file_bytes, FILE, _note(line)))
+            found.append((line.words, line.file_bytes, FILE, line.note))
     masked = good[good.family == methods.UNSTRUCTURED]
     if len(masked):
         line = masked.loc[masked.nonzero_bytes.idxmin()]
-        note = f"{_words(line)}, {_note(line)}"
+        note = f"{line.words}, {line.note}"
         found += [(name, line[column], kind, note) for column, (name, kind) in FORMS.items()]
     table = pd.DataFrame(found, columns=list(COLUMNS))
     return table.sort_values("bytes", ascending=False, kind="stable", ignore_index=True)
-
-
-def _words(line: pd.Series) -> str:
-    return tables.network(line.method, line.weight_bits, line.target_sparsity, line.times_smaller)
-
-
-def _note(line: pd.Series) -> str:
-    return f"{100 * line.test_accuracy:.1f} % on test"

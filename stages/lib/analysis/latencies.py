@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from stages.lib.core import paths, records
 # latency of their own.
 ENGINES = {paths.SAFETENSORS: "torch", paths.ONNX: "onnxruntime"}
 CPU = "cpu"
+MEASURED = ["latency_ms", "latency_iqr_ms"]
 # A network: method, target sparsity and bits per weight.
 Timed = tuple[str, float, int]
 
@@ -41,16 +43,16 @@ class Latency:
         return self.ranked and other.ranked and apart > (self.iqr_ms + other.iqr_ms) / 2
 
 
-def _latency(lines: pd.DataFrame) -> Latency:
-    spreads = lines.latency_iqr_ms
-    first = lines.iloc[0]
-    return Latency(
-        float(lines.latency_ms.median()),
-        None if spreads.isna().any() else float(spreads.median()),
-        first.engine,
-        int(first.batch_size),
-        int(first.threads),
-    )
+def of_line(line: Any, engine: str) -> Latency:
+    """The latency in a table's line."""
+    iqr = None if pd.isna(line.latency_iqr_ms) else float(line.latency_iqr_ms)
+    return Latency(float(line.latency_ms), iqr, engine, int(line.batch_size), int(line.threads))
+
+
+def _of_seeds(lines: pd.DataFrame) -> Latency:
+    line = lines.iloc[0].copy()
+    line[MEASURED] = lines[MEASURED].median(skipna=False)
+    return of_line(line, line.engine)
 
 
 def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> dict[Timed, Latency]:
@@ -64,4 +66,4 @@ def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> di
         (table.engine == engine) & (table.device == CPU) & (table.batch_size == batch_size)
     ].dropna(subset=["latency_ms"])
     groups = here.groupby(["method", "target_sparsity", "weight_bits"], sort=False)
-    return {key: _latency(lines) for key, lines in groups if set(lines.seed) == set(seeds)}
+    return {key: _of_seeds(lines) for key, lines in groups if set(lines.seed) == set(seeds)}

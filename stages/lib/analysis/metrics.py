@@ -55,8 +55,12 @@ def sizes(rows: pd.DataFrame) -> dict[str, int]:
     """The bytes of the files of the baseline and of 8-bit weights, means over seeds. What was not
     run is left out.
     """
-    chosen = {"baseline": _at(rows, "baseline", 0.0), "int8": _int8(rows)}
-    return {name: int(part.bytes_on_disk.mean()) for name, part in chosen.items() if len(part)}
+    chosen = accuracies(rows, 0.0)
+    return {
+        name: int(chosen[name].bytes_on_disk.mean())
+        for name in ("baseline", "int8")
+        if name in chosen
+    }
 
 
 def named(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any]:

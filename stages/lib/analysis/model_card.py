@@ -42,21 +42,17 @@ class Run:
     confidence: float
 
 
-def _normalize(run: Run) -> dict[str, list[float]]:
-    """mean and std, one number per channel, of images scaled to 0…1."""
-    name = run.settings["model"][NORMALIZE]
-    channels = run.meta["image_shape"][0]
-    training = (run.meta["mean"], run.meta["std"])
-    mean, std = training if name == TRAINING else normalization.fixed(name, channels)
-    return {"mean": list(mean), "std": list(std)}
-
-
 def _input(suffix: str, run: Run) -> dict[str, Any]:
+    """What the file expects. mean, std: one number per channel, of images scaled to 0…1."""
     about = {"shape": ["n", *run.meta["image_shape"]], "dtype": "uint8", "range": [0, 255]}
     if suffix == paths.ONNX:
         return {"name": "images", **about, NORMALIZE: "inside the file"}
     how = "(pixels / 255 − mean) / std, channel by channel, in float32, before the network"
-    return {**about, NORMALIZE: _normalize(run), "how": how}
+    mean, std = run.meta["mean"], run.meta["std"]
+    if run.settings["model"][NORMALIZE] != TRAINING:
+        channels = run.meta["image_shape"][0]
+        mean, std = normalization.fixed(run.settings["model"][NORMALIZE], channels)
+    return {**about, NORMALIZE: {"mean": list(mean), "std": list(std)}, "how": how}
 
 
 def _loader(family: str, suffix: str, network: str) -> str:

@@ -200,9 +200,10 @@ def overshoot(candidate: Candidate, budgets: Budgets) -> dict[str, float | None]
     return missed
 
 
-def _distance(missed: Mapping[str, float | None]) -> tuple[bool, float]:
-    known = [share for share in missed.values() if share is not None]
-    return len(known) < len(missed), max(known, default=0.0)
+def _distance(candidate: Candidate, budgets: Budgets) -> tuple[bool, float]:
+    """The worst overshoot; unknown ones come after all others."""
+    missed = overshoot(candidate, budgets).values()
+    return None in missed, max((share for share in missed if share is not None), default=0.0)
 
 
 UNITS = {DROP: "a drop of {:.4g}", BYTES: "{:,.0f} bytes", LATENCY: "{:.4g} ms"}
@@ -223,7 +224,8 @@ def _why_none(candidates: Sequence[Candidate], budgets: Budgets, what: str) -> s
     missed = f"no {what} meets {' and '.join(shown[name] for name in some)}"
     if len(some) > 1:
         return f"{missed} together"
-    known = [one.spent(some[0]) for one in candidates if one.spent(some[0]) is not None]
+    spent = (one.spent(some[0]) for one in candidates)
+    known = [value for value in spent if value is not None]
     least = f"the least is {UNITS[some[0]].format(min(known))}" if known else "none was timed"
     return f"{missed}: {least}"
 
@@ -243,7 +245,7 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
         return Choice(None, "no network has a latency of one image, for every seed, to rank by")
     good = [one for one in pool if all(one.meets(*budget) for budget in budgets.items())]
     if not good:
-        nearest = sorted(pool, key=lambda one: _distance(overshoot(one, budgets)))
+        nearest = sorted(pool, key=lambda one: _distance(one, budgets))
         return Choice(None, _why_none(pool, budgets, what), tuple(nearest[:NEAREST]))
     equal = _least(good, costs[0])
     others = f", equal to {len(equal) - 1} of them within the noise" if len(equal) > 1 else ""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -159,22 +159,20 @@ class Table(NamedTuple):
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown."""
-        return markdown(self.headers, self.rows, self.left)
+        align = ["left" if index < self.left else "right" for index in range(len(self.headers))]
+        return tabulate(
+            [[escaped(str(cell)) for cell in row] for row in self.rows],
+            list(map(escaped, self.headers)),
+            "pipe",
+            colalign=align if len(self.rows) else None,
+            disable_numparse=True,
+        )
 
 
 def escaped(text: str) -> str:
     """A text on one line in which nothing is Markdown, HTML or a link."""
     line = re.sub(r"[\\`*_\[\]<>|&~$#]", r"\\\g<0>", re.sub(r"\s+", " ", text))
     return re.sub(r"(?i)(https?|ftp)(:)|(www)(\.)|()(@)", r"\1\3\5\\\2\4\6", line)
-
-
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A table in GitHub's Markdown; the first `left` columns are aligned left, the others right."""
-    cells = [[escaped(str(cell)) for cell in row] for row in rows]
-    align = ["left" if index < left else "right" for index in range(len(headers))]
-    heads = [escaped(header) for header in headers]
-    aligned = align if cells else None
-    return tabulate(cells, heads, "pipe", colalign=aligned, disable_numparse=True)
 
 
 def sparsest(rows: pd.DataFrame, method: str, max_drop: float) -> float | None:
