@@ -1,6 +1,9 @@
 """Runs as reports/ keeps them, with accuracies that a test chooses."""
 
+from dataclasses import asdict
+
 import pandas as pd
+from made_up import row
 
 from stages.lib.analysis import committed
 from stages.lib.core import methods, outputs, paths
@@ -30,16 +33,6 @@ TIMED = (
 )  # fmt: skip
 
 
-def row(seed, method, point, accuracy, size):
-    return {
-        "seed": seed, "method": method, "layer": ".all",
-        "weight_bits": 8 if method == "affine_tensor" else 32, "target_sparsity": point,
-        "sparsity": point, "parameters": 10, "nonzero_parameters": 10, "macs": 10,
-        "extra_epochs": 0, "validation_accuracy": accuracy, "test_accuracy": accuracy,
-        "bytes_on_disk": size, "test_top5": None, "model": "",
-    }  # fmt: skip
-
-
 def a_run(
     accuracies=ACCURACIES, seeds=(0, 1, 2), points=POINTS, size=4000, time=2.0, iqr=0.05,
     wobble=WOBBLE, meta=META, machine=MACHINE, model=None,
@@ -52,10 +45,11 @@ def a_run(
         for method, values in accuracies.items():
             where = (0.0,) if method in ("baseline", "affine_tensor") else points
             values = values if isinstance(values, tuple) else (values,) * len(where)
-            bytes_ = size // 4 if method == "affine_tensor" else size
+            bits = 8 if method == "affine_tensor" else 32
             for point, value in zip(where, values, strict=True):
-                accuracy = round(min(1.0, max(0.0, value + wobble.get(seed, 0))), 6)
-                rows.append(row(seed, method, point, accuracy, bytes_))
+                accuracy = min(1.0, max(0.0, value + wobble.get(seed, 0)))
+                about = {"bits": bits, "bytes_on_disk": size * bits // 32}
+                rows.append(asdict(row(seed, method, point, accuracy, **about)))
     latencies = [
         dict.fromkeys(LATENCY) | {
             "seed": seed, "method": method, "engine": engine, "target_sparsity": point,

@@ -1,5 +1,6 @@
 """What is deployed, and what is said of it: the files, the selection and the card."""
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -15,7 +16,6 @@ from safetensors.numpy import save_file
 from scipy import stats
 
 from stages import package
-from stages.lib.analysis import model_card
 from stages.lib.analysis.selection import FASTEST, SMALLEST
 from stages.lib.compression import storage_sizes
 from stages.lib.core import hardware, methods, outputs, paths, records
@@ -105,17 +105,6 @@ def run():
     return json.loads((paths.DEPLOY / paths.MODEL_CARD).read_text(encoding="utf-8"))
 
 
-def stopped(capsys):
-    """The one line that the stage ends with."""
-    with pytest.raises(SystemExit) as stop:
-        run()
-    assert stop.value.code == 2
-    assert not paths.DEPLOY.exists()
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.mark.usefixtures("folder")
 def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     networks = plenty()
@@ -156,28 +145,6 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
 
 
 @pytest.mark.usefixtures("folder")
-def test_every_kept_network_that_is_no_onnx_file_has_its_sizes():
-    leave(plenty())
-    run()
-    text = (paths.stage_directory("package") / paths.ROWS).read_text(encoding="utf-8")
-    sized = [line.split(",")[1] for line in text.splitlines()[1:]]
-    assert sized == ["baseline"] * 3 + ["structured_global_finetune"] * 3 + ["packed"] * 6
-
-
-def test_a_line_of_sizes_is_of_the_file_itself(tmp_path):
-    file = tmp_path / "network.safetensors"
-    size = checkpoints.save_model(toys.convnet(), file)
-    row = (
-        Kept()
-        .rows[0]
-        .__class__(**(vars(Kept().rows[0]) | {"model": str(file), "bytes_on_disk": size}))
-    )
-    line = storage_sizes.line(row, "convnet")
-    assert set(line) == set(records.FILE_SIZE)
-    assert line["dense_bytes"] == line["file_bytes"] == size == file.stat().st_size
-
-
-@pytest.mark.usefixtures("folder")
 def test_the_intervals_are_of_the_confidence_that_was_asked_for():
     leave(plenty(), report__confidence=0.9)
     test = run()[SMALLEST]["chosen"]["test"]
@@ -208,18 +175,6 @@ def test_what_nothing_meets_is_said_in_a_line_and_on_the_card(capsys):
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_same_results_give_the_same_bytes():
-    leave(plenty())
-
-    def written():
-        run()
-        folders = (paths.DEPLOY, paths.stage_directory("package"))
-        return {file: file.read_bytes() for folder in folders for file in folder.iterdir()}
-
-    assert written() == written()
-
-
-@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("normalize", "mean", "std"),
     [("training", [0.25], [0.5]), ("half", [0.5], [0.5]), ("imagenet", [0.449], [0.226])],
@@ -234,6 +189,32 @@ def test_the_card_says_how_images_are_normalized_where_the_file_does_not(normali
     assert card[FASTEST]["chosen"]["input"]["normalize"] == "inside the file"
 
 
+def test_a_line_of_sizes_is_of_the_file_itself(tmp_path):
+    file = tmp_path / "network.safetensors"
+    size = checkpoints.save_model(toys.convnet(), file)
+    row = dataclasses.replace(Kept().rows[0], model=str(file), bytes_on_disk=size)
+    line = storage_sizes.line(row, "convnet")
+    assert set(line) == set(records.FILE_SIZE)
+    assert line["dense_bytes"] == line["file_bytes"] == size == file.stat().st_size
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_kept_network_has_its_sizes_and_the_same_results_give_the_same_bytes():
+    leave(plenty())
+
+    def written():
+        run()
+        folders = (paths.DEPLOY, paths.stage_directory("package"))
+        return {file: file.read_bytes() for folder in folders for file in folder.iterdir()}
+
+    first = written()
+    assert first == written()
+    lines = first[paths.stage_directory("package") / paths.ROWS].decode().splitlines()
+    sized = [line.split(",")[1] for line in lines[1:]]
+    # ONNX files have none.
+    assert sized == ["baseline"] * 3 + ["structured_global_finetune"] * 3 + ["packed"] * 6
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("method", "bits", "loader", "stages"),
@@ -243,39 +224,40 @@ def test_the_card_says_how_images_are_normalized_where_the_file_does_not(normali
         ("onnx_finetune_int8", 8, "onnxruntime", ["global_prune", "finetune", "export_onnx"]),
         ("onnx_structured_global_finetune_float32", 32, "onnxruntime",
          ["structured_prune", "export_onnx"]),
+        ("packed", 4, "packed", ["compress"]),
     ],
 )  # fmt: skip
 def test_the_card_says_how_a_file_is_read_and_which_stages_made_it(method, bits, loader, stages):
     leave(Kept().add(method, bytes=10, accuracy=0.95, bits=bits))
     one = run()[SMALLEST]["chosen"]
-    assert loader in one["load"]
+    module, _, function = one["load"].partition("(")[0].rpartition(".")
+    assert loader in module
+    assert callable(getattr(importlib.import_module(module), function))
     assert one["made"]["stages"] == ["train_baseline", *stages]
     own = set(stages) - {"global_prune"}
     assert one["made"]["params"].keys() >= own | {"data", "model", "training", "compute"}
 
 
-def test_what_the_card_calls_a_loader_can_be_called():
-    for loader in (*model_card.LOADERS.values(), model_card.INTEGER_LOADER):
-        module, _, function = loader.partition("(")[0].rpartition(".")
-        assert callable(getattr(importlib.import_module(module), function))
+BASELINE_ROWS = paths.stage_directory("train_baseline", SEEDS[-1]) / paths.ROWS
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("change", ["missing", "torn", "foreign"])
-def test_a_table_that_is_not_whole_stops_it_with_a_line(change, capsys):
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        (ROWS, lambda text: text[:-9], f"{ROWS}: cut short"),
+        (ROWS, lambda text: "a,b\n1,2\n", f"{ROWS}: not the columns"),
+        (BASELINE_ROWS, lambda text: text.partition("\n")[0] + "\n",
+         "artifacts/train_baseline/seed-0/rows.csv: no baseline of every"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_not_whole_stops_it_with_a_line(file, change, told, capsys):
     leave(plenty())
-    text = ROWS.read_text(encoding="utf-8")
-    if change == "missing":
-        ROWS.unlink()
-    else:
-        ROWS.write_text(text[:-9] if change == "torn" else "a,b\n1,2\n", encoding="utf-8")
-    assert str(ROWS) in stopped(capsys)
-
-
-@pytest.mark.usefixtures("folder")
-def test_without_the_baseline_of_a_seed_it_says_so(capsys):
-    networks = plenty()
-    leave(networks)
-    file = paths.stage_directory("train_baseline", SEEDS[-1]) / paths.ROWS
-    records.write(file, [])
-    assert "artifacts/train_baseline/seed-0/rows.csv: no baseline of every" in stopped(capsys)
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    assert not paths.DEPLOY.exists()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error

@@ -58,17 +58,17 @@ NO_CANDIDATES = (
 @pytest.mark.parametrize(
     ("networks", "role", "limits", "chosen"),
     [
-        (plenty(), SMALLEST, (0.0,), "baseline-0"),
+        (plenty(), SMALLEST, (0.0,), "baseline"),
         (plenty(), SMALLEST, (0.005,), "packed-10x"),
         (plenty(), SMALLEST, (0.03,), "packed-10x"),
         (plenty(), SMALLEST, (0.05,), "packed-50x"),
-        (plenty(), FASTEST, (0.005,), "onnx_baseline_float32-0"),
+        (plenty(), FASTEST, (0.005,), "onnx_baseline_float32"),
         (plenty(), FASTEST, (0.01,), "onnx_baseline_int8-8bit"),
         (plenty(), FASTEST, (0.03,), "structured_global_finetune-0.8"),
         # What has no latency meets no budget for it.
         (plenty(), SMALLEST, (0.01, None, 1.0), "onnx_baseline_int8-8bit"),
         (plenty(), SMALLEST, (0.03, None, 1.0), "structured_global_finetune-0.8"),
-        (plenty(), SMALLEST, (0.0, None, 2.0), "baseline-0"),
+        (plenty(), SMALLEST, (0.0, None, 2.0), "baseline"),
         # The file of every seed is within the budget.
         (OF_UNEQUAL_SEEDS, SMALLEST, (0.0,), "packed-20x"),
         (OF_UNEQUAL_SEEDS, SMALLEST, (0.0, 2_500), "packed-20x"),
@@ -76,14 +76,14 @@ NO_CANDIDATES = (
         (NO_CANDIDATES, SMALLEST, (0.01,), "packed-10x"),
         # The loss is of means over the seeds.
         (seeded(0.90, 0.97, 0.95), SMALLEST, (0.01,), "packed-10x"),
-        (seeded(0.90, 0.97, 0.95), SMALLEST, (0.009,), "baseline-0"),
+        (seeded(0.90, 0.97, 0.95), SMALLEST, (0.009,), "baseline"),
         # Less than a hundredth is no difference: the first is taken.
         (packed(4_000, 4_030), SMALLEST, (0.01,), "packed-10x"),
         (packed(4_030, 4_000), SMALLEST, (0.01,), "packed-10x"),
         (packed(4_050, 4_000), SMALLEST, (0.01,), "packed_pruned-10x"),
-        (masked(), SMALLEST, (0.01,), "baseline-0"),
+        (masked(), SMALLEST, (0.01,), "baseline"),
         # A mask alone is never faster.
-        (masked(), FASTEST, (0.01,), "baseline-0"),
+        (masked(), FASTEST, (0.01,), "baseline"),
         # Of files equally small the faster; of networks equally fast (0.04 apart) the smaller.
         (structured(9_000, 0.5, 9_050, 0.3), SMALLEST, (0.01,), "structured_global_finetune-0.8"),
         (structured(9_500, 0.40, 9_000, 0.44, iqr=0.04), FASTEST, (0.01,),
@@ -112,8 +112,8 @@ def test_without_a_baseline_or_latencies_it_is_said_why_nothing_is_chosen():
 
 @pytest.mark.parametrize(
     ("iqr", "chosen"),
-    [(0.12, "onnx_baseline_int8-8bit"), (0.13, "onnx_baseline_float32-0"),
-     (None, "onnx_baseline_float32-0")],
+    [(0.12, "onnx_baseline_int8-8bit"), (0.13, "onnx_baseline_float32"),
+     (None, "onnx_baseline_float32")],
 )  # fmt: skip
 def test_a_latency_whose_spread_passes_three_tenths_of_it_is_not_ranked(iqr, chosen):
     networks = plenty()
@@ -160,7 +160,7 @@ BY_TWO = (
          ["packed-50x", "packed-10x", "structured_global_finetune-0.8"]),
         # By the latency's 3 times too much; 7 and 15; what was not timed would come last.
         (plenty(), (0.01, None, 0.05), ["max_latency_ms (0.05): the least is 0.2 ms"],
-         ["structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "onnx_baseline_float32-0"]),
+         ["structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "onnx_baseline_float32"]),
         # Twice as large; four times the drop; 3.5 times as large and a drop of 0.02.
         (plenty(), (0.01, 2_000), ["max_accuracy_drop (0.01)", "max_bytes (2,000) together"],
          ["packed-10x", "structured_global_finetune-0.8", "packed-50x"]),
