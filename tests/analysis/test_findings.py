@@ -349,7 +349,7 @@ def test_a_point_that_is_not_whole_is_left_out_and_said_to_be(change, told):
     [
         *(({"accuracy": changed(baseline={0.0: value})}, "the baseline learned nothing")
           for value in (0.1, 0.11, 0.05)),
-        ({"accuracy": without("baseline")}, "the baseline was not measured"),
+        ({"accuracy": without("baseline")}, "the baseline: not measured"),
         ({"columns": {("baseline", 0.0): {"test_accuracy": math.nan}}}, "the baseline: no acc"),
     ],
 )  # fmt: skip

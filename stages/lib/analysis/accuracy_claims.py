@@ -26,11 +26,11 @@ def _other_budget(one: Arm, other: Arm, evidence: Evidence, arms: Arms) -> str:
 def _costs(arms: Arms, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """The epochs of iterative pruning and of its rival at the last sparsity."""
     last = max(comparisons, key=lambda one: one.sparsity)
-    equal = last.one.epochs == last.other.epochs
+    one, other = last.one, last.other
     yield (
-        f"at {'' if equal else 'un'}equal cost: by {tables.percent(last.sparsity)} iterative has"
-        f" trained {tables.times(last.one.epochs, 'epoch')}, {last.other.name}"
-        f" {last.other.epochs}"
+        f"at {'' if one.epochs == other.epochs else 'un'}equal cost: by"
+        f" {tables.percent(last.sparsity)} iterative has trained"
+        f" {tables.times(one.epochs, 'epoch')}, {other.name} {other.epochs}"
     )
 
 

@@ -125,32 +125,28 @@ def arms_of(evidence: Evidence) -> dict[tuple[str, float], Arm]:
         correct = evidence.correct.get(Key(method, float(target)))
         accuracy = float(lines.test_accuracy.mean())
         arms[method, float(target)] = Arm(
-            method=method,
-            target=float(target),
-            accuracy=accuracy,
+            method, float(target), accuracy,
             validation=float(lines.validation_accuracy.mean()),
             epochs=int(lines.extra_epochs.max()),
             sparsity=float(lines.sparsity.mean()),
             correct=correct,
             problem=_problem(lines, seeds, correct),
             at_chance=statistics.at_chance(accuracy, evidence.chance, evidence.images or 1),
-        )
+        )  # fmt: skip
     return arms
 
 
 def unlearned(evidence: Evidence, arms: Arms) -> str:
     """Why no claim about accuracies can be judged; empty if the baseline has learned something."""
     baseline = arms.get(("baseline", 0.0))
-    if baseline is None:
-        return "the baseline was not measured"
-    if baseline.problem:
-        return f"the baseline: {baseline.problem}"
-    if baseline.at_chance:
-        return (
-            f"the baseline learned nothing: {100 * baseline.accuracy:.1f} %, and naming the"
-            f" commonest class alone gives {100 * evidence.chance:.1f} %"
-        )
-    return ""
+    if baseline is None or baseline.problem:
+        return f"the baseline: {baseline.problem if baseline else 'not measured'}"
+    if not baseline.at_chance:
+        return ""
+    return (
+        f"the baseline learned nothing: {100 * baseline.accuracy:.1f} %, and naming the"
+        f" commonest class alone gives {100 * evidence.chance:.1f} %"
+    )
 
 
 def unfair(one: Arm, other: Arm) -> str:

@@ -115,7 +115,8 @@ class Answer(NamedTuple):
     """The best networks for one or more accuracy budgets.
 
     losses: budgets that the validation images cannot tell apart, ascending.
-    resolution: the half-width of the interval by which they are compared.
+    resolution: the difference of validation accuracy that the images can show: the half-width of
+        the interval of the loss, for the chosen network with the wider interval.
     choices: by role, within the largest of the budgets.
     """
 
@@ -253,14 +254,6 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
     return Choice(_least(equal, costs[1])[0], reason)
 
 
-def _resolution(choices: Mapping[str, Choice]) -> float:
-    """The difference of validation accuracy that the images can show: the half-width of the
-    interval of the loss, for the chosen network with the wider interval.
-    """
-    losses = [one.candidate.loss for one in choices.values() if one.candidate]
-    return max((loss.high - loss.low) / 2 for loss in losses)
-
-
 def answers(candidates: Sequence[Candidate], asked: float) -> list[Answer]:
     """The cheapest candidates within each of LOSSES and within `asked`, the budget of the params.
 
@@ -270,7 +263,9 @@ def answers(candidates: Sequence[Candidate], asked: float) -> list[Answer]:
     found: list[Answer] = []
     for loss in sorted({*LOSSES, asked}):
         choices = {role: choose(candidates, role, {DROP: loss}) for role in (SMALLEST, FASTEST)}
-        here = Answer((loss,), _resolution(choices), choices)
+        chosen = [choice.candidate.loss for choice in choices.values() if choice.candidate]
+        resolution = max((interval.high - interval.low) / 2 for interval in chosen)
+        here = Answer((loss,), resolution, choices)
         last = found[-1] if found else None
         if last and last.losses[-1] != asked and loss - last.losses[-1] < last.resolution:
             here = Answer((*last.losses, loss), here.resolution, choices)

@@ -14,10 +14,7 @@ def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
     """
     row, latency = candidate.shipped, candidate.latency
     loss, test = candidate.loss, candidate.test
-    timed = {name: getattr(latency, name, None) for name in ("engine", "batch_size", "threads")}
-    speedup = None
-    if candidate.ranked and baseline.ranked:
-        speedup = baseline.latency.milliseconds / latency.milliseconds
+    ranked = candidate.ranked and baseline.ranked
     return {
         "name": candidate.name,
         "words": candidate.words,
@@ -29,8 +26,8 @@ def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
         "test": {"accuracy": test.estimate, "low": test.low, "high": test.high},
         "latency_ms": latency and latency.milliseconds,
         "latency_iqr_ms": latency and latency.iqr_ms,
-        **timed,
-        "speedup": speedup,
+        **{name: getattr(latency, name, None) for name in ("engine", "batch_size", "threads")},
+        "speedup": baseline.latency.milliseconds / latency.milliseconds if ranked else None,
     }
 
 

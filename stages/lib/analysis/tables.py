@@ -36,9 +36,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     the nonzero ones, and `reduction`, its MACs divided by those left (NaN if none are). `test_top5`
     is NaN if unknown.
     """
-    top5 = rows.test_top5.astype(float) if "test_top5" in rows else math.nan
-    smaller = rows.times_smaller.astype(float) if "times_smaller" in rows else 1.0
-    rows = rows.assign(test_top5=top5, times_smaller=smaller)
+    rows = rows.astype({"test_top5": float, "times_smaller": float})
     grouped = rows.groupby([*KEYS, "layer"], sort=False, as_index=False)
     means = grouped[[*MEASURED, "test_top5"]].mean()
     means["test_accuracy_std"] = grouped["test_accuracy"].std()["test_accuracy"]
