@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from stages.lib.analysis import stage_tables
 from stages.lib.core import hardware
+from stages.lib.core.records import ALL_LAYERS
 
 # The columns that are compared. Tables of older or newer runs may have others too.
 ROWS = (
@@ -19,6 +20,8 @@ LATENCIES = (
     "seed", "method", "engine", "target_sparsity", "device", "batch_size", "latency_ms",
     "latency_iqr_ms",
 )  # fmt: skip
+# The `layer` of whole networks in older runs.
+OLD_ALL_LAYERS = "all"
 # The columns that may be empty: latencies on a device that is missing.
 GAPS = ["latency_ms", "latency_iqr_ms"]
 
@@ -100,4 +103,4 @@ def table(text: str, columns: Sequence[str]) -> pd.DataFrame:
     found = stage_tables.parsed(text, columns)
     if found.drop(columns=GAPS, errors="ignore").isna().any(axis=None):
         raise ValueError("empty cells where there should be numbers")
-    return found
+    return found.replace({"layer": {OLD_ALL_LAYERS: ALL_LAYERS}}) if "layer" in found else found
