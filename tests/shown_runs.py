@@ -7,6 +7,7 @@ from itertools import product
 
 import made_up
 import pandas as pd
+from made_up_runs import MACHINE, META
 
 from stages.lib.analysis.verdicts import VERDICTS, Finding
 from stages.lib.core import methods, records
@@ -187,16 +188,11 @@ def a_run(seeds=(0, 1, 2), names=NAMES, layers=LAYERS, classes=("a", "b"), gpu=F
         ),
         selection=SELECTION,
         params=PARAMS,
-        meta={
-            "images": {"train": 1000, "validation": 300, "test": 500}, "image_shape": [1, 8, 8],
-            "classes": list(classes), "checksum": "c0ffee", "source": classes[0],
-            "unreadable_count": 0,
+        meta=META | {
+            "images": {"train": 1000, "validation": 300, "test": 500}, "unreadable_count": 0,
+            "classes": list(classes), "source": classes[0],
         },
-        hardware={
-            "cpu": "a CPU", "machine": "m", "cores": 2, "isa": ["avx2"],
-            "gpus": ["a GPU"] if gpu else [], "system": "s", "python": "3", "torch": "2",
-            "torchvision": "0",
-        },
+        hardware=MACHINE | {"gpus": ["a GPU"] if gpu else []},
         chance=0.5,
     )  # fmt: skip
 

@@ -127,9 +127,3 @@ def test_code_in_a_text_is_escaped_as_all_else(text):
     rest = marked.replace("<code>", "").replace("</code>", "")
     assert "<" not in rest
     assert ">" not in rest
-
-
-def test_numbers_keep_their_units():
-    assert website.together("80 % of 3 KiB, 2 ms, 3 msgs") == (
-        "80\u00a0% of 3\u00a0KiB, 2\u00a0ms, 3 msgs"
-    )

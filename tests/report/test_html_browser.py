@@ -11,15 +11,9 @@ from stages.lib.report import html
 pytestmark = pytest.mark.xdist_group("browser")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-MARKS = ", ".join(
-    (
-        ".mark-symbol path",
-        ".mark-rect path",
-        ".mark-line path",
-        ".mark-rule line",
-        ".role-mark text",
-    )
-)
+MARKS = ".mark-symbol path, .mark-rect path, .mark-line path, .mark-rule line, .role-mark text"
+POINTS = ".mark-symbol.role-mark path"
+CELLS = ".mark-rect.role-mark path"
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +40,24 @@ def browser():
 def files(tmp_path_factory):
     """The pages, by the name of their run."""
     directory = tmp_path_factory.mktemp("pages")
-    found = {}
-    for name in RUNS:
-        path = directory / f"{name.replace(' ', '-')}.html"
+    pages = {name: directory / f"{name}.html" for name in RUNS}
+    for name, path in pages.items():
         run, figures = drawn(name)
         path.write_text(html.render(run, FINDINGS, figures), encoding="utf-8")
-        found[name] = path
-    return found
+    return pages
+
+
+def emulate(browser, width, **media):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []} | media)
 
 
 def show(browser, path, width=1440, scheme="light"):
     """Opens a page and waits until all is drawn."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
-    )
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-    )
+    emulate(browser, width, features=[{"name": "prefers-color-scheme", "value": scheme}])
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(path.as_uri())
@@ -75,12 +66,18 @@ def show(browser, path, width=1440, scheme="light"):
     )
 
 
-def centred(browser, name):
-    """The element of an id, scrolled to the middle of the screen."""
-    place = browser.find_element("id", name)
+def parts(browser, chart, selector):
+    """These parts of a chart, which is scrolled to the middle of the screen."""
+    place = browser.find_element("id", chart)
     script = "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})"
     browser.execute_script(script, place)
-    return place
+    return place.find_elements("css selector", selector)
+
+
+def point_at(browser, element):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    return ActionChains(browser).move_to_element(element)
 
 
 def requests(browser):
@@ -117,46 +114,33 @@ def test_every_chart_is_drawn_without_an_error_or_a_request(browser, files, name
 @pytest.mark.parametrize("width", [320, 390, 800, 1440])
 def test_nothing_is_wider_than_the_screen(browser, files, name, width):
     show(browser, files[name], width)
-    browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
     wide = browser.execute_script(
+        "document.querySelectorAll('details').forEach(one => one.open = true);"
         "const root = document.documentElement; return root.scrollWidth - root.clientWidth"
     )
     assert wide <= 0
 
 
-@pytest.mark.parametrize("chart", ["accuracy", "size", "latency", "ladder", "sensitivity", "error"])
-def test_hovering_tells_the_numbers(browser, files, chart):
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.by import By
-
+def test_hovering_tells_the_numbers(browser, files):
     show(browser, files["everything"])
-    place = centred(browser, f"chart-{chart}-0")
-    shape = (
-        ".mark-rect.role-mark path"
-        if chart in ("ladder", "sensitivity")
-        else ".mark-symbol.role-mark path"
-    )
-    marks = place.find_elements(By.CSS_SELECTOR, shape)
-    ActionChains(browser).move_to_element(marks[-1]).perform()
-    tooltip = browser.find_element(By.ID, "vg-tooltip-element")
-    assert "visible" in tooltip.get_attribute("class")
-    assert any(letter.isdigit() for letter in tooltip.text)
+    marks = dict.fromkeys(("accuracy", "size", "latency", "error"), POINTS)
+    for chart, selector in (marks | dict.fromkeys(("ladder", "sensitivity"), CELLS)).items():
+        point_at(browser, parts(browser, f"chart-{chart}-0", selector)[-1]).perform()
+        tooltip = browser.find_element("id", "vg-tooltip-element")
+        assert "visible" in tooltip.get_attribute("class")
+        assert any(letter.isdigit() for letter in tooltip.text), chart
 
 
 def test_a_click_on_the_legend_makes_the_others_pale(browser, files):
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.by import By
-
     show(browser, files["everything"])
-    place = centred(browser, "chart-close_up-0")
+    chart = "chart-close_up-0"
 
     def opacities():
-        marks = place.find_elements(By.CSS_SELECTOR, ".mark-symbol.role-mark path")
-        return {mark.get_attribute("opacity") for mark in marks}
+        return {mark.get_attribute("opacity") for mark in parts(browser, chart, POINTS)}
 
     before = opacities()
-    labels = place.find_elements(By.CSS_SELECTOR, ".role-legend-label text")
-    ActionChains(browser).move_to_element(labels[1]).click().perform()
+    label = parts(browser, chart, ".role-legend-label text")[1]
+    point_at(browser, label).click().perform()
     assert opacities() - before
 
 
@@ -165,21 +149,17 @@ def test_text_of_the_page_and_of_charts_stands_out(browser, files, scheme):
     """WCAG's contrast of 4.5 for text, on paper of the page's colour."""
     show(browser, files["everything"], scheme=scheme)
     colours = browser.execute_script(
-        "const of = (one, what) => getComputedStyle(one)[what];"
-        "const one = selector => document.querySelector(selector);"
-        "return [of(document.body, 'backgroundColor'), of(document.body, 'color'),"
-        " of(one('.quiet'), 'color'), of(one('.chart svg text'), 'fill'),"
-        " of(one('.saving'), 'color'), of(one('.numbers summary'), 'color')]"
+        "const of = (selector, what) => getComputedStyle(document.querySelector(selector))[what];"
+        "return [of('body', 'backgroundColor'), of('.chart svg text', 'fill'),"
+        " ...['body', '.quiet', '.saving', '.numbers summary'].map(one => of(one, 'color'))]"
     )
 
     def luminance(colour):
         numbers = [float(part) / 255 for part in colour[4:-1].split(",")]
-        linear = [
+        red, green, blue = (
             one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in numbers
-        ]
-        return sum(
-            weight * one for weight, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
         )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     paper, *inks = map(luminance, colours)
     assert (paper > 0.5) == (scheme == "light")
@@ -189,21 +169,13 @@ def test_text_of_the_page_and_of_charts_stands_out(browser, files, scheme):
 
 def test_on_paper_every_table_is_open_and_no_chart_is_cut(browser, files):
     show(browser, files["everything"])
-    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert not browser.execute_script(
-        "return document.querySelectorAll('details:not([open])').length"
-    )
-    browser.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert browser.execute_script("return document.querySelectorAll('details:not([open])').length")
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False},
-    )
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    assert browser.execute_script(f"dispatchEvent(new Event('beforeprint')); {closed}") == 0
+    assert browser.execute_script(f"dispatchEvent(new Event('afterprint')); {closed}")
+    emulate(browser, 700, media="print")
     cut = browser.execute_script(
         "const right = document.documentElement.clientWidth + 1;"
         "return [...document.querySelectorAll('.chart svg')].filter("
         "one => one.getBoundingClientRect().right > right).length"
     )
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert cut == 0

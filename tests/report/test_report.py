@@ -162,9 +162,8 @@ def test_every_ratio_is_the_quotient_of_two_latencies_shown(name):
                 float(baseline[5]) / float(row[5]), rel=0.01
             )
     # The baseline has one latency, everywhere.
-    of_format = next(row for row in latency_figures.formats(run).tables[0][1].rows
-                     if row[0].startswith("baseline") and row[3] == "1")  # fmt: skip
-    assert of_format[8] == shown["dense baseline", TORCH, "1"][5] == "2"
+    of_formats = latency_figures.formats(run).tables[0][1].rows
+    assert of_formats[0][8] == shown["dense baseline", TORCH, "1"][5] == "2"
 
 
 def front_of(run):
@@ -173,23 +172,18 @@ def front_of(run):
 
 
 @pytest.mark.parametrize(
-    ("method", "name", "columns", "is_ranked"),
+    ("method", "name", "iqr", "is_ranked"),
     [
-        ("onnx_structured_global_finetune_int8",
-         "structured, global + fine-tuning, ONNX Runtime int8, 80 %", {}, True),
-        ("onnx_structured_global_finetune_int8",
-         "structured, global + fine-tuning, ONNX Runtime int8, 80 %",
-         {"latency_iqr_ms": lambda table: 0.31 * table.latency_ms}, False),
+        ("onnx_baseline_int8", "ONNX Runtime int8", 0.0029, True),
+        ("onnx_baseline_int8", "ONNX Runtime int8", 0.0031, False),
         # A masked network does the baseline's work: what it seems to save is noise.
-        ("onnx_finetune_float32", "global + fine-tuning, ONNX Runtime, 95 %",
-         {"latency_ms": 0.001, "latency_iqr_ms": 0.0}, False),
+        ("onnx_finetune_float32", "global + fine-tuning, ONNX Runtime, 95 %", 0.0, False),
     ],
-)  # fmt: skip
-def test_masked_networks_and_latencies_with_a_wide_iqr_are_not_ranked(
-    method, name, columns, is_ranked
-):
-    chosen = ONE_SEED.latencies.method == method
-    lines = ONE_SEED.latencies.assign(**columns).where(chosen, ONE_SEED.latencies)
+)
+def test_masked_networks_and_latencies_with_a_wide_iqr_are_not_ranked(method, name, iqr, is_ranked):
+    lines = ONE_SEED.latencies
+    chosen = lines.method == method
+    lines = lines.mask(chosen, lines.assign(latency_ms=0.01, latency_iqr_ms=iqr))
     run = dataclasses.replace(ONE_SEED, latencies=lines)
     assert (name in front_of(run)) == is_ranked
     wide = (lines.latency_iqr_ms > 0.3 * lines.latency_ms).any()
@@ -200,10 +194,7 @@ def test_masked_networks_and_latencies_with_a_wide_iqr_are_not_ranked(
 @pytest.mark.parametrize(
     ("method", "bits", "sparsity", "name"),
     [
-        ("baseline", 32, 0, "dense baseline"),
-        ("onnx_baseline_int8", 8, 0, "dense baseline, int8"),
         ("onnx_baseline_int8_entropy", 8, 0, "dense baseline, int8 (entropy)"),
-        ("onnx_finetune_float32", 32, 0.98, "global + fine-tuning, 98 %"),
         ("onnx_structured_layer_finetune_int8", 7, 0.6,
          "structured, per layer + fine-tuning, 60 %, int8"),
     ],
@@ -215,9 +206,8 @@ def test_a_network_is_called_the_same_in_every_engine(method, bits, sparsity, na
 
 
 def test_that_zeros_alone_bring_no_speed_is_told_in_numbers():
-    assert re.search(
-        r"95 % of its weights zero.* 1\.02 to 1\.02 times", drawn("everything")[1]["engines"].seen
-    )
+    seen = drawn("everything")[1]["engines"].seen
+    assert re.search(r"95 % of its weights zero.* 1\.02 to 1\.02 times", seen)
     assert latency_figures.no_gain(UNUSUAL["nothing timed"]) is None
 
 
@@ -234,11 +224,9 @@ def test_the_selection_is_shown_as_it_is():
         assert "at most 1 percentage point of validation accuracy lost, at most 1,000 bytes" in text
         assert re.search(r"0\.4 ms.{0,50}5 × speedup", text)
         # Budgets that share a row are named once.
-        losses = re.findall(
-            r"[\d.]+ to [\d.]+ percentage points|[\d.]+ percentage points(?= \||</b>)", text
-        )
+        losses = re.findall(r"[\d.]+ (?:to [\d.]+ )?percentage points(?= \||: |</b>)", text)
         assert losses == ["0 to 0.5 percentage points", "2 percentage points"]
-        assert re.search(r"a size in a chart is the mean over seeds", text)
+        assert "a size in a chart is the mean over seeds" in text
 
 
 def test_a_choice_that_cannot_be_ranked_says_so():
@@ -254,45 +242,38 @@ def test_a_choice_that_cannot_be_ranked_says_so():
     assert "speedup</span>" not in page.split("recommended")[1]
 
 
-@pytest.mark.parametrize(
-    ("factor", "trusted"), [(0.7, False), (0.9, True), (1.2, True), (1.6, False)]
-)
-def test_a_masked_network_that_takes_other_time_than_the_baseline_is_a_warning(factor, trusted):
-    table = ONE_SEED.latencies
-    times = table.latency_ms.where(table.method != "global", 2 * factor * table.batch_size**0.5)
-    run = changed(ONE_SEED, "latencies", latency_ms=times)
-    assert f"{factor:.2f} to {factor:.2f} times" in words.text("control", run=run)
-    assert ("busy" not in run.remarks) == trusted
-
-
 def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
-    filters = a_run().filters
+    filters = ONE_SEED.filters
     assert context.refused(filters) is None
-    reason = filters.layer.map({"conv1": "a layer norm"}).fillna("its outputs are the classes")
-    table = context.refused(filters.assign(prunable="no", reason=reason))
-    assert table.rows == [
+    reason = filters.reason.where(filters.layer != "conv1", "a layer norm")
+    assert context.refused(filters.assign(prunable="no", reason=reason)).rows == [
         ("a layer norm", "conv1", "1"), ("its outputs are the classes", "conv2, classifier", "2")
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("test", "accuracy", "chance", "warned", "few"),
+    ("images", "accuracy", "chance", "masked", "remark"),
     [
-        (1000, 0.52, 0.5, True, False), (1000, 0.55, 0.5, False, False),
-        (1000, 0.11, 0.1, True, False), (1000, 0.15, 0.1, False, False),
+        (1000, 0.52, 0.5, 1.0, "at_chance"), (1000, 0.55, 0.5, 1.0, None),
         # Nearly all images are of one class.
-        (400, 0.98, 0.98, True, False), (50, 0.6, 0.5, True, True),
-        (199, 0.9, 0.5, False, True), (200, 0.9, 0.5, False, False),
+        (400, 0.98, 0.98, 1.0, "at_chance"),
+        (199, 0.9, 0.5, 1.0, "few_images"), (200, 0.9, 0.5, 1.0, None),
+        # A masked network does the baseline's work, so another latency is the machine's.
+        (1000, 0.9, 0.5, 0.7, "busy"), (1000, 0.9, 0.5, 0.9, None),
+        (1000, 0.9, 0.5, 1.2, None), (1000, 0.9, 0.5, 1.6, "busy"),
     ],
 )  # fmt: skip
-def test_a_baseline_at_chance_and_few_images_are_warnings(test, accuracy, chance, warned, few):
-    rows = ONE_SEED.rows
-    accuracies = rows.test_accuracy.where(rows.method != "baseline", accuracy)
-    meta = ONE_SEED.meta | {"images": {"test": test}}
+def test_chance_few_images_and_a_busy_machine_are_warnings(
+    images, accuracy, chance, masked, remark
+):
+    meta = ONE_SEED.meta | {"images": {"test": images}}
     run = dataclasses.replace(ONE_SEED, meta=meta, chance=chance)
-    run = changed(run, "rows", test_accuracy=accuracies)
-    assert ("at_chance" in run.remarks) == warned
-    assert ("few_images" in run.remarks) == few
+    accuracies = run.rows.test_accuracy.where(run.rows.method != "baseline", accuracy)
+    table = run.latencies
+    times = table.latency_ms.where(table.method != "global", 2 * masked * table.batch_size**0.5)
+    run = changed(changed(run, "rows", test_accuracy=accuracies), "latencies", latency_ms=times)
+    assert set(run.remarks) - {"one_seed"} == ({remark} if remark else set())
+    assert f"{masked:.2f} to {masked:.2f} times" in words.text("control", run=run)
 
 
 def test_warnings_stand_before_any_number():
