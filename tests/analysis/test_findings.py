@@ -441,28 +441,19 @@ def test_findings_on_formats_and_errors_follow_the_numbers(name, table, verdict)
 def test_a_loss_on_all_test_images_is_exact(drop, verdict):
     found = one_of("half_accuracy", formats=formats(drop=drop))
     assert found.verdict == verdict
-    assert "exactly, on all 1,000 test images" in text_of(found)
     assert ("speaks against it" in found.why) == (verdict == "undecided")
 
 
-@pytest.mark.parametrize(
-    ("agreement", "count", "accuracy", "verdict"),
-    [(1.0, 100, 0.9, "undecided"), (1.0, 5000, 0.9, "suggestive"), (0.99, 5000, 0.9, "undecided"),
-     (0.1, 200, 0.1, "undecided")],
-)  # fmt: skip
-def test_a_loss_on_a_sample_is_an_interval(agreement, count, accuracy, verdict):
+@pytest.mark.parametrize("accuracy", [0.9, 0.1])
+def test_a_loss_on_a_sample_decides_nothing(accuracy):
     table = formats()
     half = (table.network == "baseline") & (table.device == "cpu") & (table.dtype != "float32")
     table = table.assign(
-        agreement=table.agreement.mask(half, agreement),
-        agreement_images=table.agreement_images.mask(half, count),
-        accuracy=table.accuracy.mask(half, accuracy),
+        agreement=table.agreement.mask(half, 1.0), accuracy=table.accuracy.mask(half, accuracy)
     )
-    found = one_of("half_accuracy", images=10_000, formats=table)
-    assert found.verdict == verdict
-    for line in found.evidence:
-        assert line["low"] <= line["high"]
-        assert line["images"] == count
+    found = one_of("half_accuracy", formats=table)
+    assert found.verdict == "undecided"
+    assert "a sample alone in 2" in found.why
 
 
 # What becomes of it.

@@ -2,17 +2,15 @@
 half precision.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from stages.lib.analysis import evidence as fair
-from stages.lib.analysis import latencies, statistics, tables
+from stages.lib.analysis import latencies, tables
 from stages.lib.analysis.evidence import Arms, Evidence
-from stages.lib.analysis.statistics import Interval, Share
 from stages.lib.analysis.verdicts import (
     CONTRADICTED,
     ONE_SEED,
@@ -69,79 +67,44 @@ HALF_ACCURACY = Finding(
     "half_accuracy",
     "Accuracy is the same in all formats",
     "all about 0.83",
-    "float32's accuracy minus that in half precision, on each device, against the tolerance"
-    " (report.tolerance). Where all test images were measured in both it is the exact loss on them,"
-    " else an interval. Reproduced if all lie wholly within the tolerance, contradicted if one lies"
-    f" wholly outside; else undecided. Measured on the first seed's network alone. {ONE_SEED}",
+    "float32's accuracy minus that in half precision, on each device, exactly, on all test images."
+    " Reproduced if all lie within the tolerance (report.tolerance), contradicted if one lies"
+    " outside; undecided if one was measured on a sample alone. Of the first seed's network."
+    f" {ONE_SEED}",
 )
-
-
-def _loss(reference: Any, line: Any, all_images: int, confidence: float) -> Interval:
-    """The accuracy of float32 minus that of half precision.
-
-    Which images each is wrong on is not stored. On all test images, the loss is exact. On a sample,
-    two bounds hold, each at half the doubt: the interval for independent images, and that a loss
-    cannot exceed the share of images on which the two formats disagree.
-    """
-    loss, surer = reference.accuracy - line.accuracy, 0.5 + confidence / 2
-    mine, its = (
-        all_images if pd.isna(one.agreement) else int(one.agreement_images)
-        for one in (reference, line)
-    )
-    if mine == its == all_images:
-        return Interval(loss, loss, loss, 1.0, 1, all_images)
-    most = 1.0
-    if pd.notna(line.agreement):
-        differing = np.arange(its) >= round(line.agreement * its)
-        most = statistics.accuracy(differing[None], surer).high
-    apart = statistics.unpaired(Share(reference.accuracy, mine), Share(line.accuracy, its), surer)
-    low, high = max(-most, apart.low), min(most, apart.high)
-    return Interval(loss, low, high, confidence, 1, min(mine, its))
-
-
-def _pairs(formats: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
-    """float32, and half precision of the same network on the same device, that have accuracies."""
-    known = formats[formats.accuracy.notna()].drop_duplicates(["network", "device", "dtype"])
-    for _, table in known.groupby(["network", "device"], sort=False):
-        lines = {line.dtype: line for line in table.itertuples()}
-        reference = lines.pop(FLOAT32, None)
-        yield from ((reference, line) for line in lines.values() if reference)
-
-
-def _sentence(reference: Any, line: Any, loss: Interval) -> str:
-    images = tables.count(loss.images)
-    lost = f"{tables.interval(loss)}, from a sample of {images} images"
-    if loss.confidence == 1:
-        lost = f"{tables.points(loss.estimate)} points, exactly, on all {images} test images"
-    return (
-        f"{line.network} on {line.device}: float32 {100 * reference.accuracy:.1f} %,"
-        f" {line.dtype} {100 * line.accuracy:.1f} %; lost {lost}"
-    )
 
 
 def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
     """Judges HALF_ACCURACY, for the networks whose accuracy was measured."""
-    unlearned, pairs = fair.unlearned(evidence, arms), list(_pairs(evidence.formats))
-    if unlearned or not pairs:
+    known = evidence.formats[evidence.formats.accuracy.notna()]
+    known = known.drop_duplicates(["network", "device", "dtype"])
+    single, half = (known[known.dtype == FLOAT32], known[known.dtype != FLOAT32])
+    pairs = half.merge(single, on=["network", "device"], suffixes=("", "_32"))
+    unlearned = fair.unlearned(evidence, arms)
+    if unlearned or pairs.empty:
         why = "the accuracies of float32 and of half precision were not both measured on a device"
         return replace(HALF_ACCURACY, why=unlearned or why)
-    each = 1 - (1 - evidence.confidence) / len(pairs)
-    losses = [_loss(*pair, evidence.images, each) for pair in pairs]
-    bound = evidence.tolerance + ROUNDING
-    inside = sum(-bound <= loss.low and loss.high <= bound for loss in losses)
-    outside = sum(loss.low > bound or loss.high < -bound for loss in losses)
-    why = f"within ±{100 * evidence.tolerance:g} points in {inside} of {len(losses)}"
-    if outside:
-        why += f", beyond in {outside}"
-    verdict, why = of_one_seed(weigh(inside == len(losses), outside), why)
-    numbers = [
-        {"network": line.network, "device": line.device, "dtype": line.dtype}
-        | {"float32_accuracy": reference.accuracy, "accuracy": line.accuracy}
-        | asdict(loss)
-        for (reference, line), loss in zip(pairs, losses, strict=True)
-    ]
-    told = tuple(_sentence(*pair, loss) for pair, loss in zip(pairs, losses, strict=True))
-    return replace(HALF_ACCURACY, verdict=verdict, why=why, here=told, evidence=tuple(numbers))
+    pairs = pairs.assign(loss=pairs.accuracy_32 - pairs.accuracy)
+    sampled = pairs.agreement.notna() | pairs.agreement_32.notna()
+    outside = (pairs.loss.abs() > evidence.tolerance + ROUNDING) & ~sampled
+    why = f"within ±{100 * evidence.tolerance:g} points in {(~outside & ~sampled).sum()}"
+    why += f" of {len(pairs)}"
+    for what, count in (("beyond in", outside.sum()), ("a sample alone in", sampled.sum())):
+        why += f", {what} {count}" if count else ""
+    verdict, why = of_one_seed(weigh(not (outside | sampled).any(), outside.any()), why)
+    numbers = pairs[["network", "device", "dtype", "accuracy_32", "accuracy", "loss"]]
+    here = tuple(
+        f"{line.network} on {line.device}: float32 {100 * line.accuracy_32:.1f} %, {line.dtype}"
+        f" {100 * line.accuracy:.1f} %; lost {tables.points(line.loss)} points"
+        for line in pairs.itertuples()
+    )
+    return replace(
+        HALF_ACCURACY,
+        verdict=verdict,
+        why=why,
+        here=here,
+        evidence=tuple(numbers.to_dict("records")),
+    )
 
 
 @dataclass(frozen=True)
