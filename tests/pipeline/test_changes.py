@@ -1,5 +1,7 @@
 """What runs again after a change: of params, of code, and of code while a stage runs."""
 
+import sys
+
 import networkx
 import pytest
 from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, comparable, of_seed
@@ -7,8 +9,6 @@ from dvc.repo import Repo
 
 from stages.lib.core import params
 from tests import test_house as house
-
-pytestmark = pytest.mark.xdist_group("pipeline")
 
 
 def after(*names: str) -> set[str]:
@@ -90,21 +90,19 @@ def test_an_edit_of_a_package_is_seen_by_the_stages_that_import_it(here, package
     try:
         module.write_bytes(source + b"\n# another version\n")
         assert named() == (reached, reached)
-        stage = min(reached - ALWAYS)
-        (alone,) = Repo().reproduce(stage, single_item=True, dry=True)
-        assert alone.addressing == stage
     finally:
         module.write_bytes(source)
-    assert set(Repo().status()) == ALWAYS
 
 
 def test_what_depends_on_a_change_runs_and_nothing_else(tiny, tmp_path):
     """One change after another, and back again: DVC's run cache holds what ran before."""
     changed = tiny.copy(tmp_path / "changed")
-    for key in ("finetune.epochs", "seeds"):
-        value, expected = CHANGES[key]
-        changed.change(key, value)
-        assert changed.repro() == expected | ALWAYS, key
+    value, expected = CHANGES["int_quantize.bits"]
+    changed.change("int_quantize.bits", value)
+    assert changed.repro() == expected | ALWAYS
+    changed.change("seeds", [0, 7])
+    assert changed.repro("train_baseline") == {"train_baseline@7"} | ALWAYS
+    assert [*changed.path.glob("artifacts/*/seed-7")]
     changed.set_params(TINY)
     assert changed.repro() <= ALWAYS | {"report"}
     assert comparable(tiny.hashes()).items() <= changed.hashes().items()
@@ -161,17 +159,29 @@ def test_a_failed_report_leaves_the_committed_files_as_they_were(tiny, tmp_path)
     assert failing.repro() == ALWAYS
 
 
-def test_experiments_run_in_the_queue_and_in_a_folder_of_their_own(tiny, tmp_path):
+# What a worker of the queue does, without the half minute for which it waits for more.
+WORKER = """
+import dvc_task.proc.tasks
+from dvc.repo import Repo
+from dvc.repo.experiments.queue import tasks
+queue = Repo().experiments.celery_queue
+assert queue.celery
+(entry,) = queue.iter_queued()
+tasks.run_exp(entry.asdict())
+"""
+
+
+def test_a_queued_experiment_runs_in_a_folder_of_its_own(tiny, tmp_path):
     repository = tiny.copy(tmp_path / "experiments")
-    change = ("-S", "package.max_accuracy_drop=0.3")
-    for command in (("--temp", *change), ("--queue", *change, "-S", "report.confidence=0.9")):
-        done = repository.run(*repository.dvc("exp", "run", *command))
+    change = ("-S", "package.max_accuracy_drop=0.3", "-S", "report.confidence=0.9")
+    queued = repository.dvc("exp", "run", "--queue", *change)
+    for command in (queued, [sys.executable, "-c", WORKER]):
+        done = repository.run(*command)
         assert done.returncode == 0, done.stderr
-    done = repository.run(*repository.dvc("exp", "run", "--run-all"))
-    assert done.returncode == 0, done.stderr
-    table = repository.run(*repository.dvc("exp", "show", "--csv")).stdout
-    assert table.count("0.3") >= 2
-    assert "Failed" not in table
+    ended = repository.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout
+    changed = repository.run("git", "diff", "--name-only", "HEAD", ended.strip()).stdout
+    assert {"dvc.lock", "params.yaml", "reports/report.md"} <= set(changed.splitlines())
+    assert repository.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_a_clone_has_the_same_bytes_where_git_converts_line_ends(tiny, tmp_path):
