@@ -99,11 +99,6 @@ def comparable(hashes: dict[str, str]) -> dict[str, str]:
     return {path: value for path, value in hashes.items() if path not in WITH_LATENCIES}
 
 
-def stages_in(printed: str) -> set[str]:
-    """The stages that dvc says it runs."""
-    return set(re.findall(r"Running stage '([^']+)'", printed))
-
-
 IN_ONE_PROCESS = """
 import runpy, sys
 from stages.lib.core import params, pipeline
@@ -184,7 +179,7 @@ class Repository:
         """Runs `dvc repro` and returns the stages that ran (a seed's stage as `name@seed`)."""
         done = self.run(*self.dvc("repro", *arguments))
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return stages_in(done.stdout)
+        return set(re.findall(r"Running stage '([^']+)'", done.stdout))
 
     def commit(self, message: str = "a run") -> None:
         for command in (("add", "--all"), ("commit", "--quiet", "--message", message)):

@@ -19,12 +19,11 @@ from safetensors.numpy import load_file
 from stages.lib.core import params, paths, records
 from tests import documents
 from tests import test_house as house
+from tests.pruning import test_extending
 
 REFERENCE = yaml.safe_load(
     (ROOT / "reports/reference/cifar10/params.yaml").read_text(encoding="utf-8")
 )
-# Pages that another test types.
-ELSEWHERE = {"docs/extending.md": "tests/pruning/test_extending.py"}
 # What takes long is rehearsed: DVC takes the params or says what it would run, and the params are
 # validated, with the files that they name. Installs are checked against what is installed here.
 # .ci/run types `pytest`, and tests/benchmarks the benchmarks.
@@ -61,13 +60,6 @@ sys.meta_path.insert(0, Refuse)
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
-
-
-@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
-def test_every_code_block_is_typed_or_marked(page):
-    """In a language that the tests type, or under a comment that says why it is not typed."""
-    for block in documents.blocks(page):
-        assert block.marked or block.language in documents.TYPED, block.place
 
 
 def arrows(diagram: str) -> set[tuple[str, str]]:
@@ -111,8 +103,7 @@ def predictions_of(repository: Repository, deployed: Path) -> np.ndarray:
         for row in records.read(file)
         if row.model and (repository.path / row.model).read_bytes() == deployed.read_bytes()
     )
-    about = row.method, row.target_sparsity, row.weight_bits, row.times_smaller
-    return load_file(rows_file.with_name(paths.PREDICTIONS))[paths.prediction_name(*about)]
+    return load_file(rows_file.with_name(paths.PREDICTIONS))[Path(row.model).stem]
 
 
 def type_block(repository: Repository, block: documents.Block) -> None:
@@ -160,15 +151,15 @@ def reader(tiny, tmp_path_factory) -> Repository:
     return repository
 
 
-@pytest.mark.parametrize("page", documents.PAGES, ids=name_of)
+@pytest.mark.parametrize(
+    "page", [page for page in documents.PAGES if page != test_extending.PAGE], ids=name_of
+)
 def test_what_a_page_tells_to_type_works(reader, monkeypatch, page):
     """All blocks of a page, one after the other, where the files are that they name."""
-    if name_of(page) in ELSEWHERE:
-        assert page.name in (ROOT / ELSEWHERE[name_of(page)]).read_text(encoding="utf-8")
-        return
     monkeypatch.chdir(reader.path)
     for block in documents.blocks(page):
         if not block.marked:
+            assert block.language in documents.TYPED, block.place
             type_block(reader, block)
 
 

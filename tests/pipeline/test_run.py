@@ -1,5 +1,6 @@
 """The pipeline as a person runs it: the real dvc, the real stages, a tiny configuration."""
 
+import itertools
 import json
 import os
 import runpy
@@ -16,12 +17,9 @@ from safetensors.numpy import load_file
 from stages.lib.core import paths, records
 
 
-def test_the_first_run_runs_every_stage_once(tiny):
-    assert tiny.first == EVERYTHING
-
-
-def test_a_second_run_runs_the_probe_alone(tiny):
+def test_the_first_run_runs_every_stage_and_the_second_the_probe_alone(tiny):
     """Whatever else lies beside the folders of the seeds."""
+    assert tiny.first == EVERYTHING
     stray = tiny.path / "artifacts/finetune/notes.txt"
     stray.write_text("mine", encoding="utf-8")
     assert tiny.repro() == ALWAYS
@@ -47,13 +45,10 @@ def test_the_report_can_be_compared_with_a_commit_of_it(tiny):
     assert {line["verdict"] for line in lines} == {"equal"}
     metrics = json.loads((tiny.path / "reports/metrics.json").read_text(encoding="utf-8"))
     # The sparsest points are compared by their accuracies.
-    expected = {
-        f"{group}.{name}": value
-        for group in metrics.keys() - {"sparsest_within"}
-        for name, value in metrics[group].items()
-    }
-    compared = {line["metric"]: line["after"] for line in lines}
-    assert {name: compared[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    del metrics["sparsest_within"]
+    expected = {f"{part}.{name}": metrics[part][name] for part in metrics for name in metrics[part]}
+    compared = {line["metric"]: line["after"] for line in lines if line["metric"] in expected}
+    assert compared == pytest.approx(expected, abs=1e-4)
 
 
 def test_dvc_shows_the_plots(tiny):
@@ -71,12 +66,6 @@ def test_a_stage_run_alone_gives_the_bytes_of_the_pipeline(tiny):
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
-def name_of(row: records.Row) -> str:
-    """Under what a network's predictions are stored."""
-    about = row.method, row.target_sparsity, row.weight_bits, row.times_smaller
-    return paths.network_name(*about)
-
-
 def test_kept_models_are_as_sparse_as_their_rows_say(tiny):
     for stage in ("global_prune", "finetune", "iterative_prune"):
         for row in records.read(tiny.path / f"artifacts/{stage}/seed-0/rows.csv"):
@@ -89,19 +78,17 @@ def test_kept_models_are_as_sparse_as_their_rows_say(tiny):
             assert (tiny.path / row.model).stat().st_size == row.bytes_on_disk
 
 
-@pytest.mark.parametrize(
-    ("part", "file"),
-    [("test", paths.PREDICTIONS), ("validation", paths.VALIDATION_PREDICTIONS)],
-)
-def test_predictions_of_every_whole_network_give_its_accuracy(tiny, part, file):
-    labels = np.load(tiny.path / f"data/prepared/{part}_labels.npy")
-    for stage in SEEDED:
+def test_predictions_of_every_whole_network_give_its_accuracy(tiny):
+    files = {"test": paths.PREDICTIONS, "validation": paths.VALIDATION_PREDICTIONS}
+    for stage, (part, file) in itertools.product(SEEDED, files.items()):
+        labels = np.load(tiny.path / f"data/prepared/{part}_labels.npy")
         directory = tiny.path / f"artifacts/{stage}/seed-0"
         predictions = load_file(directory / file)
         rows = [row for row in records.read(directory / "rows.csv") if row.layer == ".all"]
         assert len(predictions) == len(rows) > 0
         for row in rows:
-            accuracy = (predictions[name_of(row)] == labels).mean()
+            about = row.method, row.target_sparsity, row.weight_bits, row.times_smaller
+            accuracy = (predictions[paths.network_name(*about)] == labels).mean()
             assert accuracy == pytest.approx(getattr(row, f"{part}_accuracy"), abs=1e-6)
 
 
