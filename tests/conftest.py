@@ -94,11 +94,6 @@ WITH_LATENCIES = {
 }  # fmt: skip
 
 
-def comparable(hashes: dict[str, str]) -> dict[str, str]:
-    """Those of outputs that are the same in every run."""
-    return {path: value for path, value in hashes.items() if path not in WITH_LATENCIES}
-
-
 IN_ONE_PROCESS = """
 import runpy, sys
 from stages.lib.core import params, pipeline
@@ -145,9 +140,6 @@ class Repository:
 
     def set_params(self, params: dict) -> None:
         self.params = copy.deepcopy(params)
-        self.write_params()
-
-    def write_params(self) -> None:
         text = yaml.safe_dump(self.params, sort_keys=False)
         (self.path / "params.yaml").write_text(text, encoding="utf-8")
 
@@ -198,16 +190,13 @@ class Repository:
             self.params[section][name] = value
         else:
             self.params[section] = value
-        self.write_params()
+        self.set_params(self.params)
 
     def hashes(self) -> dict[str, str]:
-        """DVC's hash of every output in dvc.lock, by path."""
+        """DVC's hash of every output that is the same in every run, by path."""
         lock = yaml.safe_load((self.path / "dvc.lock").read_text(encoding="utf-8"))
-        return {
-            out["path"]: out["md5"]
-            for stage in lock["stages"].values()
-            for out in stage.get("outs", [])
-        }
+        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+        return {out["path"]: out["md5"] for out in outs if out["path"] not in WITH_LATENCIES}
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def main() -> None:
             "source": "image_folder", "root": str(images), "image_size": chosen.size,
             "validation_images": chosen.images // 10, "test_images": chosen.images // 10,
         }  # fmt: skip
-        repository.write_params()
+        repository.set_params(repository.params)
         probe, _ = measured("probe", repository.path)
         seconds, peak = measured("prepare_data", repository.path)
         prepared = repository.path / "data/prepared"

@@ -74,7 +74,7 @@ def own(tmp_path_factory) -> Repository:
     }  # fmt: skip
     repository.params["seeds"] = SEEDS
     repository.params["model"] |= {"name": "nets/mine.py:build"}
-    repository.write_params()
+    repository.set_params(repository.params)
     # Stages with a past of their own in DVC, to see what is noticed; all others without it.
     repository.repro("train_baseline")
     repository.stages(*pipeline.stages())
