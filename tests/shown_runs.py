@@ -31,6 +31,7 @@ TIMED = {
     ("structured_global_finetune", "torch", 32, 0.8): 1.0,
     ("onnx_baseline_float32", "onnxruntime", 32, 0.0): 1.0,
     ("onnx_baseline_int8", "onnxruntime", 8, 0.0): 0.4,
+    ("onnx_baseline_int8_entropy", "onnxruntime", 8, 0.0): 0.41,
     ("onnx_finetune_float32", "onnxruntime", 32, 0.95): 1.02,
     ("onnx_structured_global_finetune_int8", "onnxruntime", 8, 0.8): 0.1,
 }  # fmt: skip
@@ -217,7 +218,6 @@ def little():
         run,
         rows=run.rows[~run.rows.method.isin(deployed)],
         latencies=run.latencies[~run.latencies.method.isin(deployed)],
-        agreements=run.agreements[:0],
         curves=run.curves[:0],
         formats=run.formats[run.formats.device == "cuda"],
         params=run.params | {"model": {"name": "convnet", "weights": "mine.safetensors"}},

@@ -71,8 +71,9 @@ def test_the_report_is_written_without_gaps(name):
     assert not re.search(r"\b(nan|None|inf)\b", text + page.split("<script")[0])
     for figure in shown.values():
         assert f"(figures/{figure.name}.svg)" in text
-        for _, table in figure.tables:
-            assert {len(row) for row in table.rows} <= {len(table.headers)}
+        assert all(
+            len(row) == len(table.headers) for _, table in figure.tables for row in table.rows
+        )
     assert ("standard deviation over 3 seeds" in text) == (len(run.seeds) == 3)
 
 
@@ -110,27 +111,24 @@ def test_names_from_a_users_data_and_network_are_no_markdown():
 
 
 def test_a_method_is_shown_everywhere_by_its_line_in_the_registry(monkeypatch):
-    new = Method("snip", "SNIP, global", "controls", methods.UNSTRUCTURED,
-                 Look("#123456", "triangle-left"))  # fmt: skip
-    tuned = dataclasses.replace(
-        new, name="snip_finetune", title="SNIP + fine-tuning", continues="snip", training="finetune"
-    )
-    monkeypatch.setattr(
-        methods, "METHODS", methods.METHODS | {one.name: one for one in (new, tuned)}
-    )
+    look = Look("#123456", "triangle-left")
+    new = Method("snip", "SNIP, global", "controls", methods.UNSTRUCTURED, look)
+    tuned = Method("snip_finetune", "SNIP + fine-tuning", "controls", methods.UNSTRUCTURED, look,
+                   "snip", training="finetune")  # fmt: skip
+    both = {one.name: one for one in (new, tuned)}
+    monkeypatch.setattr(methods, "METHODS", methods.METHODS | both)
     run = a_run()
-    rows = [a_row(seed, one.name, 0.8, 0.9) for seed in run.seeds for one in (new, tuned)]
-    run = dataclasses.replace(run, rows=pd.concat([run.rows, pd.DataFrame(rows)]))
+    rows = pd.DataFrame(a_row(seed, name, 0.8, 0.9) for seed in run.seeds for name in both)
+    run = dataclasses.replace(run, rows=pd.concat([run.rows, rows]))
     shown = figures.build(run)
     for name in ("accuracy", "size"):
         specification = str(shown[name].panels[0].chart.to_dict())
-        assert "SNIP, global" in specification
+        for text in (specification, str(shown[name].tables)):
+            assert "SNIP, global" in text
         assert "#123456" in specification
-        assert "SNIP, global" in str(shown[name].tables)
     assert "SNIP, global" in [panel.title for panel in shown["recovery"].panels]
-    assert [charts.look(one.name).hollow for one in (new, tuned)] == [True, False]
-    for report in reports(run, shown):
-        assert "SNIP + fine-tuning" in report
+    assert [charts.look(name).hollow for name in both] == [True, False]
+    assert all("SNIP + fine-tuning" in report for report in reports(run, shown))
 
 
 def test_packed_files_are_compared_with_the_baseline_and_stay_apart_by_size():
@@ -143,11 +141,16 @@ def test_packed_files_are_compared_with_the_baseline_and_stay_apart_by_size():
 def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
     run, shown = drawn("everything")
     int8 = run.timed[(run.timed.method == "onnx_baseline_int8") & (run.timed.batch_size == 1)]
-    assert int8.speedup.item() == pytest.approx(5)
     assert int8.repetitions.item() == 27
-    missing = [row for row in shown["engines"].tables[0][1].rows if row[-1]]
-    assert [row[4:8] for row in missing] == [("64", "", "", "")]
-    assert missing[0][-1] == "could not be run"
+    rows = shown["engines"].tables[0][1].rows
+    assert [row[4:] for row in rows if row[-1]] == [("64", *[""] * 3, "0", "could not be run")]
+    # A network is called the same in every engine.
+    assert {row[0] for row in rows if row[1] == "onnxruntime"} == {
+        "dense baseline", "dense baseline, int8", "dense baseline, int8 (entropy)",
+        "global + fine-tuning, 95 %", "structured, global + fine-tuning, 80 %, int8",
+    }  # fmt: skip
+    told = r"95 % of its weights zero.* 1\.02 to 1\.02 times"
+    assert re.search(told, shown["engines"].seen)
 
 
 @pytest.mark.parametrize("name", ["everything", "much"])
@@ -191,26 +194,6 @@ def test_masked_networks_and_latencies_with_a_wide_iqr_are_not_ranked(method, na
     assert ("not ranked" in str(latency_figures.engine_table(run).rows)) == wide
 
 
-@pytest.mark.parametrize(
-    ("method", "bits", "sparsity", "name"),
-    [
-        ("onnx_baseline_int8_entropy", 8, 0, "dense baseline, int8 (entropy)"),
-        ("onnx_structured_layer_finetune_int8", 7, 0.6,
-         "structured, per layer + fine-tuning, 60 %, int8"),
-    ],
-)  # fmt: skip
-def test_a_network_is_called_the_same_in_every_engine(method, bits, sparsity, name):
-    line = ONE_SEED.latencies[:1].assign(method=method, weight_bits=bits, target_sparsity=sparsity)
-    run = dataclasses.replace(ONE_SEED, latencies=pd.concat([ONE_SEED.latencies[:1], line]))
-    assert latency_figures.engine_lines(run).network.iloc[-1] == name
-
-
-def test_that_zeros_alone_bring_no_speed_is_told_in_numbers():
-    seen = drawn("everything")[1]["engines"].seen
-    assert re.search(r"95 % of its weights zero.* 1\.02 to 1\.02 times", seen)
-    assert latency_figures.no_gain(UNUSUAL["nothing timed"]) is None
-
-
 def test_the_selection_is_shown_as_it_is():
     run, shown = drawn("everything")
     table = context.recommended(run)
@@ -252,22 +235,17 @@ def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
 
 
 @pytest.mark.parametrize(
-    ("images", "accuracy", "chance", "masked", "remark"),
+    ("images", "accuracy", "masked", "remark"),
     [
-        (1000, 0.52, 0.5, 1.0, "at_chance"), (1000, 0.55, 0.5, 1.0, None),
-        # Nearly all images are of one class.
-        (400, 0.98, 0.98, 1.0, "at_chance"),
-        (199, 0.9, 0.5, 1.0, "few_images"), (200, 0.9, 0.5, 1.0, None),
+        (1000, 0.52, 1.0, "at_chance"), (1000, 0.55, 1.0, None),
+        (199, 0.9, 1.0, "few_images"), (200, 0.9, 1.0, None),
         # A masked network does the baseline's work, so another latency is the machine's.
-        (1000, 0.9, 0.5, 0.7, "busy"), (1000, 0.9, 0.5, 0.9, None),
-        (1000, 0.9, 0.5, 1.2, None), (1000, 0.9, 0.5, 1.6, "busy"),
+        (1000, 0.9, 0.7, "busy"), (1000, 0.9, 0.9, None), (1000, 0.9, 1.2, None),
+        (1000, 0.9, 1.6, "busy"),
     ],
 )  # fmt: skip
-def test_chance_few_images_and_a_busy_machine_are_warnings(
-    images, accuracy, chance, masked, remark
-):
-    meta = ONE_SEED.meta | {"images": {"test": images}}
-    run = dataclasses.replace(ONE_SEED, meta=meta, chance=chance)
+def test_chance_few_images_and_a_busy_machine_are_warnings(images, accuracy, masked, remark):
+    run = dataclasses.replace(ONE_SEED, meta=ONE_SEED.meta | {"images": {"test": images}})
     accuracies = run.rows.test_accuracy.where(run.rows.method != "baseline", accuracy)
     table = run.latencies
     times = table.latency_ms.where(table.method != "global", 2 * masked * table.batch_size**0.5)
