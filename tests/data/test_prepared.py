@@ -24,7 +24,6 @@ def test_digits_are_1797_scans_in_10_classes_whose_17_levels_spread_evenly_over_
     assert (images.shape, images.dtype) == ((1797, 8, 8), np.uint8)
     assert (labels.shape, labels.dtype) == ((1797,), np.int64)
     assert classes == list("0123456789")
-    assert set(labels) == set(range(10))
     levels = np.unique(images).astype(int)
     assert (len(levels), levels[0], levels[-1]) == (17, 0, 255)
     assert set(np.diff(levels)) <= {15, 16}
@@ -111,18 +110,12 @@ def pictures(count, channels=3, seed=0):
 def test_statistics_by_blocks_are_those_of_all_at_once(monkeypatch, count, rows):
     monkeypatch.setattr(prepared, "BLOCK_BYTES", rows * 60)
     images = pictures(count)
+    images[:, 2] = 77
     mean, std = prepared.channel_statistics(images)
     scaled = images / 255
     assert mean == pytest.approx(scaled.mean(axis=(0, 2, 3)), abs=1e-6)
-    assert std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-6)
-
-
-def test_a_constant_channel_gets_deviation_1():
-    images = pictures(1000, channels=2)
-    images[:, 1] = 77
-    mean, std = prepared.channel_statistics(images)
-    assert (mean[1], std[1]) == (pytest.approx(77 / 255, abs=1e-6), 1)
-    assert 0.2 < std[0] < 0.4
+    # A constant channel gets deviation 1.
+    assert std == pytest.approx([*scaled[:, :2].std(axis=(0, 2, 3)), 1], abs=1e-6)
 
 
 CLASSES = ["cat", "dog", "é"]

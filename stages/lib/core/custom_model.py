@@ -21,12 +21,8 @@ def is_own(name: str) -> bool:
 
 
 def check_allowed(name: object, allowed: str | None) -> None:
-    """Raises UserError if a file asks for a custom network other than `allowed`.
-
-    Building a custom network runs its Python file, and a data file must not choose which code runs.
-
-    name: what the data file calls its network, of any type.
-    allowed: as in `model.name`, or None.
+    """Raises UserError if a data file asks for a custom network other than `allowed`: building it
+    runs its Python file, and a data file must not choose which code runs.
     """
     if isinstance(name, str) and is_own(name) and name != allowed:
         shown = repr(name)[:300]
@@ -72,9 +68,8 @@ def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
 
 
 def fingerprint(name: str) -> str | None:
-    """SHA-256 of the file and of what it imports from its own folder; None if it is missing.
-
-    Reads the files without running them.
+    """SHA-256 of the file and of what it imports from its own folder, without running it; None if
+    it is missing.
     """
     start, _ = split(name)
     if not start.is_file():
@@ -178,10 +173,9 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
         factory = _load(name)
         wanted: Mapping[str, Any] = {}
         try:
-            takes = inspect.signature(factory).parameters.values()
-            everything = any(each.kind is each.VAR_KEYWORD for each in takes)
-            named = {each.name for each in takes}
-            wanted = {key: value for key, value in offered.items() if everything or key in named}
+            takes = inspect.signature(factory).parameters
+            everything = any(each.kind is each.VAR_KEYWORD for each in takes.values())
+            wanted = {key: value for key, value in offered.items() if everything or key in takes}
             return factory(**wanted)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             given = ", ".join(f"{key}={value}" for key, value in wanted.items())

@@ -40,7 +40,6 @@ KERNEL_ISA = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "avx512_bf16",
     "amx_bf16", "asimd", "asimddp", "dotprod", "i8mm", "bf16", "sve", "sme",
 )  # fmt: skip
-_APPLE_FEATURES = ("FP16", "BF16", "I8MM", "DotProd", "SME", "SME2")
 
 
 @cache
@@ -63,14 +62,6 @@ def cuda_devices() -> tuple[str, ...]:
     return tuple(names)
 
 
-def _sysctl(key: str) -> str:
-    try:
-        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
-
-
 def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
     """The CPU model and its sorted arithmetic instruction sets, from the text of /proc/cpuinfo."""
     fields: dict[str, str] = {}
@@ -87,26 +78,20 @@ def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
 
 
 def _cpu() -> tuple[str, list[str]]:
+    """The CPU model and its instruction sets, which only Linux tells."""
     cpuinfo = Path("/proc/cpuinfo")
+    model, flags = "", []
     if cpuinfo.exists():
         model, flags = parse_cpuinfo(cpuinfo.read_text(errors="replace"))
-    else:
-        model = _sysctl("machdep.cpu.brand_string")
-        flags = sorted(
-            name.lower()
-            for name in _APPLE_FEATURES
-            if _sysctl(f"hw.optional.arm.FEAT_{name}") == "1"
-        )
+    elif platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        model = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return model or platform.processor() or platform.machine(), flags
 
 
 def native_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 instructions that torch's wheels use.
-
-    Apple's chips have them, but torch's CPU kernels for macOS do not use them.
-    """
-    native = HALF_INSTRUCTIONS["bfloat16"]
-    return platform.system() == "Linux" and not native.isdisjoint(_cpu()[1])
+    """Whether this CPU has bfloat16 instructions that torch's wheels use."""
+    return not HALF_INSTRUCTIONS["bfloat16"].isdisjoint(_cpu()[1])
 
 
 def int8_saturates(machine: str, isa: Sequence[str]) -> bool:
@@ -116,9 +101,8 @@ def int8_saturates(machine: str, isa: Sequence[str]) -> bool:
 
     machine, isa: as in `describe`.
     """
-    if machine.lower() not in ("x86_64", "amd64", "i386", "i686"):
-        return False
-    return WIDE_INT8_SUMS.isdisjoint(isa)
+    x86 = machine.lower() in ("x86_64", "amd64", "i386", "i686")
+    return x86 and WIDE_INT8_SUMS.isdisjoint(isa)
 
 
 def kernel_isa(isa: Sequence[str]) -> str:

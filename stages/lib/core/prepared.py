@@ -184,10 +184,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 
 def commonest(meta: dict[str, Any], part: str) -> tuple[str, float]:
-    """The commonest class of a part and its share: the accuracy of always predicting it.
-
-    meta: of `read_meta`.
-    """
+    """The commonest class of a part and its share: the accuracy of always predicting it."""
     counts = meta["counts"][part]
     return meta["classes"][int(np.argmax(counts))], max(counts) / sum(counts)
 
@@ -221,10 +218,7 @@ def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_labels(directory: Path, part: str, meta: dict) -> np.ndarray:
-    """The labels of one part, int64 [n], memory-mapped. UserError if they are damaged.
-
-    meta: of `read_meta`.
-    """
+    """The labels of one part, int64 [n], memory-mapped. UserError if they are damaged."""
     path = directory / paths.array_name(part, "labels")
     labels = _array(path, np.int64, (meta["images"][part],))
     if labels.min() < 0 or labels.max() >= len(meta["classes"]):
@@ -237,9 +231,7 @@ def load(directory: Path) -> Dataset:
     meta = read_meta(directory)
     parts = []
     for name in PARTS:
-        count = meta["images"][name]
-        images = _array(
-            directory / paths.array_name(name, "images"), np.uint8, (count, *meta["image_shape"])
-        )
+        shape = (meta["images"][name], *meta["image_shape"])
+        images = _array(directory / paths.array_name(name, "images"), np.uint8, shape)
         parts.append(Part(images, read_labels(directory, name, meta)))
     return Dataset(*parts, meta["classes"], meta["mean"], meta["std"], meta["checksum"])

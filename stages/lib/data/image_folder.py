@@ -57,23 +57,15 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
 def _parts(root: Path, folders: list[str]) -> list[str]:
     """["train", "test"] if that is the layout, [] if the folders are classes."""
     parts = {name.lower(): name for name in folders if name.lower() in ("train", "test")}
-    if len(parts) == 2:
-        others = [name for name in folders if name not in parts.values()]
-        if others:
-            raise UserError(
-                f"data.root: {root} has train/, test/ and also {some(others)}; move that"
-                " elsewhere, or its images into train/, out of which validation is taken"
-            )
-        return [parts["train"], parts["test"]]
-    for name in parts.values():
-        # A class may be called train (car, bus, train); then it has no folders inside.
-        if _entries(root / name)[0]:
-            missing = "test" if "train" in parts else "train"
-            raise UserError(
-                f"data.root: {root} has {name}/ with folders inside, but no {missing}/; add it, or"
-                " put the class folders alone in data.root and they are split"
-            )
-    return []
+    # A class may be called train (car, bus, train); then it has no folders inside.
+    if len(parts) < 2 and not any(_entries(root / name)[0] for name in parts.values()):
+        return []
+    if len(parts) < 2 or len(folders) > 2:
+        raise UserError(
+            f"data.root: {root} holds {some(folders)}, {some(parts.values())} with folders inside;"
+            " allowed: train/ and test/ alone, or the class folders alone, which are then split"
+        )
+    return [parts["train"], parts["test"]]
 
 
 def _refuse_twins(places: Iterable[str]) -> None:
@@ -113,13 +105,11 @@ def list_images(root: Path) -> Listing:
     folders, a single class, classes without a file, the same class in different case, classes
     missing from train/ or test/, links that lead back to a folder above.
     """
-    if not root.exists():
+    if not root.is_dir():
         raise UserError(
-            f"data.root: {root} is not there; put the images in {os.path.abspath(root)}/CLASS/, or"  # noqa: PTH100  a link stays as it was typed
+            f"data.root: {root} is no folder; put the images in {os.path.abspath(root)}/CLASS/, or"  # noqa: PTH100  a link stays as it was typed
             f" set data.root to where they are{copy_hint()}"
         )
-    if not root.is_dir():
-        raise UserError(f"data.root: {root} is a file; allowed: a folder of class folders")
     folders, loose = _entries(root)
     parts = _parts(root, folders)
     classes: dict[str, list[str]] = {}
@@ -130,10 +120,9 @@ def list_images(root: Path) -> Listing:
     _refuse_twins(places)
     for part, names in classes.items():
         if len(names) < 2:
-            found = f"a single class folder ({some(names)})" if names else "no class folders"
             raise UserError(
-                f"data.root: {root / part} has {found}; allowed: at least two, each with its"
-                " images inside"
+                f"data.root: {root / part} has too few class folders ({some(names) or 'none'});"
+                " allowed: at least two, each with its images inside"
             )
     odd = set.symmetric_difference(*map(set, classes.values())) if parts else ()
     if odd:

@@ -64,27 +64,6 @@ def _per_block(row_shape: Sequence[int]) -> int:
     return max(1, _BLOCK_BYTES // math.prod(row_shape))
 
 
-def _check_shape(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
-    """Raises UserError if an image that keeps its size is too small or not as large as the first.
-
-    name: of its file.
-    """
-    (width, height), side = shape[:0:-1], max(SMALLEST, min(LARGEST, *first[1:]))
-    if shape != first:
-        problem = (
-            f"the images differ: {printable(name)} has {width}×{height} pixels, the first"
-            f" {first[2]}×{first[1]}; set data.image_size to a number, such as {side}"
-        )
-    elif min(width, height) < SMALLEST:
-        problem = (
-            f"{printable(name)} has {width}×{height} pixels; allowed: at least {SMALLEST} a side,"
-            " or a number for data.image_size"
-        )
-    else:
-        return
-    raise UserError(f"data.image_size: auto, but {problem}")
-
-
 def decode_all(
     root: Path, files: Sequence[str], size: int | None, mode: str, destination: Path
 ) -> tuple[RowFile, dict[int, str]]:
@@ -125,8 +104,13 @@ def decode_all(
                     unreadable[index] = str(image)
                     continue
                 shape = shape or image.shape
-                if size is None:
-                    _check_shape(files[index], image.shape, shape)
+                if size is None and (image.shape != shape or min(shape[1:]) < SMALLEST):
+                    raise UserError(
+                        f"data.image_size: auto, but {printable(files[index])} has"
+                        f" {image.shape[2]}×{image.shape[1]} pixels, the first"
+                        f" {shape[2]}×{shape[1]}; allowed: images of one size, at least"
+                        f" {SMALLEST} a side, or a number for data.image_size"
+                    )
                 file.write(np.ascontiguousarray(image))
             start += step
     return RowFile(destination, shape, np.arange(len(files) - len(unreadable))), unreadable
