@@ -11,7 +11,7 @@ from made_up_runs import MACHINE, META
 
 from stages.lib.analysis.verdicts import VERDICTS, Finding
 from stages.lib.core import methods, records
-from stages.lib.report import figures
+from stages.lib.report import figures, html
 from stages.lib.report.run import Run
 
 POINTS = (0.4, 0.8, 0.95)
@@ -73,8 +73,7 @@ def _rows(seed, names, layers):
         for (index, layer), point in product(enumerate(layers), POINTS)
     ]
     rows += [
-        a_row(seed, method.name, 0.0, 0.95 - 0.5 / 2**bits, bits=bits,
-              bytes_on_disk=10_500 if bits <= 8 else 20_500)
+        a_row(seed, method.name, 0.0, 0.95 - 0.5 / 2**bits, bits=bits, bytes_on_disk=1_300 * max(8, bits))
         for method, bits in product(methods.of_family(methods.INTEGER), BITS)
     ]  # fmt: skip
     rows += [
@@ -91,23 +90,18 @@ def _rows(seed, names, layers):
 
 def _latencies(seeds, names):
     """All of batch 1, and of 64 those whose latency is known: one ONNX file could not be run."""
-    lines = []
-    for seed, batch, (key, time) in product(seeds, (1, 64), TIMED.items()):
-        if key[0] in NAMES and key[0] not in names:
-            continue
-        known = key[0] != "onnx_baseline_float32" or batch == 1
-        network = dict(
-            zip(("method", "engine", "weight_bits", "target_sparsity"), key, strict=True)
-        )
-        lines.append(
-            network | {
-                "seed": seed, "device": "cpu", "batch_size": batch, "threads": 2,
-                "isa": "AVX-512 VNNI", "latency_ms": time * batch**0.5 if known else math.nan,
-                "latency_iqr_ms": 0.01 * time if known else math.nan, "repetitions": 9 * known,
-                "model": "", "note": None if known else "could not be run",
-            }
-        )  # fmt: skip
-    return pd.DataFrame(lines, columns=list(records.LATENCY))
+    lines = pd.DataFrame(
+        {"seed": seed, "method": method, "engine": engine, "target_sparsity": sparsity,
+         "weight_bits": bits, "batch_size": batch, "latency_ms": time * batch**0.5,
+         "latency_iqr_ms": 0.01 * time}
+        for seed, batch, ((method, engine, bits, sparsity), time)
+        in product(seeds, (1, 64), TIMED.items()) if method in names or method not in NAMES
+    )  # fmt: skip
+    unknown = (lines.method == "onnx_baseline_float32") & (lines.batch_size == 64)
+    lines.loc[unknown, ["latency_ms", "latency_iqr_ms"]] = math.nan
+    note = unknown.map({True: "could not be run", False: None})
+    lines = lines.assign(repetitions=9 * ~unknown, note=note)
+    return lines.assign(device="cpu", threads=2, isa="AVX-512 VNNI", model="")
 
 
 def a_choice(words, method, size, milliseconds=None, loss=0.0, ranked=True, file="x.packed"):
@@ -232,3 +226,9 @@ def drawn(name):
     """One of RUNS, and its figures."""
     run = RUNS[name]()
     return run, figures.build(run)
+
+
+@cache
+def page(name):
+    run, shown = drawn(name)
+    return html.render(run, FINDINGS, shown)

@@ -10,18 +10,11 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shown_runs import FINDINGS, HOSTILE, RUNS, drawn
+from shown_runs import HOSTILE, RUNS, drawn, page
 
-from stages.lib.report import html as website
+from stages.lib.report import html
 
-MIB = 2**20
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-@cache
-def html(name):
-    run, figures = drawn(name)
-    return website.render(run, FINDINGS, figures)
 
 
 class Reader(HTMLParser):
@@ -55,7 +48,7 @@ class Reader(HTMLParser):
 
 @cache
 def read(name):
-    return Reader(html(name))
+    return Reader(page(name))
 
 
 pages = pytest.mark.parametrize("name", RUNS)
@@ -65,7 +58,7 @@ pages = pytest.mark.parametrize("name", RUNS)
 def test_the_page_is_small_and_whole_and_every_id_is_there_once(name):
     reader = read(name)
     assert not reader.open
-    assert len(html(name).encode()) < 2 * MIB
+    assert len(page(name).encode()) < 2 * 2**20
     ids = reader.attributes("id")
     assert len(ids) == len(set(ids))
     pointed_at = [link[1:] for link in reader.attributes("href") if link.startswith("#")]
@@ -85,13 +78,13 @@ def test_the_page_can_load_nothing_and_runs_its_own_scripts_alone(name):
     assert policy.startswith("default-src 'none';")
     assert "unsafe-eval" not in policy
     assert "unsafe-inline" not in policy.split("script-src")[1]
-    scripts = re.findall(r"<script>(.*?)</script>", html(name), re.DOTALL)
+    scripts = re.findall(r"<script>(.*?)</script>", page(name), re.DOTALL)
     assert len(scripts) == 2
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
     # Addresses stand in the bundle alone, as names of formats and in messages, and in a name.
-    text = html(name).replace(website.bundle(), "").replace("https://example.com", "")
+    text = page(name).replace(html.bundle(), "").replace("https://example.com", "")
     assert not re.search(r"https?://(?!www\.w3\.org/)", text)
 
 
@@ -122,5 +115,5 @@ def test_names_from_a_users_data_stay_names():
 
 @given(st.text())
 def test_code_in_a_text_is_escaped_as_all_else(text):
-    marked = str(website.with_code(text))
+    marked = str(html.with_code(text))
     assert not {"<", ">"} & set(marked.replace("<code>", "").replace("</code>", ""))
