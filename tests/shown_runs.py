@@ -73,7 +73,8 @@ def _rows(seed, names, layers):
         for (index, layer), point in product(enumerate(layers), POINTS)
     ]
     rows += [
-        a_row(seed, method.name, 0.0, 0.95 - 0.5 / 2**bits, bits=bits, bytes_on_disk=1_300 * max(8, bits))
+        a_row(seed, method.name, 0.0, 0.95 - 0.5 / 2**bits, bits=bits,
+              bytes_on_disk=1_300 * max(8, bits))
         for method, bits in product(methods.of_family(methods.INTEGER), BITS)
     ]  # fmt: skip
     rows += [
