@@ -118,11 +118,8 @@ def test_a_key_that_resembles_nothing_is_unknown_as_well(key):
     [
         ("sparsities", [0.5, 1], "sparsities[1]", "1 is not allowed"),
         ("seeds", [2**32], "seeds[0]", "4294967295"),
-        ("compute__device", "gpu", "compute.device", "one of auto, cpu, cuda"),
         ("data__source", "minst", "data.source", "did you mean mnist?"),
         ("data__image_size", 7, "data.image_size", "auto, or a whole number from 8 to 1024"),
-        ("training__batch_size", 1, "training.batch_size", "from 2 to"),
-        ("finetune__epochs", 0, "finetune.epochs", "0 is not allowed"),
         ("finetune__learning_rate", 0, "finetune.learning_rate", "above 0"),
         ("iterative_prune__step", 0, "iterative_prune.step", "at least 0.001"),
         ("structured_prune__sparsities", [0, 0.5], "structured_prune.sparsities[0]", "above 0"),
@@ -205,31 +202,14 @@ def test_what_is_allowed_is_read_as_it_was_written(changes):
     assert params.validate(values).model_dump() == values
 
 
-@pytest.mark.parametrize(
-    ("changes", "paths"),
-    [
-        (
-            {
-                "seeds": [], "compute__device": "tpu", "model__width": MISSING,
-                "train_baseline__epochs": -1, "train_baseline__learning_rate": -1,
-                "finetune": MISSING, "int_quantize__bits": [8, 8], "reprot": {},
-            },
-            {
-                "seeds", "compute.device", "model.width", "train_baseline.epochs",
-                "train_baseline.learning_rate", "finetune", "int_quantize.bits", "reprot",
-            },
-        ),
-        (
-            {
-                "iterative_prune__target": 0.25, "iterative_prune__step": 0.5, "sparsities": [0.5],
-                "report__sparsity": 0.75, "training__mirror": True,
-            },
-            {"iterative_prune.target", "report.sparsity", "training.mirror"},
-        ),
-    ],
-)  # fmt: skip
-def test_all_problems_of_all_sections_are_reported_at_once(changes, paths):
-    assert set(complaints(edited(**changes))) == paths
+def test_all_problems_of_all_sections_are_reported_at_once():
+    wrong = {
+        "seeds": [], "compute__device": "tpu", "model__width": MISSING, "finetune": MISSING,
+        "train_baseline__epochs": -1, "int_quantize__bits": [8, 8], "reprot": {},
+    }  # fmt: skip
+    assert set(complaints(edited(**wrong))) == {name.replace("__", ".") for name in wrong}
+    found = complaints(edited(sparsities=[0.5], report__sparsity=0.75, training__mirror=True))
+    assert set(found) == {"report.sparsity", "training.mirror"}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +238,6 @@ def test_what_yaml_makes_of_the_typed_text_is_explained(tmp_path, section, key, 
         ("seeds: [0]\nmodel: 1\nseeds: [1]\n", "line 3: the key seeds is there twice"),
         ("a: 1\nb: &x\n c: *y\n", "line 3, column 5: this is not YAML"),
         ("a: 1\nb: !!python/object:os.system {}\n", "line 2, column 4: this is not YAML"),
-        ("a: \x01", "this is not YAML"),
         ("a: 2026-13-45", "this is not YAML"),
         ("a: !!bool x", "this is not YAML"),
         ("a: " + "9" * 5000, "this is not YAML"),
@@ -285,23 +264,9 @@ def test_a_missing_file_says_where_to_run(tmp_path):
         params.read("model", path=tmp_path / "params.yaml")
 
 
-ATOMS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=20)
-    | st.dates()
-    | st.binary(max_size=5)
-    | st.sampled_from(["auto", "cuda", "digits", "1e-3", 0, 1, 0.5])
-)
-VALUES = st.recursive(
-    ATOMS,
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=8,
-)
+ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates()
+ATOMS |= st.binary() | st.sampled_from(["auto", "cuda", "digits", "1e-3", 0, 1, 0.5])
+VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
 @settings(deadline=None, derandomize=True)

@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from stages.lib.core import params as parameters
-from stages.lib.core import stage as stage_module
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import run_stage
 
@@ -178,7 +177,6 @@ CHANGED = "changed while the stage ran, so its results belong neither to the old
         (edit("code/new.py"), 2, [f"error: code/new.py: {CHANGED}"]),
         (edit("code/a.py", None), 2, [f"error: code/a.py: {CHANGED}"]),
         (edit("inputs/seed-0/a.bin"), 2, [f"error: inputs/seed-0/a.bin: {CHANGED}"]),
-        (edit("inputs/b"), 2, [f"error: inputs/b: {CHANGED}"]),
         (edit("inputs/seed-0/a.bin", None), 2, [f"error: inputs/seed-0/a.bin: {CHANGED}"]),
         (swap_input, 2, [f"error: inputs/seed-0/a.bin: {CHANGED}"]),
         (edit_params("finetune", "epochs", 777), 2, [f"error: params.yaml: {CHANGED}"]),
@@ -218,13 +216,7 @@ def test_what_the_stage_does_not_read_may_change(main):
     assert Path("page.txt").read_text() == "new"
 
 
-def test_code_that_was_edited_while_the_stage_imported_is_noticed(monkeypatch, capsys):
-    monkeypatch.setattr(stage_module, "STARTED", time.time() - 60)
-    Path("code/a.py").write_text("new")
-    os.utime("code/a.py", (time.time() - 30,) * 2)
-    assert exit_code(write) == 2
-    assert f"error: code/a.py: {CHANGED}" in capsys.readouterr().err
-    # A wrong clock is no edit.
+def test_a_wrong_clock_is_no_edit():
     os.utime("code/a.py", (time.time() + 3600,) * 2)
     run(write)
 
@@ -255,12 +247,12 @@ def test_broken_params_stop_a_stage_that_does_not_read_the_broken_key(folder, ca
     assert files(folder) == before
 
 
-@pytest.mark.parametrize("text", [None, "]", "a: 1", "\ud800"])
+@pytest.mark.parametrize("text", [None, b"]", b"a: 1", b"\xff"])
 @pytest.mark.parametrize("name", ["dvc.yaml", "probe/dvc.yaml"])
 def test_without_its_pipeline_a_stage_says_where_to_run(folder, capsys, name, text):
     (folder / name).unlink()
     if text is not None:
-        (folder / name).write_bytes(text.encode("utf-8", "surrogatepass"))
+        (folder / name).write_bytes(text)
     assert exit_code(unreachable) == 2
     remedy = "not found; run from the repository's root" if text is None else "no pipeline; `git"
     (line,) = capsys.readouterr().err.splitlines()
@@ -312,11 +304,7 @@ def start(checkout, *arguments):
 
 @pytest.mark.parametrize(
     ("place", "text"),
-    [
-        ("first", "interrupted"),
-        ("importing", "interrupted"),
-        ("main", "interrupted: nothing of this stage was written"),
-    ],
+    [("first", "interrupted"), ("main", "interrupted: nothing of this stage was written")],
 )
 def test_ctrl_c_is_one_line_at_any_time(checkout, place, text):
     before = files(checkout)

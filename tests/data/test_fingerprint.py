@@ -81,15 +81,10 @@ def test_a_folder_that_is_not_there_is_no_error(tmp_path, name):
     assert (found["files"], found["sha256"]) == (None, None)
 
 
-def test_walking_is_sorted_by_name(folder):
+def test_walking_is_sorted_by_name_and_home_is_understood(folder, monkeypatch):
     found = [path for path, _ in listing.walk(folder, on_trouble=pytest.fail)]
-    assert found == [
-        "ant/", "bee/", "ant/1.png", "ant/2.png", "ant/link.png", "bee/inside/",
-        "bee/inside/3.png",
-    ]  # fmt: skip
-
-
-def test_home_is_understood(monkeypatch):
+    inside = ["ant/1.png", "ant/2.png", "ant/link.png", "bee/inside/", "bee/inside/3.png"]
+    assert found == ["ant/", "bee/", *inside]
     monkeypatch.setenv("HOME", "/home/somebody")
     assert listing.folder("~/images") == Path("/home/somebody/images")
 

@@ -52,10 +52,8 @@ def put_mnist(root, monkeypatch, name):
     folder.mkdir(parents=True)
     resources = []
     for part, count in (("train", TRAIN), ("t10k", TEST)):
-        for kind, array in (
-            ("images-idx3", pixels(count, 28, 28)),
-            ("labels-idx1", digits_of(count)),
-        ):
+        images, labels = pixels(count, 28, 28), digits_of(count)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             content = gzip.compress(idx(array), mtime=0)
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(content)
             resources.append((f"{part}-{kind}-ubyte.gz", md5(content)))
@@ -149,11 +147,13 @@ def test_images_and_labels_are_those_of_the_files(source, there, tmp_path):
 
 
 @pytest.mark.parametrize(("color", "channels"), [("grey", 1), ("rgb", 3)])
-def test_images_are_given_another_size_and_color(source, there, tmp_path, color, channels):
-    found = read(source, tmp_path / "sets", image_size=16, color=color)
-    assert found.images.shape == (TRAIN + TEST, channels, 16, 16)
-    if SHAPES[source][0] == 1:
-        assert (found.images[:5] == found.images[:5][:, :1]).all()
+def test_images_are_given_another_size_and_color(tmp_path, monkeypatch, color, channels):
+    for source in ("mnist", "svhn", "digits"):
+        if source in PUT:
+            PUT[source](tmp_path / source, monkeypatch)
+        found = read(source, tmp_path / source, image_size=16, color=color)
+        assert found.images.shape[1:] == (channels, 16, 16)
+        assert source == "svhn" or (found.images[:5] == found.images[:5][:, :1]).all()
 
 
 def test_a_torn_file_is_named_with_its_sum_and_place(source, there, tmp_path):
@@ -221,13 +221,6 @@ def test_a_file_in_the_place_of_the_root_is_a_user_error(source, tmp_path):
         read(source, tmp_path / "sets")
 
 
-def test_every_set_of_the_params_is_known():
+def test_every_set_of_the_params_is_known_and_the_digits_are_scikit_learns(tmp_path):
     assert params.TORCHVISION_SETS == tuple(torchvision_sets.CLASS_NAMES) == tuple(PUT)
-
-
-def test_digits_are_given_another_size_and_color(tmp_path):
-    data = SimpleNamespace(source="digits", root="none", image_size="auto", color="auto")
-    found = sources.read(data, tmp_path / "a").images[:]
-    assert np.array_equal(found[:, 0], sources.digits()[0])
-    data = SimpleNamespace(source="digits", root="none", image_size=12, color="rgb")
-    assert sources.read(data, tmp_path / "b").images.shape == (1797, 3, 12, 12)
+    assert np.array_equal(read("digits", tmp_path / "x").images[:][:, 0], sources.digits()[0])

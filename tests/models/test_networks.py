@@ -124,25 +124,18 @@ def test_an_answer_that_is_no_logit_per_class_is_refused(answer, got, remedy):
     assert text.endswith(remedy)
 
 
-@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 8, 8)])
-def test_images_that_do_not_fit_are_told_with_their_shape(shape):
-    text = complaint(answering(lambda logits: logits), shape)
-    assert f"cannot take images of {'×'.join(map(str, shape))} (" in text
+@pytest.mark.parametrize("error", [None, StopIteration(), KeyError("x"), ValueError("a\nb")])
+def test_images_that_do_not_fit_and_whatever_a_network_raises_are_told(error):
+    def answer(logits):
+        raise error
+
+    shape = (1, 8, 8) if error else (3, 8, 8)
+    text = complaint(answering(answer if error else lambda logits: logits), shape)
+    assert f"cannot take images of {shape[0]}×8×8 (" in text
     assert "set data.image_size" in text
 
 
-@pytest.mark.parametrize("error", [StopIteration(), KeyError("x"), ValueError("a\nb")])
-def test_whatever_a_network_raises_is_told(error):
-    def fail(_):
-        raise error
-
-    assert "cannot take images of 1×8×8" in complaint(answering(fail))
-
-
-def test_a_network_without_parameters_is_refused():
+def test_a_network_without_parameters_is_refused_and_batch_norm_is_not():
     assert "has no parameters" in complaint(nn.Flatten())
-
-
-def test_the_check_runs_in_evaluation_mode():
     # Batch norm cannot train on one value per channel, as here with images of 1×1.
     registry.check(registry.build(registry.architecture("resnet20", 4, 1, 3)), (1, 1, 1), 3)

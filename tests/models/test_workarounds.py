@@ -52,7 +52,7 @@ CALLS = {
     "function": lambda conv, images: functional.conv2d(
         images, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups
     ),
-    "function by keywords": lambda conv, images: torch.conv2d(
+    "keywords": lambda conv, images: torch.conv2d(
         input=images, weight=conv.weight, bias=conv.bias, stride=conv.stride[0],
         padding="valid" if conv.padding == (0, 0) else conv.padding, groups=conv.groups,
     ),
