@@ -67,16 +67,3 @@ def test_zeros_of_a_relu_do_not_decide_the_range():
     values = np.maximum(normal(), 0)
     many = np.append(values, np.zeros(10**6, np.float32))
     assert calibration.entropy(observed(values)) == calibration.entropy(observed(many))
-
-
-def test_the_divergence_is_that_of_the_definition():
-    counts = np.random.default_rng(1).integers(0, 9, 2 * calibration.LEVELS)
-    p = counts.astype(float)
-    p[-1] += 5
-    q = np.zeros_like(p)
-    for start in range(0, len(counts), 2):
-        pair = counts[start : start + 2]
-        q[start : start + 2] = (pair > 0) * pair.sum() / max(1, (pair > 0).sum())
-    p, q = p / p.sum(), np.maximum(q / q.sum(), 1e-12)
-    divergence = sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a)
-    assert calibration._divergence(counts, 5) == pytest.approx(divergence)

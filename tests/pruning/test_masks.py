@@ -79,15 +79,6 @@ def test_masks_only_shrink_over_the_steps(scores):
         before = found
 
 
-def test_earlier_removals_go_first_even_where_they_are_large():
-    scores = {"layer": torch.tensor([0.0, 9.0, 8.0, 3.0])}
-    within = {"layer": torch.tensor([True, False, False, True])}
-    keep = masks.global_(scores, 0.5, within=within)
-    assert keep["layer"].tolist() == [True, False, False, True]
-    keep = masks.global_(scores, 0.75, within=within)
-    assert keep["layer"].tolist() == [False, False, False, True]
-
-
 @pytest.mark.parametrize("scope", masks.SCOPES)
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
 def test_sparsity_outside_its_range_raises(scores, sparsity, scope):

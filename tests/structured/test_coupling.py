@@ -12,10 +12,13 @@ from torch import nn
 
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting, difference
+from stages.lib.models import registry
 from stages.lib.structured import analysis, coupling, ranking, removal
 from tests import toys
 from tests.structured import networks
 from tests.structured.networks import SHAPE, filters_of, units_of
+
+NARROW = registry.architecture("convnet", 4, 1, 3) | {"channels": [1] * 6, "hidden": 1}
 
 
 def built(network):
@@ -185,6 +188,11 @@ def test_analysing_leaves_the_network_as_it_was(capfd, recwarn):
             lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192)),
             SHAPE,
             "no layer of the network can lose filters",
+        ),
+        (
+            lambda: registry.build_seeded(NARROW, 0),
+            (1, 8, 8),
+            "no layer of the network can lose filters .*conv1: it has a single filter",
         ),
     ],
 )

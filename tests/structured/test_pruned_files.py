@@ -262,15 +262,3 @@ def test_tied_weights_are_stored_and_tied_again(small, full, tmp_path, removed, 
     rebuilt = checkpoints.load_model(path, network=full["custom"])
     assert toys.same_state(rebuilt, model)
     assert rebuilt.one.weight is rebuilt.other.weight
-
-
-def test_shrinking_is_told_from_everything_else():
-    sizes = {"layer": {"out_channels": 8, "kernel_size": [3, 3], "groups": 1}}
-
-    def changes(**now):
-        return resizing.changes(sizes, {"layer": {**sizes["layer"], **now}}).get("layer", {})
-
-    assert changes() == {}
-    assert changes(out_channels=5) == {"out_channels": 5}
-    assert changes(kernel_size=[3, 1]) == {"kernel_size": [3, 1]}
-    assert changes(out_channels=9, groups=0, kernel_size=[3], calls=4) == {}

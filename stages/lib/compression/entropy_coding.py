@@ -66,13 +66,6 @@ def frequencies(roots: np.ndarray) -> np.ndarray:
     return shares + 1
 
 
-def _modelled_bits(roots: np.ndarray, counts: np.ndarray) -> float:
-    """The bits that symbols occurring `counts` times take with the table of these roots."""
-    if len(roots) == 1:
-        return 0.0
-    return float((counts * (PRECISION - np.log2(frequencies(roots)))).sum())
-
-
 def table_for(values: np.ndarray) -> Table:
     """The table with which an integer array takes the fewest bits, including the table. Arrays of
     few but wide values get short tables, because low bits without a pattern are split off.
@@ -89,7 +82,8 @@ def table_for(values: np.ndarray) -> Table:
         folded = np.bincount(positions, counts).astype(np.int64)
         roots = np.minimum(np.rint(np.sqrt(folded)).astype(np.int64), LARGEST_ROOT)
         entries = np.where(folded > 0, ENTRY_BITS, EMPTY_ENTRY_BITS).sum()
-        bits = values.size * shift + _modelled_bits(roots, folded) + entries
+        modelled = (folded * (PRECISION - np.log2(frequencies(roots)))).sum()
+        bits = values.size * shift + modelled + entries
         if bits < fewest:
             best, fewest = Table(shift, high, roots, zeros), bits
         if len(folded) == 1:
@@ -119,13 +113,6 @@ def _pieces(
                 yield number, slice(start, min(start + PIECE, length)), low_bits, model
 
 
-def _symbols(values: np.ndarray, table: Table, low_bits: int) -> np.ndarray:
-    wide = values.astype(np.int32) >> table.zeros
-    if low_bits:
-        return wide & (2**low_bits - 1)
-    return (wide >> table.shift) - np.int32(table.least)
-
-
 def encode(arrays: Sequence[np.ndarray], tables: Sequence[Table]) -> bytes:
     """Codes one-dimensional arrays of integers of at most 16 bits as one stream of bytes. An empty
     array, or one of equal values, adds no bytes.
@@ -135,7 +122,10 @@ def encode(arrays: Sequence[np.ndarray], tables: Sequence[Table]) -> bytes:
     coder = constriction.stream.stack.AnsCoder(np.array([START], dtype=np.uint32))
     # A stack: what is to come out first goes in last.
     for number, piece, low_bits, model in reversed([*_pieces(tables, list(map(len, arrays)))]):
-        coder.encode_reverse(_symbols(arrays[number][piece], tables[number], low_bits), model)
+        table = tables[number]
+        values = arrays[number][piece].astype(np.int32) >> table.zeros
+        high = (values >> table.shift) - np.int32(table.least)
+        coder.encode_reverse(values & (2**low_bits - 1) if low_bits else high, model)
     # The last word is not zero, but its upper bytes may be.
     return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 

@@ -31,9 +31,7 @@ ELEMENTS_PER_BYTE = 128
 
 
 def _is_half(tensor: torch.Tensor) -> bool:
-    """Whether float16 represents every value of a float32 tensor exactly, including signed
-    zeros.
-    """
+    """Whether float16 holds every value of a float32 tensor exactly, signed zeros too."""
     return torch.equal(tensor.half().float().view(torch.int32), tensor.view(torch.int32))
 
 
@@ -216,8 +214,6 @@ def read(path: Path) -> bytes:
         raise UserError(f"{path}: {error.strerror}; give the path of a packed network") from None
 
 
-def load(
-    path: Path, max_elements: int | None = None, network: str | None = None
-) -> tuple[nn.Module, dict[str, Quantized]]:
+def load(path: Path, network: str | None = None) -> tuple[nn.Module, dict[str, Quantized]]:
     """As `unpack`, for a file."""
-    return unpack(read(path), str(path), max_elements, network)
+    return unpack(read(path), str(path), network=network)

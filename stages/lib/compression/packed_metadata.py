@@ -45,14 +45,8 @@ def _planes(numbers: np.ndarray) -> bytes:
     return numbers.astype("<u4").view(np.uint8).reshape(-1, 4).T[:3].tobytes()
 
 
-def _raw_bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
 def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
-    """The bytes of the metadata. skeleton: of the architecture; ValueError if the two do not
-    fit.
-    """
+    """The bytes of the metadata. ValueError if they do not fit the architecture's skeleton."""
     entries = metadata.entries
     resized = metadata.architecture.get(registry.RESIZED, {})
     now = skeleton.numbers(resized, [entry.shape for entry in entries])
@@ -72,7 +66,7 @@ def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
             b"\1" + _planes(taken) if taken.any() else b"\0",
             bytes(entry.kind for entry in entries),
             np.array(ties, dtype="<u4").tobytes(),
-            *map(_raw_bytes, metadata.raw.values()),
+            *(raw.reshape(-1).view(torch.uint8).numpy().tobytes() for raw in metadata.raw.values()),
             np.array([table.shift for table in tables], dtype="<u1").tobytes(),
             np.array([table.zeros for table in tables], dtype="<u1").tobytes(),
             np.array([table.least for table in tables], dtype="<i4").tobytes(),

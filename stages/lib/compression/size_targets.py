@@ -91,9 +91,7 @@ def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: tor
 def finished(
     model: nn.Module, quantized: Mapping[str, Quantized], train: Samples, stream: torch.Generator
 ) -> Compact:
-    """The trained network as it is packed, its batch norms recalibrated to the quantized
-    weights.
-    """
+    """The trained network as it is packed, with batch norms recalibrated to its codes."""
     chosen = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
     fitted = batch_norm.recalibrated(
         with_weights(model, quantized), (train.normalize(train.images[index]) for index in chosen)

@@ -19,7 +19,6 @@ from stages.lib.quantization import linear
 from stages.lib.quantization.linear import Quantized
 
 FLOAT_BITS = 32
-SCALE_BYTES = 4
 
 
 def zip_bytes(data: bytes, name: str) -> int:
@@ -45,11 +44,7 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> di
     """
     state = checkpoints.tensors_of(model)
     weights = prunable.weights(model)
-    raw = sum(
-        tensor.numel() * tensor.element_size()
-        for name, tensor in state.items()
-        if name not in weights and name not in quantized
-    )
+    raw = sum(state[name].nbytes for name in state.keys() - weights.keys() - quantized.keys())
     nonzeros = index_value = bound = 0.0
     for name in weights:
         parts = quantized.get(name)
@@ -60,7 +55,7 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> di
         else:
             values, width = linear.steps(parts).numpy(), min(bits, 8 * parts.Q.element_size())
             bound += entropy.bound_bits(parts.Q.numpy())
-            raw += parts.S.numel() * SCALE_BYTES
+            raw += parts.S.nbytes
         count, position_bits = np.count_nonzero(values), max(values.size - 1, 0).bit_length()
         nonzeros += count * width
         index_value += count * (width + position_bits)

@@ -75,9 +75,7 @@ class _Series:
         self.repetitions += number * blocks
 
     def latency(self) -> Latency:
-        if self.blocks:
-            return summary(self.blocks, self.repetitions)
-        return summary(self.warm_up, len(self.warm_up))
+        return summary(self.blocks or self.warm_up, self.repetitions or len(self.warm_up))
 
 
 def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Latency]:

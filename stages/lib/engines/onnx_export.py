@@ -63,9 +63,7 @@ def compare(reference: torch.Tensor, logits: torch.Tensor) -> Agreement:
 
 
 def torch_logits(model: nn.Module, samples: Samples) -> torch.Tensor:
-    """The logits of every image, float32 [n, classes], on the CPU. The network is in evaluation
-    mode.
-    """
+    """The logits of every image, float32 [n, classes], on the CPU, of a network in eval mode."""
     first = next(model.parameters())
     with torch.inference_mode():
         return torch.cat([model(batch.to(first)).cpu() for batch in samples.batches()])
@@ -103,9 +101,7 @@ def _captured(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
 
 
 def _with_initializers(graph: onnx.GraphProto) -> None:
-    """Turns Constant nodes into initializers, in place. ONNX Runtime quantizes only
-    initializers.
-    """
+    """Turns Constant nodes, which ONNX Runtime does not quantize, into initializers, in place."""
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         if node.attribute[0].name == "value":
             graph.initializer.add().CopyFrom(node.attribute[0].t)

@@ -122,9 +122,7 @@ class Collection:
             return calibrations[0]
 
     def add_all(self, sources: Sequence[Source], calibrations: Sequence[str]) -> None:
-        """Adds all networks. The first is the baseline, which tries every calibration; the others
-        use its best.
-        """
+        """Adds all. The first, the baseline, tries every calibration; others use its best."""
         baseline, *others = sources
         chosen = self.add(baseline, calibrations)
         for source in others:

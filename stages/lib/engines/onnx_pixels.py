@@ -53,9 +53,7 @@ def _chain(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
 def _per_channel(
     node: onnx.NodeProto, values: dict[str, np.ndarray], channels: int
 ) -> np.ndarray | None:
-    """What a node multiplies images by, or adds to them, per channel: float64 [channels] or
-    None.
-    """
+    """What a node multiplies or adds to images per channel: float64 [channels], or None."""
     value = next((values[name] for name in node.input if name in values), np.zeros(0))
     if value.size not in (1, channels):
         return None

@@ -14,9 +14,7 @@ LEAST_CLASSES_FOR_TOP5 = 20
 
 @torch.inference_mode()
 def _logits(model: nn.Module, samples: Samples) -> Iterator[torch.Tensor]:
-    """Yields the logits of each batch, in order. Images are moved to the device and the dtype of
-    the network's weights.
-    """
+    """Yields the logits of each batch, in order, computed where and as the weights are."""
     first = next(model.parameters())
     with evaluating(model):
         for batch in samples.batches():
@@ -47,9 +45,7 @@ def top5_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def share_correct(predictions: torch.Tensor, labels: torch.Tensor) -> float:
-    """The accuracy, 0…1, over all samples at once, so that a short last batch counts by its
-    size.
-    """
+    """The accuracy, 0…1, over all samples: a short last batch counts by its size."""
     return float((predictions == labels.cpu()).double().mean())
 
 

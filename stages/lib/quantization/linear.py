@@ -110,15 +110,8 @@ def layer_error(tensor: torch.Tensor, quantized: Quantized) -> LayerError:
     used = codes.flatten(1).any(1) if quantized.S.dim() else codes.any()
     error = float((difference**2).mean())
     theory = float((quantized.S.double() ** 2 * used).mean() / 12)
-    return LayerError(
-        scale_least=float(quantized.S.min()),
-        scale_most=float(quantized.S.max()),
-        zero_point_least=int(quantized.Z.min()),
-        zero_point_most=int(quantized.Z.max()),
-        mse=error,
-        theory=theory,
-        ratio=error / theory if theory else None,
-    )
+    ranges = (end.item() for part in (quantized.S, quantized.Z) for end in part.aminmax())
+    return LayerError(*ranges, error, theory, error / theory if theory else None)
 
 
 def quantize_weights(

@@ -1,6 +1,4 @@
-"""Finds out what can be removed from a network: traces its coupled channels, then removes some on
-trial.
-"""
+"""Finds out what can be removed from a network: traces it, then removes some on trial."""
 
 import copy
 import dataclasses
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.lib.core import errors
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import difference
 from stages.lib.models import prunable
@@ -42,9 +41,7 @@ def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
 
 
 def table(model: nn.Module, plan: Plan) -> list[dict]:
-    """A line of records.PRUNED_LAYER for each prunable layer: what it is coupled with and, if it
-    keeps all its filters, why.
-    """
+    """A line of records.PRUNED_LAYER for each prunable layer."""
     layers = prunable.layers(model)
     lines = []
     for parameter, weight in prunable.weights(model).items():
@@ -76,7 +73,7 @@ def _failing(model: nn.Module, plan: Plan, image_shape: Sequence[int]) -> dict[i
         try:
             off = difference.largest(masked, removal.remove(network, plan, chosen), batch)
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
-            return coupling.first_line(error)
+            return errors.reason(error)
         if math.isinf(off):
             return "the outputs' shape changes"
         return None if off <= TOLERANCE else ""
@@ -116,9 +113,7 @@ def _explanation(operations: set[str], error: str) -> str:
 
 
 def _random_third(plan: Plan) -> np.ndarray:
-    """A random third of each allowed group, at least one unit, without emptying a layer:
-    bool [units].
-    """
+    """A random third of each allowed group, at least a unit, emptying no layer: bool [units]."""
     share = ranking.ranks(np.random.default_rng(0).random(len(plan.groups)), plan.groups)
     units = np.fromiter(ranking.removable(plan, share), dtype=np.int64)
     removed = np.zeros(len(plan.groups), dtype=bool)
@@ -159,5 +154,5 @@ def _trial_network(model: nn.Module, batch: torch.Tensor) -> nn.Module:
             if difference.largest(network, network, batch) == 0:
                 return network
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
-            problem = coupling.first_line(error)
+            problem = errors.reason(error)
     raise UserError(f"structured pruning cannot try out the network on random images: {problem}")

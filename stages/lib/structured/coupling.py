@@ -10,7 +10,7 @@ import copy
 import itertools
 import math
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import index_mapping, shape_infer
 from torch_pruning.ops import OPTYPE
 
+from stages.lib.core import errors
 from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
 
@@ -140,9 +141,7 @@ def _only_flattening() -> Iterator[None]:
 
 
 def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
-    """Torch-Pruning's graph, and the network's outputs. A copy is traced, so that the mode and the
-    gradients of the given network do not change.
-    """
+    """Torch-Pruning's graph of a copy of the network, and the copy's outputs."""
     outputs = []
 
     def collect(output: object) -> object:
@@ -171,14 +170,9 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
         except Exception as error:  # noqa: BLE001 - whatever a user's network may raise
             raise UserError(
                 "structured pruning cannot trace the network on one image of shape"
-                f" {tuple(image_shape)}: {type(error).__name__}: {first_line(error)}"
+                f" {tuple(image_shape)}: {type(error).__name__}: {errors.reason(error)}"
             ) from None
     return graph, outputs
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of the user's network, up to 200 characters; its type if empty."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def _side(function: Callable) -> str:
@@ -220,17 +214,14 @@ class _Walker:
 
     def __init__(self, graph: torch_pruning.DependencyGraph, outputs: list[torch.Tensor]) -> None:
         self.graph, self.outputs = graph, {output.grad_fn for output in outputs}
-        owners: dict[nn.Parameter, list[nn.Module]] = defaultdict(list)
-        for module in graph.model.modules():
-            for parameter in module.parameters(recurse=False):
-                owners[parameter].append(module)
         self.modules = set(graph.model.modules())
-        self.shared = {one for sharing in owners.values() if len(sharing) > 1 for one in sharing}
+        pairs = [(one, own) for one in self.modules for own in one.parameters(recurse=False)]
+        uses = Counter(parameter for _, parameter in pairs)
+        self.shared = {module for module, parameter in pairs if uses[parameter] > 1}
         # The most channels of any layer.
         self.widest = max(
             max(parameter.shape, default=1) * getattr(module, "groups", 1)
-            for parameter, sharing in owners.items()
-            for module in sharing
+            for module, parameter in pairs
         )
         self.count = 0
         self.numbers: dict[tuple[nn.Module, str], range] = {}
@@ -248,18 +239,13 @@ class _Walker:
             if size is not None:
                 self.numbers[module, side] = channels = range(self.count, self.count + size)
                 self.count += size
-                self._tie_groups(module, channels)
+                # The same position of each group is coupled: the groups stay equally large.
+                if isinstance(module, nn.modules.conv._ConvNd) and not (
+                    module.groups == module.in_channels == module.out_channels
+                ):
+                    period = size // module.groups
+                    self.edges += [(channels[i], channels[i % period]) for i in range(size)]
         return self.numbers.get((module, side))
-
-    def _tie_groups(self, module: nn.Module, channels: range) -> None:
-        """Couples the same position of each group of a convolution that is not depthwise, so that
-        the groups stay equally large.
-        """
-        if isinstance(module, nn.modules.conv._ConvNd) and not (
-            module.groups == module.in_channels == module.out_channels
-        ):
-            size = len(channels) // module.groups
-            self.edges += [(channel, channels[i % size]) for i, channel in enumerate(channels)]
 
     def obstacle(self, node, side: str) -> str | None:
         """Why channels that reach this side of a node cannot be removed; None if they can."""
@@ -327,10 +313,7 @@ class _Walker:
 
 
 def _components(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The connected component of each node, int [count], numbered by their first nodes.
-
-    edges: pairs of nodes.
-    """
+    """The connected component of each node, int [count], numbered by their first nodes."""
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(edges)), tuple(ends)), shape=(count, count))
     return connected_components(graph, directed=False)[1]

@@ -18,9 +18,7 @@ def _lost(removed: np.ndarray, units: np.ndarray) -> np.ndarray:
 
 
 def weights_left(model: nn.Module, plan: Plan, removed: np.ndarray) -> int:
-    """The number of prunable weights without these units (bool [units]): outputs × inputs × kernel
-    of each layer. The network is not built.
-    """
+    """The number of prunable weights without these units (bool [units]), by their shapes alone."""
     weights = prunable.weights(model)
     left = {prunable.layer_of(name): weight.numel() for name, weight in weights.items()}
     # A depthwise convolution has one side only: its filters see one channel each.
