@@ -96,10 +96,8 @@ def manifest_of(place: Place) -> committed.Manifest:
     """A run's manifest. UserError if there is no report, or one older than manifests."""
     file = paths.RUNS / paths.MANIFEST
     text = place.text(file)
-    if text is None and place.text(paths.METRICS) is None:
-        raise place.problem(paths.REPORTS, "no report there")
     if text is None:
-        raise place.problem(file, "not there, the report is of an older format")
+        raise place.problem(file, "no report there, or one of an older format")
     try:
         return committed.manifest(text)
     except ValueError as error:

@@ -94,9 +94,9 @@ def test_a_loss_beyond_the_tolerance_is_exit_code_1_until_the_tolerance_forgives
     assert lines["test_accuracy.iterative"]["verdict"] == "worse"
 
 
-@pytest.mark.parametrize("stage", ["iterative_prune", "int_quantize", "latency_bench"])
-def test_a_stage_that_one_run_alone_has(repository, capsys, stage):
-    shutil.rmtree(repository / "reports/runs" / stage)
+def test_a_stage_that_one_run_alone_has(repository, capsys):
+    for stage in ("iterative_prune", "latency_bench"):
+        shutil.rmtree(repository / "reports/runs" / stage)
     code, lines = lines_of(capsys)
     assert code == 0
     gone = {name for name, line in lines.items() if line["verdict"] == "gone"}
@@ -158,13 +158,9 @@ def test_an_unknown_revision_or_an_option_of_git(capsys, revision):
 @pytest.mark.parametrize(
     ("file", "torn", "told"),
     [
-        ("", False, "reports: no report there"),
-        ("runs/run.json", False, "run.json: not there, the report is of an older format"),
+        ("runs/run.json", False, "run.json: no report there, or one of an older format"),
         ("runs/finetune/seed-2/rows.csv", False, "finetune/seed-2/rows.csv: missing"),
-        ("runs/train_baseline/seed-2/rows.csv", False, "seed-2/rows.csv: missing"),
         ("runs/finetune/seed-1/rows.csv", True, "finetune/seed-1/rows.csv: cut short"),
-        ("runs/train_baseline/seed-0/rows.csv", True, "seed-0/rows.csv: cut short"),
-        ("runs/latency_bench/rows.csv", True, "latency_bench/rows.csv: cut short"),
         ("runs/run.json", True, "run.json: not JSON (cut short?)"),
     ],
 )
@@ -175,7 +171,7 @@ def test_what_is_missing_or_torn_is_named_with_its_place_and_a_remedy(
     if torn:
         path.write_bytes(path.read_bytes()[:-20])
     else:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.unlink()
     error = failed(capsys, "HEAD")
     assert error.startswith("error: working tree: reports")
     assert f"{told}; run `dvc repro`" in error
@@ -186,16 +182,12 @@ def test_what_is_missing_or_torn_is_named_with_its_place_and_a_remedy(
     assert f"{told}; take another revision" in error
 
 
-def test_no_repository(tmp_path, monkeypatch, capsys):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+def test_no_repository_and_not_in_its_root(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    assert "params.yaml: not found; run from the repository's root" in failed(capsys, "HEAD")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert "not a git repository" in failed(capsys, "HEAD")
-
-
-def test_not_in_the_repositorys_root(repository, monkeypatch, capsys):
-    monkeypatch.chdir(repository / "reports")
-    assert "params.yaml: not found; run from the repository's root" in failed(capsys, "HEAD")
 
 
 def test_as_a_command_nothing_is_written_and_the_tree_stays_as_it_is(repository):

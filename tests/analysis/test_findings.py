@@ -126,21 +126,16 @@ def test_a_tie_is_undecided(name, one, other, seeds):
         ("recovery", {"finetune": (0.7, 0.88)}, "contradicted"),
         ("recovery", {"finetune": (0.92, 0.5)}, "undecided"),
         ("recovery", {"structured_layer_finetune": (0.8, 0.15)}, "undecided"),
-        ("iterative_best", {"iterative": (0.5, 0.4)}, "contradicted"),
         ("iterative_best", {"iterative": (0.98, 0.4)}, "contradicted"),
-        ("iterative_best", {"iterative": (0.92, 0.97)}, "reproduced"),
         ("iterative_best", {"iterative": (0.92, 0.88)}, "undecided"),
         # Beating uniform and global pruning is not being the best.
         ("iterative_best", {"iterative": (0.85, 0.88)}, "contradicted"),
-        ("iterative_best_at_equal_budget", {"finetune_long": (0.98, 0.97)}, "undecided"),
         ("iterative_best_at_equal_budget", {"finetune_long": (0.99, 0.995)}, "contradicted"),
-        ("unstructured_over_structured", {"structured_layer": (0.99, 0.9)}, "contradicted"),
         ("unstructured_over_structured", {"structured_global": (0.9, 0.15)}, "contradicted"),
         ("unstructured_over_structured_finetuned", {"finetune": (0.6, 0.5)}, "contradicted"),
         ("magnitude_over_random", {"random_uniform": (0.9, 0.9)}, "contradicted"),
         ("magnitude_over_random_finetuned", {"random_global_finetune": (0.92, 0.88)}, "undecided"),
         ("pruned_over_dense", {"baseline_finetune": {0.0: 0.99}}, "contradicted"),
-        ("pruned_over_dense", {"baseline_finetune": {0.0: 0.92}}, "contradicted"),
         ("pruned_over_dense", {"finetune": (0.8, 0.8)}, "undecided"),
     ],
 )
@@ -149,19 +144,13 @@ def test_accuracy_findings_follow_the_numbers(name, accuracy, verdict):
 
 
 def test_published_and_equal_budget_are_two_verdicts_and_the_epochs_are_told():
-    columns = {
-        ("iterative", 0.8): {"extra_epochs": 12},
-        ("finetune_long", 0.8): {"extra_epochs": 12},
-    }
+    columns = {(name, 0.8): {"extra_epochs": 12} for name in ("iterative", "finetune_long")}
     found = judged(evidence(changed(finetune_long=(0.99, 0.995)), columns=columns))
     published, equal = found["iterative_best"], found["iterative_best_at_equal_budget"]
     assert (published.verdict, equal.verdict) == ("reproduced", "contradicted")
-    assert (
-        "at unequal cost: by 80 % iterative has trained 12 epochs, global + fine-tuning 5"
-        in text_of(published)
-    )
-    assert "5 at 40 %, 12 at 80 %" in text_of(equal)
-    assert "the baseline, given 5 more epochs, goes from 95.0 % to 97.0 %" in text_of(equal)
+    for one, epochs in ((published, 5), (equal, 12)):
+        assert "iterative 97.0 % after 12 epochs" in text_of(one)
+        assert f" % after {epochs} epochs;" in text_of(one)
     assert [line["one_epochs"] for line in equal.evidence] == [5, 12]
 
 
@@ -257,7 +246,6 @@ UNHARMED = {one.name: {0.4: 0.95, 0.8: 0.95} for pair in methods.recoveries() fo
 @pytest.mark.parametrize(
     ("name", "run", "verdict", "told", "compared"),
     [
-        ("recovery", {"accuracy": without("uniform")}, "reproduced", "", None),
         ("iterative_best", {"accuracy": without("uniform")}, "not measured", "not run: ", []),
         ("unstructured_over_structured", {"accuracy": without("structured_global")}, "reproduced",
          "not run: structured, global", [0.4, 0.8]),
@@ -270,22 +258,14 @@ UNHARMED = {one.name: {0.4: 0.95, 0.8: 0.95} for pair in methods.recoveries() fo
         ("global_over_layerwise", {"accuracy": changed(**{"global": (0.8, 0.08)},
                                                        uniform=(0.6, 0.02))},
          "reproduced", "left out at 80 %: both are no better than chance", [0.4]),
-        ("global_over_layerwise", {"accuracy": changed(**{"global": (0.1, 0.08)},
-                                                       uniform=(0.05, 0.02))},
-         "not measured", "both are no better than chance", []),
         ("global_over_layerwise", {"accuracy": changed(uniform=(0.1, 0.1))}, "reproduced", "",
          [0.4, 0.8]),
         # What stays at chance has not recovered.
         ("recovery", {"accuracy": changed(**{"global": (0.8, 0.1)}, finetune=(0.92, 0.1))},
          "undecided", "but not at 80 % (against global)", None),
         ("recovery", {"accuracy": GOOD | UNHARMED}, "not measured", "nothing to recover", []),
-        ("recovery", {"accuracy": changed(baseline={0.0: 0.9}), "chance": 0.9}, "not measured",
-         "the baseline learned nothing", []),
         ("iterative_best_at_equal_budget", {"columns": OF_OTHER_EPOCHS}, "reproduced",
          "left out at 40 %: not the same budget: 5 and 9 epochs", [0.8]),
-        ("iterative_best_at_equal_budget",
-         {"columns": OF_OTHER_EPOCHS | {("finetune_long", 0.8): {"extra_epochs": 4}}},
-         "not measured", "not the same budget", []),
         ("unstructured_over_structured",
          {"columns": {("structured_layer", 0.8): {"sparsity": 0.7}}}, "reproduced",
          "left out at 80 %: 80 % and 70 % of the weights were gone", [0.4, 0.8]),
@@ -293,8 +273,6 @@ UNHARMED = {one.name: {0.4: 0.95, 0.8: 0.95} for pair in methods.recoveries() fo
         ("small_network_on_gpu", {}, "not measured", "no CUDA device", None),
         ("float32_on_cpu", {"formats": formats(latency=(1.0, 9.0, 3.2), spread=0.31)}, "undecided",
          "not ranked: the IQR passes 30 %", None),
-        ("float32_on_cpu", {"isa": ("avx2", "f16c")}, "reproduced",
-         "none for float16, none for bfloat16", None),
         ("float32_on_cpu", {"isa": ("avx512_fp16", "avx512_bf16", "amx_bf16")}, "reproduced",
          "avx512_fp16 for float16, amx_bf16, avx512_bf16 for bfloat16", None),
     ],
@@ -310,20 +288,13 @@ def test_what_is_missing_or_cannot_be_compared_is_left_out_and_told(
         assert sorted(points) == compared
 
 
-def without_a(column):
-    def change(rows, chosen):
-        return rows.assign(**{column: rows[column].mask(chosen & (rows.seed == 1))})
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (without_a("test_accuracy"), "no accuracy"),
-        (without_a("validation_accuracy"), "no accuracy"),
-        (lambda rows, chosen: rows[~(chosen & (rows.seed == 2))], "not measured for every seed"),
-        (lambda rows, chosen: pd.concat([rows, rows[chosen]]), "not measured for every seed"),
+        (lambda rows: rows.assign(test_accuracy=rows.test_accuracy.mask(rows.seed == 1)), "no acc"),
+        (lambda rows: rows.assign(validation_accuracy=math.nan), "no accuracy"),
+        (lambda rows: rows[rows.seed != 2], "not measured for every seed"),
+        (lambda rows: pd.concat([rows, rows]), "not measured for every seed"),
         (None, "no stored predictions"),
     ],
 )
@@ -334,12 +305,12 @@ def test_a_point_that_is_not_whole_is_left_out_and_said_to_be(change, told):
     else:
         rows = spoilt.rows
         chosen = (rows.method == "uniform") & (rows.target_sparsity == 0.8)
-        spoilt = dataclasses.replace(spoilt, rows=change(rows, chosen))
+        rows = pd.concat([rows[~chosen], change(rows[chosen])])
+        spoilt = dataclasses.replace(spoilt, rows=rows)
     found = judged(spoilt)
     one = found["global_over_layerwise"]
     assert one.verdict == "reproduced"
     assert f"left out at 80 %: layer-wise (uniform): {told}" in text_of(one)
-    assert [line["sparsity"] for line in one.evidence if "difference" in line] == [0.4]
     # The best of three cannot be named where one of the three is not known.
     assert "left out at 80 %" in text_of(found["iterative_best"])
 
@@ -383,13 +354,9 @@ def apart(table):
 
 CASES = [
     ("half_size", formats(sizes=(4000, 2090, 2000)), "reproduced"),
-    ("half_size", formats(sizes=(4000, 3900, 2000)), "contradicted"),
     ("half_size", formats(sizes=(4000, 2000, 1000)), "contradicted"),
     ("half_size", shrunk(formats()), "contradicted"),
-    ("float32_on_cpu", latencies(1.0, 9.0, 2.0), "reproduced"),
     ("float32_on_cpu", latencies(5.0, 9.0, 2.0), "contradicted"),
-    ("float32_on_cpu", latencies(9.0, 5.0, 2.0), "contradicted"),
-    ("float32_on_cpu", latencies(2.0, 9.0, 2.0), "undecided"),
     # Half of both IQRs together: 0.5 apart with 0.4 is more, with 0.6 less.
     ("float32_on_cpu", latencies(2.0, 9.0, 2.5, 0.4), "reproduced"),
     ("float32_on_cpu", latencies(2.0, 9.0, 2.5, 0.6), "undecided"),
@@ -402,7 +369,6 @@ CASES = [
     # The smallest batch is judged.
     ("float32_on_cpu", pd.concat([latencies(9.0, 1.0, 1.0).assign(batch_size=64), formats()]),
      "reproduced"),
-    ("small_network_on_gpu", formats(gpu=(0.5, 0.7, 0.7)), "reproduced"),
     ("small_network_on_gpu", formats(gpu=(0.7, 0.5, 0.7)), "contradicted"),
     ("small_network_on_gpu", formats(gpu=(0.5, 0.7, 0.5)), "reproduced"),
     ("small_network_on_gpu", formats(gpu=(0.5, 0.5, 0.5)), "undecided"),
@@ -414,10 +380,8 @@ CASES = [
     ("quantization_error_8bit", quantized_layers(unit=0.6e-5 * 4.0**8), "reproduced"),
     ("quantization_error_8bit", quantized_layers(unit=9e-5 * 4.0**8), "undecided"),
     ("quantization_error_8bit", quantized_layers(unit=2e-4 * 4.0**8), "contradicted"),
-    ("quantization_error_8bit", quantized_layers(unit=4e-7 * 4.0**8), "contradicted"),
     ("quantization_error_law", quantized_layers(ratio=1.09), "reproduced"),
     ("quantization_error_law", quantized_layers(ratio=1.2), "contradicted"),
-    ("quantization_error_law", quantized_layers(ratio=0.5), "contradicted"),
     ("quantization_error_law", apart(quantized_layers()), "undecided"),
     ("quantization_error_law", quantized_layers().query("bits == 8"), "undecided"),
     ("quantization_error_16bit", quantized_layers().query("bits == 8"), "not measured"),
@@ -433,27 +397,16 @@ def test_findings_on_formats_and_errors_follow_the_numbers(name, table, verdict)
     assert one_of(name, **{field: table}).verdict == verdict
 
 
-@pytest.mark.parametrize(
-    ("drop", "verdict"),
-    [(0.0, "suggestive"), (0.005, "suggestive"), (-0.004, "suggestive"), (0.006, "undecided"),
-     (-0.02, "undecided")],
-)  # fmt: skip
-def test_a_loss_on_all_test_images_is_exact(drop, verdict):
-    found = one_of("half_accuracy", formats=formats(drop=drop))
-    assert found.verdict == verdict
-    assert ("speaks against it" in found.why) == (verdict == "undecided")
-
-
-@pytest.mark.parametrize("accuracy", [0.9, 0.1])
-def test_a_loss_on_a_sample_decides_nothing(accuracy):
-    table = formats()
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("drop", [0.0, 0.005, -0.004, 0.006, -0.02])
+def test_a_loss_on_all_test_images_is_exact_and_on_a_sample_decides_nothing(drop, sampled):
+    table = formats(drop=drop)
     half = (table.network == "baseline") & (table.device == "cpu") & (table.dtype != "float32")
-    table = table.assign(
-        agreement=table.agreement.mask(half, 1.0), accuracy=table.accuracy.mask(half, accuracy)
-    )
-    found = one_of("half_accuracy", formats=table)
-    assert found.verdict == "undecided"
-    assert "a sample alone in 2" in found.why
+    table = table.assign(agreement=table.agreement.mask(half & sampled, 1.0))
+    found, lost = one_of("half_accuracy", formats=table), abs(drop) > 0.005
+    assert found.verdict == ("undecided" if lost or sampled else "suggestive")
+    assert ("speaks against it" in found.why) == (lost and not sampled)
+    assert ("a sample alone in 2" in found.why) == sampled
 
 
 # What becomes of it.

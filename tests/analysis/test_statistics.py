@@ -105,52 +105,29 @@ def test_an_accuracy_is_a_share_inside_its_interval(correct, confidence):
     assert (wrong.low, wrong.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-12)
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_a_hundred_times_the_images_is_a_tenth_of_the_width(seeds):
-    random = np.random.default_rng(0)
-    one, other = random.random((2, seeds, 400)) < 0.8
-    # Copies of the same images: the same disagreement on more of them. Seeds that agree.
-    one, other = np.repeat(one[:1], seeds, axis=0), np.repeat(other[:1], seeds, axis=0)
+def test_a_hundred_times_the_images_is_a_tenth_of_the_width():
+    # Seeds that agree.
+    one, other = np.repeat(np.random.default_rng(0).random((2, 1, 400)) < 0.8, 3, axis=1)
     few = statistics.difference(one, other, 0.95)
     more = statistics.difference(np.tile(one, 100), np.tile(other, 100), 0.95)
     assert width(more) == pytest.approx(width(few) / 10, rel=0.02)
 
 
-def test_seeds_that_disagree_widen_what_the_images_alone_would_say():
-    random = np.random.default_rng(0)
-    alike = np.repeat(random.random((1, 2000)) < 0.8, 3, axis=0)
-    drifting = alike.copy()
-    drifting[1, :200] = False
-    drifting[2, :400] = False
-    assert width(statistics.accuracy(drifting, 0.95)) > 3 * width(statistics.accuracy(alike, 0.95))
-
-
-RIGHT = np.ones((2, 3), bool)
-
-
 # Of two runs of which no more is known than their accuracies.
 
 
-def bools(*shape):
-    return np.ones(shape, bool)
-
-
 @pytest.mark.parametrize(
-    ("one", "other", "confidence", "told"),
+    ("shapes", "confidence", "told"),
     [
-        (bools(2, 3), bools(2, 4), 0.95, "seeds"), (bools(2, 3), bools(1, 3), 0.95, "seeds"),
-        (bools(3), bools(3), 0.95, "seeds"), (bools(0, 3), bools(0, 3), 0.95, "seeds"),
-        (bools(2, 0), bools(2, 0), 0.95, "seeds"),
-        (np.ones((2, 3), int), np.ones((2, 3), int), 0.95, "seeds"),
-        *((bools(2, 3), bools(2, 3), level, "confidence") for level in (0.0, 1.0, 95, -1)),
+        *((shapes, 0.95, "seeds") for shapes in (
+            ((2, 3), (2, 4)), ((2, 3), (1, 3)), ((3,), (3,)), ((0, 3), (0, 3)), ((2, 0), (2, 0)),
+        )),
+        *((((2, 3), (2, 3)), level, "confidence") for level in (0.0, 1.0, 95, -1)),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(one, other, confidence, told):
+def test_what_does_not_fit_is_refused(shapes, confidence, told):
     with pytest.raises(ValueError, match=told):
-        statistics.difference(one, other, confidence)
-    if told == "confidence":
-        with pytest.raises(ValueError, match=told):
-            statistics.accuracy(one, confidence)
+        statistics.difference(*(np.ones(shape, bool) for shape in shapes), confidence)
 
 
 def unpaired(before, after, images, confidence=0.95):
@@ -271,8 +248,6 @@ def held(seeds, images, seed_deviation, confidence, trials):
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_intervals_hold_the_truth_as_often_as_they_promise(seeds, images, seed_deviation):
     assert held(seeds, images, seed_deviation, 0.95, 1000) >= 0.93
-
-
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_so_do_intervals_that_are_corrected_for_many_comparisons(seeds):
-    assert held(seeds, 500, 1.0, 0.99, 1000) >= 0.97
+    # So do intervals that are corrected for many comparisons.
+    if seeds in (2, 3) and (images, seed_deviation) == (500, 1.0):
+        assert held(seeds, images, seed_deviation, 0.99, 1000) >= 0.97

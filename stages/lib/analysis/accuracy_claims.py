@@ -1,10 +1,8 @@
 """The claims about accuracy, the course's and ours, stated before anything is measured."""
 
-from collections.abc import Iterator, Sequence
-
-from stages.lib.analysis import statistics, tables
+from stages.lib.analysis import statistics
 from stages.lib.analysis.claims import Claim
-from stages.lib.analysis.evidence import Arm, Arms, Comparison, Evidence
+from stages.lib.analysis.evidence import Arm, Arms, Evidence
 from stages.lib.core import methods
 
 
@@ -21,29 +19,6 @@ def _other_budget(one: Arm, other: Arm, evidence: Evidence, arms: Arms) -> str:
     if one.epochs == other.epochs:
         return ""
     return f"not the same budget: {one.epochs} and {other.epochs} epochs"
-
-
-def _costs(arms: Arms, comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """The epochs of iterative pruning and of its rival at the last sparsity."""
-    last = max(comparisons, key=lambda one: one.sparsity)
-    one, other = last.one, last.other
-    yield (
-        f"at {'' if one.epochs == other.epochs else 'un'}equal cost: by"
-        f" {tables.percent(last.sparsity)} iterative has trained"
-        f" {tables.times(one.epochs, 'epoch')}, {other.name} {other.epochs}"
-    )
-
-
-def _budgets(arms: Arms, comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """The equal numbers of epochs, and what they do for the baseline."""
-    spent = ", ".join(f"{one.one.epochs} at {tables.percent(one.sparsity)}" for one in comparisons)
-    yield f"equal budgets: both have trained as many epochs after the baseline ({spent})"
-    longer = arms.get(("baseline_long", 0.0))
-    if longer and not longer.problem:
-        yield (
-            f"reference: the baseline, given {longer.epochs} more epochs, goes from"
-            f" {100 * arms['baseline', 0.0].accuracy:.1f} % to {100 * longer.accuracy:.1f} %"
-        )
 
 
 # In the order of the course. Claims without a published result are ours: the course's claims assume
@@ -68,7 +43,6 @@ CLAIMS = (
         "Iterative pruning is the most effective method",
         (("iterative", "uniform", "global", "finetune"),),
         "best, 3 epochs a step to 80 %",
-        notes=_costs,
     ),
     Claim(
         "iterative_best_at_equal_budget",
@@ -76,7 +50,6 @@ CLAIMS = (
         (("iterative", "finetune_long"),),
         "best, but it had trained for more epochs than the others",
         why_not=_other_budget,
-        notes=_budgets,
     ),
     Claim(
         "unstructured_over_structured",

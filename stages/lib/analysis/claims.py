@@ -39,7 +39,6 @@ class Claim:
     why_not: why a pair says nothing about the claim; empty if it does.
     each: whether the method must be ahead, and better than chance, in every pair. If not, two
         networks that are no better than chance are not compared.
-    notes: makes more sentences from the arms and the comparisons.
     """
 
     id: str
@@ -48,7 +47,6 @@ class Claim:
     course: str = ""
     why_not: Callable[[Arm, Arm, Evidence, Arms], str] = lambda *_: ""
     each: bool = False
-    notes: Callable[[Arms, Sequence[Comparison]], Iterable[str]] = lambda *_: ()
 
     @property
     def hypothesis(self) -> Finding:
@@ -107,8 +105,8 @@ def _sentences(comparisons: Sequence[Comparison], evidence: Evidence) -> list[st
     for one in sorted(comparisons, key=lambda one: abs(one.sparsity - evidence.sparsity)):
         nearest.setdefault((one.one.method, one.other.method), one)
     told = [
-        f"at {tables.percent(one.sparsity)}: {one.one.name} {100 * one.one.accuracy:.1f} %,"
-        f" {one.other.name} {100 * one.other.accuracy:.1f} %; {tables.interval(one.difference)}"
+        f"at {tables.percent(one.sparsity)}: {one.one.told}, {one.other.told};"
+        f" {tables.interval(one.difference)}"
         for one in comparisons
         if one in nearest.values()
     ]
@@ -195,7 +193,7 @@ def judged(claim: Claim, evidence: Evidence, arms: Arms) -> Finding:
         return replace(claim.hypothesis, why=why, evidence=tuple(left_out))
     comparisons = fair.compare(pairs, evidence.confidence)
     verdict, why, average = _weighed(claim, pairs, comparisons, evidence.confidence)
-    told = (*_sentences(comparisons, evidence), *claim.notes(arms, comparisons), *missing)
+    told = (*_sentences(comparisons, evidence), *missing)
     return replace(
         claim.hypothesis,
         verdict=verdict,

@@ -42,42 +42,27 @@ def _cells(line: Line) -> tuple[str, ...]:
 def _seeds(before: Manifest, after: Manifest, rules: Rules) -> str:
     old, new = (", ".join(map(str, sorted(run.seeds))) for run in (before, after))
     sure = f"{tables.percent(rules.confidence)} intervals"
+    over = f"seeds{', paired,' if old == new else ''} and images, unpaired"
     if len(before.seeds) == len(after.seeds) == 1:
-        return (
-            f"One seed ({old if old == new else f'{old} → {new}'}): {sure} over images alone;"
-            " what another seed would change is not in them."
-        )
-    if old == new:
-        return f"Seeds {old}: {sure} over seeds, paired, and images, unpaired."
-    return f"Seeds {old} → {new}: {sure} over seeds and images, unpaired."
+        over = "images alone: another training may differ by more"
+    return f"Seeds {old} → {new}: {sure} over {over}."
 
 
 def facts(before: Manifest, after: Manifest, rules: Rules) -> list[str]:
     """Sentences about what the intervals are over, and what else differs between the runs."""
     told, images = [_seeds(before, after, rules)], after.data.images
     if before.same_data(after):
-        told.append(
-            f"The same data: {tables.count(images.test)} test images, and"
-            f" {tables.count(images.validation)} for validation."
-        )
+        told.append(f"The same data: {tables.count(images.test)} test images.")
     else:
-        told.append(
-            f"Other data ({before.data.source} → {after.data.source}, other images, classes or"
-            " parts): accuracies cannot be compared."
-        )
-    if before.model != after.model:
-        keys = [key for key in after.model if before.model.get(key) != after.model[key]]
-        changes = [f"{key} {before.model.get(key)} → {after.model[key]}" for key in keys]
-        told.append(f"Another network: {', '.join(changes) or 'other params'}.")
+        told.append("Other data (images, classes or parts): accuracies cannot be compared.")
     if not before.same_machine(after):
-        told.append(
-            "Another machine: latencies cannot be compared, and accuracies wobble in their last"
-            " digits."
-        )
-    for name in hardware.SOFTWARE:
-        if before.hardware[name] != after.hardware[name]:
-            told.append(f"Another {name}: {before.hardware[name]} → {after.hardware[name]}.")
-    return told
+        told.append("Another machine: latencies cannot be compared.")
+    pairs = {name: (before.hardware[name], after.hardware[name]) for name in hardware.SOFTWARE}
+    for name in {**before.model, **after.model}:
+        pairs[f"model.{name}"] = before.model.get(name), after.model.get(name)
+    return told + [
+        f"Another {name}: {old} → {new}." for name, (old, new) in pairs.items() if old != new
+    ]
 
 
 @dataclass(frozen=True)

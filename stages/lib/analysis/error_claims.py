@@ -70,34 +70,25 @@ def published_error(evidence: Evidence, bits: int) -> Finding:
     told = (
         f"{_text(least)} to {_text(most)} over {layers.layer.nunique()} layers, median"
         f" {_text(median)}",
-        "the error is that of the layer's range of weights: compare the order of magnitude",
     )
     return replace(hypothesis, verdict=verdict, why=why, here=told, evidence=(numbers,))
 
 
 def law(evidence: Evidence) -> Finding:
     """Judges LAW."""
-    least, most = 1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
-    numbers, whole, outside = [], True, False
-    for bits in PUBLISHED:
-        ratios = _layers(evidence, bits).ratio
-        if ratios.empty:
-            whole = False
-            continue
-        low, median, high = (float(value) for value in ratios.quantile([0.25, 0.5, 0.75]))
-        whole &= least <= low and high <= most
-        outside |= high < least or low > most
-        numbers.append(
-            {"bits": bits, "low": low, "median": median, "high": high, "measured": len(ratios)}
-        )
-    if not numbers:
+    layers = pd.concat([_layers(evidence, bits) for bits in PUBLISHED])
+    if layers.empty:
         return replace(LAW, why="no layer was quantized per tensor to 8 or 16 bits")
-    why = " and ".join(f"{one['median']:.3f} × S²/12 at {one['bits']} bits" for one in numbers)
-    if len(numbers) < len(PUBLISHED):
-        why += "; the other width was not measured"
-    told = tuple(
-        f"{one['bits']} bit: median {one['median']:.3f} × S²/12, middle half {one['low']:.3f} to"
-        f" {one['high']:.3f}"
-        for one in numbers
+    table = layers.groupby("bits").ratio.describe()[["25%", "50%", "75%", "count"]]
+    table.columns = ["low", "median", "high", "measured"]
+    least, most = 1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
+    inside = (table.low >= least) & (table.high <= most)
+    outside = (table.high < least) | (table.low > most)
+    verdict = weigh(inside.all() and len(table) == len(PUBLISHED), outside.any())
+    why = "; ".join(
+        f"{line.Index} bits: median {line.median:.3f} × S²/12, middle half {line.low:.3f} to"
+        f" {line.high:.3f}"
+        for line in table.itertuples()
     )
-    return replace(LAW, verdict=weigh(whole, outside), why=why, here=told, evidence=tuple(numbers))
+    numbers = table.astype({"measured": int}).reset_index().to_dict("records")
+    return replace(LAW, verdict=verdict, why=why, evidence=tuple(numbers))

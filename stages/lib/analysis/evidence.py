@@ -79,6 +79,12 @@ class Arm:
         """The method's name for people."""
         return METHODS[self.method].title
 
+    @property
+    def told(self) -> str:
+        """Its name, accuracy and training."""
+        trained = f" after {tables.times(self.epochs, 'epoch')}" if self.epochs else ""
+        return f"{self.name} {100 * self.accuracy:.1f} %{trained}"
+
 
 Arms = Mapping[tuple[str, float], Arm]
 

@@ -49,7 +49,6 @@ def half_size(evidence: Evidence) -> Finding:
     halved = (half.ratio / 0.5 - 1).abs().max() <= SIZE_TOLERANCE
     ends = dict.fromkeys(f"{ratio:.3f}" for ratio in (half.ratio.min(), half.ratio.max()))
     sizes = lines.dtype + " " + lines.bytes_on_disk.map(tables.size)
-    measured = lines.network.isin(half.network)
     numbers = half[["network", "dtype", "ratio", "bytes_on_disk"]].to_dict("records")
     return replace(
         HALF_SIZE,
@@ -57,7 +56,7 @@ def half_size(evidence: Evidence) -> Finding:
         why=f"{' to '.join(ends)} of float32's bytes",
         here=tuple(
             f"{network}: {', '.join(part)}"
-            for network, part in sizes[measured].groupby(lines.network, sort=False)
+            for network, part in sizes.groupby(lines.network, sort=False)
         ),
         evidence=tuple(numbers),
     )
@@ -163,10 +162,7 @@ def _native(isa: Sequence[str]) -> str:
         f"{', '.join(sorted(wanted.intersection(isa))) or 'none'} for {dtype}"
         for dtype, wanted in hardware.HALF_INSTRUCTIONS.items()
     )
-    return (
-        "it hangs on the CPU's instructions for half precision, and on whether the network is large"
-        f" enough to gain by them; this CPU has {', '.join(parts)}"
-    )
+    return f"it hangs on the CPU's instructions for half precision: {', '.join(parts)}"
 
 
 def _told(line: Any) -> str:

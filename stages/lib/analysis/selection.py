@@ -5,6 +5,7 @@ within the noise count as equal; then the other of size and latency decides, the
 methods. A higher validation accuracy within the budget decides nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
@@ -82,20 +83,19 @@ class Candidate:
         """
         return max(self.rows, key=lambda row: row.validation_accuracy)
 
-    def spent(self, budget: str) -> float | None:
-        """How much of a budget it uses, in the budget's unit; None if unknown. Bytes are those of
-        the largest seed's file, so that the file of any seed meets the budget.
+    def spent(self, budget: str) -> float:
+        """How much of a budget it uses, in the budget's unit; infinite if unknown. Bytes are those
+        of the largest seed's file, so that the file of any seed meets the budget.
         """
         if budget == LATENCY:
-            return self.latency.milliseconds if self.ranked else None
+            return self.latency.milliseconds if self.ranked else math.inf
         if budget == BYTES:
             return max(row.bytes_on_disk for row in self.rows)
         return self.loss.estimate
 
     def meets(self, budget: str, limit: float) -> bool:
         """Whether it surely meets a budget."""
-        spent = self.spent(budget)
-        return spent is not None and spent <= limit + (ROUNDING if budget == DROP else 0)
+        return self.spent(budget) <= limit + (ROUNDING if budget == DROP else 0)
 
 
 class Choice(NamedTuple):
@@ -186,49 +186,28 @@ def _least(pool: Sequence[Candidate], budget: str) -> list[Candidate]:
     return [one for one in known if not fastest.latency.is_faster(one.latency)]
 
 
-def overshoot(candidate: Candidate, budgets: Budgets) -> dict[str, float | None]:
+def overshoot(candidate: Candidate, budgets: Budgets) -> dict[str, float]:
     """By how much a candidate exceeds each budget that it misses, as a share of the budget (0.5:
-    half as much again); None if unknown.
-
-    A budget of 0 accuracy counts as one image of the validation images.
+    half as much again); infinite if unknown. A loss of 0 counts as one of the validation images.
     """
-    missed = {}
-    for budget, limit in budgets.items():
-        if not candidate.meets(budget, limit):
-            spent = candidate.spent(budget)
-            unit = max(limit, 1 / candidate.loss.images) if budget == DROP else limit
-            missed[budget] = None if spent is None else (spent - limit) / unit
-    return missed
-
-
-def _distance(candidate: Candidate, budgets: Budgets) -> tuple[bool, float]:
-    """The worst overshoot; unknown ones come after all others."""
-    missed = overshoot(candidate, budgets).values()
-    return None in missed, max((share for share in missed if share is not None), default=0.0)
-
-
-UNITS = {DROP: "a drop of {:.4g}", BYTES: "{:,.0f} bytes", LATENCY: "{:.4g} ms"}
+    units = {budget: limit or 1 / candidate.loss.images for budget, limit in budgets.items()}
+    return {
+        budget: (candidate.spent(budget) - limit) / units[budget]
+        for budget, limit in budgets.items()
+        if not candidate.meets(budget, limit)
+    }
 
 
 def _why_none(candidates: Sequence[Candidate], budgets: Budgets, what: str) -> str:
     """A sentence that names the fewest budgets that no candidate meets together."""
-    shown = {
-        name: f"package.{name} ({value:,.0f})" if name == BYTES else f"package.{name} ({value:.4g})"
-        for name, value in budgets.items()
-    }
     some = next(
         some
         for count in range(1, len(budgets) + 1)
-        for some in combinations(budgets, count)
-        if not any(all(one.meets(name, budgets[name]) for name in some) for one in candidates)
+        for some in combinations(budgets.items(), count)
+        if not any(all(one.meets(*budget) for budget in some) for one in candidates)
     )
-    missed = f"no {what} meets {' and '.join(shown[name] for name in some)}"
-    if len(some) > 1:
-        return f"{missed} together"
-    spent = (one.spent(some[0]) for one in candidates)
-    known = [value for value in spent if value is not None]
-    least = f"the least is {UNITS[some[0]].format(min(known))}" if known else "none was timed"
-    return f"{missed}: {least}"
+    missed = " and ".join(f"package.{name} ({limit:,})" for name, limit in some)
+    return f"no {what} meets {missed}{' together' if len(some) > 1 else ''}"
 
 
 def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choice:
@@ -246,8 +225,10 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
         return Choice(None, "no network has a latency of one image, for every seed, to rank by")
     good = [one for one in pool if all(one.meets(*budget) for budget in budgets.items())]
     if not good:
-        nearest = sorted(pool, key=lambda one: _distance(one, budgets))
-        return Choice(None, _why_none(pool, budgets, what), tuple(nearest[:NEAREST]))
+        # By the worst overshoot, then the next.
+        nearest = sorted(pool, key=lambda one: sorted(overshoot(one, budgets).values())[::-1])
+        reason = f"{_why_none(pool, budgets, what)}; the nearest is {nearest[0].words}"
+        return Choice(None, reason, tuple(nearest[:NEAREST]))
     equal = _least(good, costs[0])
     others = f", equal to {len(equal) - 1} of them within the noise" if len(equal) > 1 else ""
     reason = f"the {role} of {len(good)} within the budgets{others}"
