@@ -7,7 +7,6 @@ width and the page's colours. The pictures of the Markdown report are drawn here
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -343,8 +342,3 @@ def picture(title: str, reading: str, panels: Sequence[Panel]) -> alt.TopLevelMi
     room = panels[0].width * min(2, len(panels)) + 60
     heading = alt.TitleParams(title, subtitle=textwrap.wrap(reading, room // 6))
     return joined.properties(title=heading, background="white", padding=12).configure(**CONFIG)
-
-
-def save(chart: alt.TopLevelMixin, path: Path) -> None:
-    """Draws a chart to an SVG file, without a browser."""
-    chart.save(path, format="svg")

@@ -36,4 +36,4 @@ def save(figures: Sequence[Figure], directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     for figure in figures:
         picture = charts.picture(figure.title, figure.reading, figure.panels)
-        charts.save(picture, directory / f"{figure.name}{paths.PICTURE}")
+        picture.save(directory / f"{figure.name}{paths.PICTURE}", format="svg")

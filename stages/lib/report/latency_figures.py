@@ -134,7 +134,9 @@ def no_gain(run: Run) -> dict | None:
 
 def structured(run: Run) -> Figure:
     """The latency of smaller networks against their MACs, both as shares of the baseline's."""
-    lines = run.timed[(run.timed.engine == TORCH) & run.timed.latency_ms.notna()]
+    timed = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
+    table = columns.table(timed, [columns.NETWORK, DEVICE, *columns.TIMED])
+    lines = timed[timed.latency_ms.notna()]
     keys = list(tables.KEYS[:3])
     work = run.course[[*keys, "macs"]].assign(work=run.course.macs / run.baseline.macs)
     lines = lines.merge(work, on=keys).assign(share=lambda found: 1 / found.speedup)
@@ -157,15 +159,9 @@ def structured(run: Run) -> Figure:
         run,
         "structured",
         panels or [charts.nothing(NOTHING)],
-        [("Latencies", latency_table(run))],
+        [("Latencies", table)],
         best=best.sort_values(["device", "batch_size"]).to_dict("records"),
     )
-
-
-def latency_table(run: Run) -> Table:
-    """A table of the networks that were timed in torch."""
-    lines = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
-    return columns.table(lines, [columns.NETWORK, DEVICE, *columns.TIMED])
 
 
 FORMAT_COLUMNS = (
