@@ -210,9 +210,7 @@ def tiny(tmp_path_factory) -> Repository:
     return repository
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """All tests of the tiny repository run in one process, so that it is made only once."""
-    for item in items:
-        if "tiny" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("tiny"))
+    if "tiny" in item.fixturenames:
+        item.add_marker(pytest.mark.xdist_group("tiny"))

@@ -1,4 +1,4 @@
-"""The workflow's steps, as a runner would take them, in a clone of the tiny repository."""
+"""Experiments, and the workflow's steps, as a runner would take them, for one of them."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import yaml
 from conftest import ROOT, Repository
 
@@ -19,8 +20,7 @@ BELONGS, RUN, AGAIN, SUMMARY = STEPS
 def evaluated(expression: str, runner: SimpleNamespace) -> object:
     """A `${{ … }}` of GitHub's, in so far as Python's words for the same are enough."""
     body = expression.removeprefix("${{").removesuffix("}}").replace("!cancelled()", "True")
-    for ours, theirs in (("and", "&&"), ("or", "||")):
-        body = body.replace(theirs, ours)
+    body = body.replace("&&", "and").replace("||", "or")
     return eval(body.strip(), {"format": str.format} | vars(runner))
 
 
@@ -51,15 +51,44 @@ def run_job(
     return outcomes
 
 
-def test_a_pull_request_is_compared_with_its_target_and_a_push_with_itself(tiny, tmp_path):
+# What a worker of the queue does, without the half minute for which it waits for more.
+WORKER = """
+import dvc_task.proc.tasks
+from dvc.repo import Repo
+from dvc.repo.experiments.queue import tasks
+queue = Repo().experiments.celery_queue
+assert queue.celery
+(entry,) = queue.iter_queued()
+tasks.run_exp(entry.asdict())
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny, tmp_path_factory):
+    """A repository in which an experiment was queued and run; `result` is its commit."""
+    repository = tiny.copy(tmp_path_factory.mktemp("experiment") / "repository")
+    queued = repository.dvc("exp", "run", "--queue", "-S", "report.confidence=0.9")
+    for command in (queued, [sys.executable, "-c", WORKER]):
+        done = repository.run(*command)
+        assert done.returncode == 0, done.stderr
+    ended = repository.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps")
+    repository.result = ended.stdout.strip()
+    return repository
+
+
+def test_a_queued_experiment_runs_in_a_folder_of_its_own(experiment):
+    changed = experiment.run("git", "diff", "--name-only", "HEAD", experiment.result).stdout
+    assert {"dvc.lock", "params.yaml", "reports/report.md"} <= set(changed.splitlines())
+    assert experiment.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_pull_request_is_compared_with_its_target_and_a_push_with_itself(experiment, tmp_path):
     """All that differs between the two is what the summary compares with."""
-    pulled = tiny.clone(tmp_path / "clone")
-    pulled.run("git", "checkout", "--quiet", "-b", "change")
-    pulled.change("report.confidence", 0.9)
-    pulled.repro()
-    pulled.commit()
+    experiment.run("git", "branch", "change", experiment.result)
+    pulled = experiment.clone(tmp_path / "clone")
+    pulled.run("git", "checkout", "--quiet", "change")
     outcomes = run_job(pulled, tmp_path, "pull_request", "main")
-    assert outcomes == dict.fromkeys(STEPS, "success")
+    assert set(outcomes.values()) == {"success"}
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "## Metrics against origin/main" in summary
     assert "report.confidence" in summary
@@ -75,15 +104,14 @@ def test_a_run_that_is_stale_or_fails_is_not_compared(tiny, tmp_path):
     # test_changes.py shows that an edit of any package is named; here, that this is a failure.
     module = failing.path / "stages/lib/training/loop.py"
     module.write_text(module.read_text(encoding="utf-8") + "# another version\n", encoding="utf-8")
-    outcomes = run_job(failing, tmp_path, "push")
     skipped = dict.fromkeys((RUN, AGAIN, SUMMARY), "skipped")
-    assert outcomes == {BELONGS: "failure"} | skipped
+    assert run_job(failing, tmp_path, "push") == {BELONGS: "failure"} | skipped
     # Where that check has passed and the run itself fails.
     failing.run("git", "checkout", "--quiet", "stages")
     script = failing.path / "stages/probe.py"
     script.write_text("raise SystemExit(1)\n", encoding="utf-8")
-    outcomes = run_job(failing, tmp_path, "push")
-    assert outcomes == {BELONGS: "success"} | skipped | {RUN: "failure"}
+    expected = {BELONGS: "success"} | skipped | {RUN: "failure"}
+    assert run_job(failing, tmp_path, "push") == expected
     assert not (tmp_path / "summary.md").exists()
 
 
