@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (
@@ -210,7 +211,14 @@ def tiny(tmp_path_factory) -> Repository:
     return repository
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """All tests of the tiny repository run in one process, so that it is made only once."""
-    if "tiny" in item.fixturenames:
-        item.add_marker(pytest.mark.xdist_group("tiny"))
+class ByFile(LoadScopeScheduling):
+    """A file's tests run in one process, and so do all of the tiny repository: it is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tiny" if file.startswith(("tests/pipeline/", "tests/pruning/test_ext")) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    # xdist 3.8's own groups, --dist loadgroup, are without effect in pytest 9.2.
+    return ByFile(config, log)

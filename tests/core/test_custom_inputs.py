@@ -10,8 +10,6 @@ from PIL import Image
 
 from stages.lib.core import pipeline, prepared, records
 
-pytestmark = pytest.mark.xdist_group("own inputs")
-
 SEEDS = [0, 7]
 BASELINES = {f"train_baseline@{seed}" for seed in SEEDS}
 # A residual network of two blocks, whose blocks are in a file beside it.
