@@ -166,17 +166,6 @@ def test_classes_partials_and_decorated_functions_are_factories(folder):
     assert custom_model.call(name.replace(":make", ":Net"), OFFERED).num_classes == 3
 
 
-def test_modules_beside_the_file_are_importable_even_while_the_factory_runs(folder):
-    write(folder / "parts/__init__.py", "from .blocks import layer\n")
-    write(folder / "parts/blocks.py", "layer = 'layer'\n")
-    write(folder / "late.py", "width = 'late'\n")
-    text = (
-        "from parts import layer\n"
-        "def make():\n    import late\n    return layer, late.width, late.__name__\n"
-    )
-    assert custom_model.call(write(folder / "net.py", text), OFFERED) == ("layer", "late", "late")
-
-
 def test_files_of_the_same_name_in_different_folders_are_told_apart(folder):
     text = "import blocks\ndef make():\n    import late\n    return blocks.x, late.x\n"
     names = {}

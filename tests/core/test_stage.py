@@ -234,6 +234,10 @@ def test_a_wrong_clock_is_no_edit():
 def test_a_wrong_command_line_is_told(capsys, name, argv, words):
     assert exit_code(unreachable, name, argv) == 2
     assert words in capsys.readouterr().err
+    assert exit_code(unreachable, "seeded", ["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--seed SEED" in printed
+    assert __doc__.partition(":")[0] in printed
 
 
 def test_broken_params_stop_a_stage_that_does_not_read_the_broken_key(folder, capsys):
@@ -353,10 +357,3 @@ def test_a_missing_library_is_a_line_and_a_missing_module_of_ours_a_bug(
         error = process.communicate()[1]
     assert error.startswith(words)
     assert (len(error.splitlines()) == 1) is one_line
-
-
-def test_a_stage_says_what_it_does_and_that_it_wants_a_seed(capsys):
-    assert exit_code(unreachable, "seeded", ["--help"]) == 0
-    printed = capsys.readouterr().out
-    assert "--seed SEED" in printed
-    assert __doc__.partition(":")[0] in printed

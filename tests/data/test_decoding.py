@@ -85,14 +85,9 @@ def test_deep_pgm_files_are_scaled_and_floats_round_to_the_nearest(tmp_path):
     assert np.array_equal(decode(path, None, "L")[0], np.arange(256).reshape(16, 16))
 
 
-@pytest.mark.parametrize(
-    ("mode", "value", "expected"),
-    [("L", 77, (77, 77, 77)), ("RGB", (200, 100, 50), (200, 100, 50)),
-     ("CMYK", (0, 255, 255, 0), (255, 0, 0))],
-)  # fmt: skip
-def test_jpeg_colours_survive_in_grey_rgb_and_cmyk(tmp_path, mode, value, expected):
-    path = saved(tmp_path / "x.jpg", plain(mode, value, (64, 64)), quality=100)
-    assert np.abs(np.subtract(colour(path, 16), expected)).max() <= 2
+def test_jpeg_colours_survive_in_cmyk(tmp_path):
+    path = saved(tmp_path / "x.jpg", plain("CMYK", (0, 255, 255, 0), (64, 64)), quality=100)
+    assert np.abs(np.subtract(colour(path, 16), (255, 0, 0))).max() <= 2
 
 
 UPRIGHT = np.arange(3 * 9 * 14, dtype=np.uint8).reshape(9, 14, 3)

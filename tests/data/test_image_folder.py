@@ -92,16 +92,6 @@ def test_a_test_folder_is_the_whole_of_the_test_part(layered, test):
     assert np.bincount(found.labels[parts["validation"]]).tolist() == [2, 2, 2]
 
 
-def test_mixed_sizes_modes_and_formats_become_equal_rows(root):
-    Image.new("RGBA", (30, 50), (0, 0, 0, 0)).save(root / "ant/a.webp")
-    Image.new("CMYK", (9, 80), 0).save(root / "ant/b.jpg")
-    Image.new("1", (8, 8), 1).save(root / "ant/c.bmp")
-    Image.new("P", (300, 5), 0).save(root / "ant/d.gif")
-    found = read(root, color="rgb")
-    assert found.images.shape == (40, 3, 8, 8)
-    assert (found.images[12:15] == 255).all()
-
-
 def test_threads_and_blocks_do_not_change_a_byte(root, monkeypatch):
     for number in range(4, 10):  # a block of unreadable files alone
         (root / f"ant/{number:03}.png").write_bytes(b"x")
@@ -353,17 +343,6 @@ def test_images_where_results_are_written_are_refused(stage, capsys, script, pla
     with pytest.raises(SystemExit):
         stage(script, place)
     assert "put the images " in capsys.readouterr().err
-
-
-def test_what_the_probe_writes_changes_only_with_the_images(stage, root):
-    file = Path("artifacts/inputs/data.json")
-    written = []
-    for more in (0, 0, 1):
-        fill(root / "bee", 120, more, start=50)
-        stage(probe)
-        written.append(file.read_bytes())
-    assert written[0] == written[1] != written[2]
-    assert json.loads(written[2])["files"] == 37
 
 
 def test_images_that_change_while_they_are_read_leave_nothing(stage, root, capsys, monkeypatch):

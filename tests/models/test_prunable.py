@@ -20,8 +20,10 @@ def test_the_weights_of_convolutions_and_linear_layers_are_prunable_and_no_other
     network = nn.ModuleDict(layers)
     assert list(prunable.layers(network)) == ["conv", "fc"]
     assert list(prunable.weights(network)) == ["conv.weight", "fc.weight"]
-    # A network that is one layer.
-    assert list(prunable.weights(nn.Conv1d(2, 3, 3))) == ["weight"]
+    # A network that is one layer, and its weight itself, without its gradient.
+    layer = nn.Conv1d(2, 3, 3)
+    (weight,) = prunable.weights(layer).values()
+    assert (weight.data_ptr(), weight.requires_grad) == (layer.weight.data_ptr(), False)
 
 
 def test_attentions_projections_are_prunable_each_once():
@@ -60,10 +62,3 @@ def test_a_weight_that_is_computed_from_others_is_refused_by_name(layer, reparam
         prunable.weights(network)
     assert "remove_parametrizations" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_what_is_listed_is_the_weight_itself_without_its_gradient():
-    layer = nn.Linear(2, 2)
-    (weight,) = prunable.weights(layer).values()
-    assert weight.data_ptr() == layer.weight.data_ptr()
-    assert not weight.requires_grad

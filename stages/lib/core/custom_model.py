@@ -163,10 +163,7 @@ def _load(name: str) -> Any:
 
 def call(name: str, offered: Mapping[str, Any]) -> Any:
     """Calls the factory with those of the `offered` keyword arguments that it accepts. The file's
-    folder is importable meanwhile.
-
-    Raises UserError if the file or the factory is missing or, with the line of the user's file, if
-    either raises an error.
+    folder is importable meanwhile. Raises UserError if file or factory is missing or raises.
     """
     file = must_exist(name)
     with _importable(file.resolve().parent):

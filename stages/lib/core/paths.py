@@ -55,11 +55,6 @@ SITE_SCRIPT = "page.js"
 STAGED_IMAGES = "images.staged"
 
 
-def is_code(file: Path) -> bool:
-    """Whether a file is part of the program."""
-    return file.suffix in CODE
-
-
 def stage_directory(stage: str, seed: int | None = None) -> Path:
     """The folder of a stage's outputs: `artifacts/STAGE`, or `artifacts/STAGE/seed-N`."""
     directory = ARTIFACTS / stage

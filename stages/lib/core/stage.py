@@ -78,7 +78,7 @@ def _files(deps: Iterable[Path]) -> list[Path]:
 
 def _state(file: Path) -> object:
     """What identifies a file's state: the content of code; inode, size and time of other files."""
-    if paths.is_code(file):
+    if file.suffix in paths.CODE:
         return hashlib.sha256(file.read_bytes()).digest()
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
@@ -96,8 +96,8 @@ class _Watch:
         self.before = self._states()
         # A file written after this process began may be newer than what was imported.
         now = time.time()
-        for file in filter(paths.is_code, self.before):
-            if STARTED < file.stat().st_mtime <= now:
+        for file in self.before:
+            if file.suffix in paths.CODE and STARTED < file.stat().st_mtime <= now:
                 self.before[file] = None
 
     def _states(self) -> dict[Path, object]:

@@ -100,10 +100,7 @@ def _files(root: Path, place: str) -> list[str]:
 
 def list_images(root: Path) -> Listing:
     """Lists every file of every class, in an order that depends on the names only. Opens no file.
-
-    Raises UserError if the folder is missing or its layout is not one of the two: no class
-    folders, a single class, classes without a file, the same class in different case, classes
-    missing from train/ or test/, links that lead back to a folder above.
+    Raises UserError if the folder is missing or its layout is not one of the two.
     """
     if not root.is_dir():
         raise UserError(

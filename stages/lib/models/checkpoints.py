@@ -101,8 +101,7 @@ def load_model(
     network: the custom network (`path/to/file.py:factory`) that the file may name, because building
         it runs that code; None: only that of `expected`, or registered networks.
 
-    UserError with file and remedy if the file is missing, damaged or another kind of file, or names
-    another custom network.
+    UserError with file and remedy if the file is missing, damaged or of another kind or network.
     """
     tensors, description = load_tensors(path, KEY)
     if expected is not None and description != expected:
@@ -120,9 +119,7 @@ def load_model(
 def restore(
     path: Path, tensors: dict[str, torch.Tensor], description: Any, network: str | None
 ) -> nn.Module:
-    """The network of an architecture with these weights. path: is named in errors. network: as for
-    `load_model`.
-    """
+    """The network of an architecture with these weights. network: as for `load_model`."""
     try:
         custom_model.check_allowed(description.get("name"), network)
         return registry.rebuild(description, tensors).eval()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stages.lib.core import custom_model, network_names
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, reason
 from stages.lib.models import convnet, resizing, resnet, torchvision_models
 from stages.lib.models.modes import evaluating
 
@@ -151,10 +151,9 @@ def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
         with torch.inference_mode(), evaluating(model):
             logits = model(torch.zeros(2, *image_shape, device=first.device))
     except Exception as error:  # noqa: BLE001 - any network may be named
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"model.name: {name} cannot take images of {'×'.join(map(str, image_shape))}"
-            f" ({reason}); set data.image_size to what it needs"
+            f" ({reason(error)}); set data.image_size to what it needs"
         ) from None
     if not isinstance(logits, torch.Tensor):
         answer, remedy = f"a {type(logits).__name__}", "return the logits alone"

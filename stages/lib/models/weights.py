@@ -70,21 +70,6 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     return _unwrapped(stored, path)
 
 
-def _is_head(target: torch.Tensor, given: torch.Tensor, classes: int) -> bool:
-    """Whether two tensors differ only in the number of classes."""
-    return (
-        target.shape[:1] == (classes,)
-        and given.dim() == target.dim()
-        and given.shape[1:] == target.shape[1:]
-    )
-
-
-def _is_plain(given: torch.Tensor, target: torch.Tensor) -> bool:
-    """Whether a tensor is dense, and has real numbers if the network's tensor has."""
-    real = given.is_floating_point() or not target.is_floating_point()
-    return real and given.layout is torch.strided and not given.is_meta
-
-
 def fit(
     model: nn.Module, stored: Mapping[str, torch.Tensor], classes: int, path: Path
 ) -> list[str]:
@@ -110,7 +95,8 @@ def fit(
         if name not in stored:
             continue
         given = stored[name]
-        if not _is_plain(given, target):
+        real = given.is_floating_point() or not target.is_floating_point()
+        if not real or given.layout is not torch.strided or given.is_meta:
             kind = f"{given.dtype}, {given.device.type}, {given.layout}"
             misfits.append(f"{name} of {kind} for {target.dtype}")
             continue
@@ -118,8 +104,8 @@ def fit(
             given = given.sum(1, keepdim=True)
         if given.shape == target.shape:
             loaded[name] = given
-        elif _is_head(target, given, classes):
-            fresh.append(name)
+        elif target.shape[:1] == (classes,) and given.shape[1:] == target.shape[1:]:
+            fresh.append(name)  # a head for another number of classes
         else:
             misfits.append(f"{name} {list(given.shape)} for {list(target.shape)}")
     missing = [name for name in wanted if name not in stored and not name.endswith(OPTIONAL)]
