@@ -70,22 +70,6 @@ def test_a_network_of_ones_own(tmp_path, more):
             skeletons.of({**description, "classes": 10**12})
 
 
-@pytest.mark.parametrize(
-    "description",
-    [
-        {},
-        {"name": "vgg"},
-        {"name": "convnet"},
-        {**registry.architecture("convnet", 4, 1, 3), "hidden": 10**30},
-        {**registry.architecture("convnet", 4, 1, 3), "channels": 7},
-        {**registry.architecture("resnet18", 4, 1, 3), "classes": "many"},
-    ],
-)
-def test_a_description_that_is_none_of_ours_is_refused(description):
-    with pytest.raises(ValueError, match="not a network"):
-        skeletons.of(description)
-
-
 SKELETON = skeletons.Skeleton(
     {"a": (7, 2), "b": ()}, {}, {"": {}, "a": {"groups": 1, "shape": [4, 5]}, "b": {"out": 7}}
 )

@@ -137,16 +137,11 @@ def test_batches_hold_every_image_once_in_order(count, batch, height, width):
         assert 1 <= size <= batch
         # No more pixels at a time than a batch of small images has, if it is not one image.
         assert size == 1 or size * height * width <= batch * on_device.PIXELS
+        assert size == batch or (size + 1) * height * width > batch * on_device.PIXELS
         assert len(parts) == samples.batch_count
     assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
     found = (torch.cat(parts)[:, 0, 0, 0] * 255).round().long().tolist()
     assert found == list(range(count))
-
-
-@pytest.mark.parametrize(("size", "expected"), [(32, 500), (33, 470), (224, 10), (1024, 1)])
-def test_large_images_come_in_smaller_batches(size, expected):
-    image = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, size, size)
-    assert toys.samples(image, torch.zeros(1)).batch_size == expected
 
 
 @pytest.mark.filterwarnings("error")

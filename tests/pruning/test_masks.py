@@ -28,10 +28,6 @@ def removed(found):
     return sum(int((~mask).sum()) for mask in found.values())
 
 
-def size(scores):
-    return sum(score.numel() for score in scores.values())
-
-
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 def test_masks_of_magnitudes_are_those_of_torch(model, scores, sparsity):
     alone, together = copy.deepcopy(model), copy.deepcopy(model)
@@ -73,7 +69,7 @@ def test_masks_only_shrink_over_the_steps(scores):
             name: torch.rand(score.shape, generator=generator) for name, score in scores.items()
         }
         found = masks.global_(moved, sparsity, within=before)
-        assert removed(found) == round(sparsity * size(scores))
+        assert removed(found) == round(sparsity * sum(map(torch.numel, scores.values())))
         if before is not None:
             assert all(not (found[name] & ~before[name]).any() for name in found)
         before = found

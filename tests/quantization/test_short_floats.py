@@ -31,8 +31,3 @@ def test_all_that_are_short_stay_and_what_is_too_large_becomes_the_largest():
     large = torch.tensor([65504.0, float("inf"), -1e9, float("nan")])
     assert short_floats.rounded(large)[:3].tolist() == [LARGEST, LARGEST, -LARGEST]
     assert short_floats.rounded(large)[3].isnan()
-
-
-def test_ties_go_to_even():
-    ties = torch.tensor([1 + 1 / 64, 1 + 3 / 64, -1 - 1 / 64])
-    assert short_floats.rounded(ties).tolist() == [1, 1 + 4 / 64, -1]

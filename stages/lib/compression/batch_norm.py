@@ -1,6 +1,4 @@
-"""Batch norms of a network after training: estimates their statistics again, or folds them into
-weight and bias.
-"""
+"""Estimates the statistics of batch norms again, or folds them into weight and bias."""
 
 import copy
 from collections.abc import Iterable

@@ -1,6 +1,4 @@
-"""Writes and reads the metadata of a packed file: the architecture, how each tensor is stored, and
-the tables by which the payload is decoded.
-"""
+"""Writes and reads the metadata of a packed file: architecture, kinds of tensors, tables."""
 
 import json
 import math

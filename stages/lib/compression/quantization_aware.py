@@ -50,16 +50,13 @@ class QuantizationAware(loop.TrainingScheme):
         self.planned, self.refreshed = -1 if first is None else 0, -1
         self.frozen = False
 
-    def _sparsity(self, name: str, progress: float) -> float:
-        target, left = self.plan[name].sparsity, (1 - min(1.0, progress / RAMP)) ** 3
-        return target + (self.begin[name] - target) * left
-
     @torch.no_grad()
     def refresh(self, model: nn.Module, progress: float) -> None:
         """Chooses masks and scales again, from the float32 weights."""
+        left = (1 - min(1.0, progress / RAMP)) ** 3
         for name, choice in self.plan.items():
             weight = model.get_parameter(name)
-            sparsity = self._sparsity(name, progress)
+            sparsity = choice.sparsity + (self.begin[name] - choice.sparsity) * left
             # If the plan asks for no more zeros than there are, removed weights stay removed.
             mask = masks.keep_largest(weight.abs(), sparsity) & (weight != 0)
             self.masks[name] = mask.to(weight.dtype)

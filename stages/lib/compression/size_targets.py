@@ -1,6 +1,4 @@
-"""Makes networks for given sizes of the packed file: prunes, quantizes and trains them within a
-budget of bytes.
-"""
+"""Prunes, quantizes and trains networks for given sizes of their packed files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple

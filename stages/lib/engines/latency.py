@@ -93,9 +93,7 @@ def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Lat
 
 
 def steady(calls: Sequence[Call], seconds: float, clock: Clock = perf_counter) -> list[Latency]:
-    """As `interleaved`. If one is not steady, all are measured again with twice the time. Some may
-    stay unsteady.
-    """
+    """As `interleaved`. If one is unsteady, all are measured again, once, in twice the time."""
     latencies = interleaved(calls, seconds, clock)
     if all(latency.is_steady for latency in latencies):
         return latencies

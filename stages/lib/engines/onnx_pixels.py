@@ -97,9 +97,7 @@ def folded(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def read_directly(graph: onnx.GraphProto) -> None:
-    """Lets the quantized network read the pixels without quantizing them, in place: they already
-    have a scale of 1 and a zero point of 0.
-    """
+    """Lets the quantized network read the pixels, whose scale is 1, as they are, in place."""
     rounding, values = _only_reader(graph, PIXELS, "QuantizeLinear"), constants(graph)
     if rounding is None:
         return

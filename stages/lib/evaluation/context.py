@@ -1,6 +1,4 @@
-"""The context of a stage that works with networks: device, data, baseline, evaluator, random
-streams and the collector of results.
-"""
+"""What a stage works with: device, data, baseline, evaluator, random streams and results."""
 
 from functools import cached_property
 from pathlib import Path

@@ -27,21 +27,14 @@ def predict(model: nn.Module, samples: Samples) -> torch.Tensor:
 
 
 def predict_with_top5(model: nn.Module, samples: Samples) -> tuple[torch.Tensor, float]:
-    """As `predict`, with the share of samples whose class is among the five largest logits."""
-    classes, largest = [], []
-    for logits in _logits(model, samples):
-        classes.append(logits.argmax(1).cpu())
-        largest.append(logits.topk(5).indices.cpu())
-    return torch.cat(classes), _share_among(torch.cat(largest), samples.labels)
-
-
-def _share_among(classes: torch.Tensor, labels: torch.Tensor) -> float:
-    return float((classes == labels.cpu()[:, None]).any(1).double().mean())
+    """As `predict`, with the top-5 accuracy."""
+    logits = torch.cat([batch.cpu() for batch in _logits(model, samples)])
+    return logits.argmax(1), top5_accuracy(logits, samples.labels)
 
 
 def top5_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """The share of samples whose class is among their five largest logits [n, classes]."""
-    return _share_among(logits.topk(5).indices.cpu(), labels)
+    return float((logits.topk(5).indices == labels.cpu()[:, None]).any(1).double().mean())
 
 
 def share_correct(predictions: torch.Tensor, labels: torch.Tensor) -> float:
