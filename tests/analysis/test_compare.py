@@ -27,14 +27,16 @@ def put(folder, **about):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository whose only commit has a report; the working directory of the test."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    """A folder of a larger repository, whose only commit has a report; the working directory."""
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    put(folder)
     git(tmp_path, "init", "-q", "-b", "main")
-    put(tmp_path)
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "a run")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def lines_of(capsys, base="HEAD"):
@@ -119,18 +121,6 @@ def test_branches_tags_and_older_commits_are_revisions(repository, capsys):
         assert lines_of(capsys, base)[0] == 1
 
 
-def test_a_folder_of_a_larger_repository(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "classifier"
-    folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
-    put(folder)
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "a run")
-    monkeypatch.chdir(folder)
-    assert lines_of(capsys)[0] == 0
-
-
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
@@ -149,7 +139,9 @@ def test_tables_with_carriage_returns_or_without_lines(repository, capsys, chang
 
 
 @pytest.mark.usefixtures("repository")
-@pytest.mark.parametrize("revision", ["no-such", "", "HEAD~9", "main:reports", "0" * 40, "--all"])
+@pytest.mark.parametrize(
+    "revision", ["no-such", "", "HEAD~9", "main:classifier", "0" * 40, "--all"]
+)
 def test_an_unknown_revision_or_an_option_of_git(capsys, revision):
     error = failed(capsys, "--", revision)
     assert f"{revision}: not a revision of this repository; take one" in error

@@ -52,16 +52,10 @@ def test_each_format_and_batch_gets_the_latency_of_its_engine():
     assert set(found.bytes_on_disk) == {7}
 
 
-def test_a_device_that_is_not_there_keeps_its_note_and_gets_every_batch():
-    found = joined(formats(), latency(batch=1), latency(batch=64))
-    gpu = found[found.device == "cuda"]
-    assert list(gpu.batch_size) == [1, 64, 1, 64]
-    assert set(gpu.note) == {"no CUDA device"}
-    assert gpu.latency_ms.isna().all()
-    assert set(gpu.repetitions) == {0}
-
-
-def test_a_network_that_was_not_timed_has_a_line_each():
-    found = joined(formats(devices=["cpu"]))
-    assert list(found.batch_size) == [0, 0]
-    assert found.latency_ms.isna().all()
+def test_a_device_that_is_not_there_keeps_its_note_and_gets_every_batch_that_was_timed():
+    for lines, batches in (([latency(batch=1), latency(batch=64)], [1, 64, 1, 64]), ([], [0, 0])):
+        gpu = joined(formats(devices=["cuda"]), *lines)
+        assert list(gpu.batch_size) == batches
+        assert set(gpu.note) == {"no CUDA device"}
+        assert gpu.latency_ms.isna().all()
+        assert set(gpu.repetitions) == {0}

@@ -83,10 +83,8 @@ def dominates(one, other):
 @given(POINTS, st.randoms())
 def test_the_front_is_what_no_point_dominates_in_any_order(points, random):
     on_front = pareto.pareto_front(*np.array(points, float).T)
-    front = [point for point, on in zip(points, on_front, strict=True) if on]
     for point, on in zip(points, on_front, strict=True):
         assert on != any(dominates(other, point) for other in points)
-        assert on or any(dominates(other, point) for other in front)
     shuffled = random.sample(range(len(points)), len(points))
     again = pareto.pareto_front(*np.array([points[i] for i in shuffled], float).T)
     assert list(on_front[shuffled]) == list(again)

@@ -135,7 +135,6 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     assert small["made"]["stages"] == ["train_baseline", "compress"]
     assert small["made"]["params"]["compress"]["granularity"] == "channel"
     assert (fast["latency_ms"], fast["speedup"], fast["engine"]) == (0.4, 5.0, "onnxruntime")
-    assert (card["baseline"]["latency_ms"], card["baseline"]["bytes"]) == (2.0, 40_000)
     assert card["data"]["classes"] == ["nought", "one"]
     assert card["machine"].keys() >= {"cpu", "torch", "python", "onnxruntime"}
     assert card["budgets"] == {"max_accuracy_drop": 0.01}
@@ -161,9 +160,6 @@ def test_what_nothing_meets_is_said_in_a_line_and_on_the_card(capsys):
     for role in (SMALLEST, FASTEST):
         assert card[role]["chosen"] is None
         assert "package.max_bytes (500)" in card[role]["reason"]
-    assert [one["name"] for one in card[FASTEST]["nearest"]] == [
-        "structured_global_finetune-0.8", "onnx_baseline_int8-8bit", "baseline",
-    ]  # fmt: skip
     nearest = card[SMALLEST]["nearest"][0]
     assert nearest["name"] == "packed-50x"
     assert nearest["misses"] == {"max_accuracy_drop": 4.0, "max_bytes": 0.6}

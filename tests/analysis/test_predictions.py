@@ -21,12 +21,6 @@ def stored(directory, networks, part="test"):
     return file
 
 
-def test_names_tell_methods_sparsities_and_widths_apart():
-    assert Key("global", 0.8).name == "global-0.8"
-    assert Key("baseline").name == "baseline"
-    assert Key("affine_tensor", weight_bits=8).name == "affine_tensor-8bit"
-
-
 @pytest.mark.parametrize("part", predictions.FILES)
 def test_each_seed_is_a_row_and_each_image_a_column(tmp_path, part):
     folders = []
@@ -57,10 +51,8 @@ def test_what_one_seed_lacks_is_left_out(tmp_path):
     [
         (np.array([0, 1, 2], np.int64), r"int64 \[3\] where the 4 images.*delete it and run"),
         (np.array([0, 1, 2, 1], np.int32), r"int32 \[4\].*delete it and run"),
-        (np.array([[0, 1, 2, 1]], np.int64), r"int64 \[1, 4\].*delete it and run"),
         (None, "not found; run"),
         (b"", "cut short"),
-        (b"not a file of tensors", "cut short"),
         (save({"global-0.8": LABELS})[:-1], "cut short"),
     ],
 )

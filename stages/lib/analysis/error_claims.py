@@ -5,13 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from stages.lib.analysis.evidence import Evidence
-from stages.lib.analysis.verdicts import (
-    CONTRADICTED,
-    REPRODUCED,
-    UNDECIDED,
-    Finding,
-    weigh,
-)
+from stages.lib.analysis.verdicts import CONTRADICTED, REPRODUCED, UNDECIDED, Finding, weigh
 
 PUBLISHED = {8: 1.02e-5, 16: 1.57e-10}
 # The error grows with the square of the weights' range: a layer with three times the range has ten

@@ -159,14 +159,13 @@ def over_seeds(one: Mapping[int, float], other: Mapping[int, float]) -> list[Ter
         A run with a single seed is assumed to have the spread of the other; there is no term if
         both have a single seed.
     """
+    first, second = list(one.values()), list(other.values())
     if set(one) == set(other):
-        differences = [one[seed] - other[seed] for seed in one]
-        parts = [(differences, 1 / len(one))]
+        parts = [([one[seed] - other[seed] for seed in one], 1 / len(one))]
+    elif 1 in (len(first), len(second)):
+        parts = [(max(first, second, key=len), 1 / len(first) + 1 / len(second))]
     else:
-        first, second = list(one.values()), list(other.values())
-        parts = [(first, 1 / len(first)), (second, 1 / len(second))]
-        if len(first) == 1 or len(second) == 1:
-            parts = [(max(first, second, key=len), 1 / len(first) + 1 / len(second))]
+        parts = [(values, 1 / len(values)) for values in (first, second)]
     return [
         Term(float(np.var(values, ddof=1)) * share, len(values) - 1)
         for values, share in parts
