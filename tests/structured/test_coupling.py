@@ -67,7 +67,7 @@ def test_coupled_layers_are_named():
     assert lines["classifier"] == [3, "", "no", coupling.CLASSES]
 
 
-@pytest.mark.parametrize("network", networks.REMOVABLE)
+@pytest.mark.parametrize("network", [*networks.REMOVABLE, networks.single])
 def test_all_but_the_classifier_can_be_removed(network):
     head = "head" if network is networks.flattened else "classifier"
     assert analysed(network)[1].refused == {head: coupling.CLASSES}
@@ -199,7 +199,3 @@ def test_analysing_leaves_the_network_as_it_was(capfd, recwarn):
 def test_a_network_that_cannot_be_pruned_is_a_users_error(build, shape, problem):
     with pytest.raises(UserError, match=problem):
         analysis.analyse(built(build), shape)
-
-
-def test_a_network_of_one_precision_is_tried_in_that():
-    assert list(analysed(networks.single)[1].refused) == ["classifier"]
