@@ -253,15 +253,12 @@ def test_what_is_no_params_file_is_said_to_be_so(tmp_path, content, words):
     assert words in rejected(tmp_path, content)
 
 
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm_and_a_missing_file_is_told(tmp_path):
     path = tmp_path / "params.yaml"
+    with pytest.raises(UserError, match=r"params\.yaml: not found; run from the repository's root"):
+        params.read("model", path=path)
     path.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
     assert params.read("seeds", path=path).seeds == DEFAULTS["seeds"]
-
-
-def test_a_missing_file_says_where_to_run(tmp_path):
-    with pytest.raises(UserError, match=r"params\.yaml: not found; run from the repository's root"):
-        params.read("model", path=tmp_path / "params.yaml")
 
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates()

@@ -135,12 +135,6 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path, upright):
     assert np.abs(found.transpose(1, 2, 0) - np.asarray(expected)).max() <= 1
 
 
-def test_making_smaller_averages(tmp_path):
-    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
-    path = saved(tmp_path / "x.png", Image.fromarray(board.astype(np.uint8)))
-    assert np.abs(decode(path, 8, "L").astype(int) - 127.5).max() <= 4
-
-
 def test_a_large_jpeg_decoded_at_a_part_of_its_size_looks_the_same(tmp_path):
     ramp = np.add.outer(np.arange(512), np.arange(768)) * 255 // 1280
     image = Image.fromarray(ramp.astype(np.uint8))

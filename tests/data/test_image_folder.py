@@ -161,12 +161,15 @@ def test_what_is_allowed_to_be_unreadable_is_left_out_and_told(layered):
 
 
 @pytest.mark.parametrize("part", ["", "train/", "test/"])
-def test_a_class_of_unreadable_files_alone_is_refused(root, layered, part):
+def test_a_class_or_a_set_of_unreadable_files_alone_is_refused(root, layered, part):
     place = layered if part else root
     for path in (place / part / "bee").iterdir():
         path.write_bytes(b"x")
     message = refusal(place, max_unreadable=99, validation_images=3, test_images=3)
     assert f"none of the files in {place}/{part}bee can be read" in message
+    for path in root.glob("*/*"):
+        path.write_bytes(b"x")
+    assert "36 of 36 files" in refusal(root, image_size="auto")
 
 
 PARTS = ["train/ant", "train/bee", "test/ant", "test/bee"]
@@ -232,10 +235,6 @@ def test_a_link_back_to_a_folder_above_or_to_nowhere_is_an_error(root, link, tar
     assert f"{root}/{link}{words}" in refusal(root)
 
 
-def test_images_of_one_size_keep_it(root):
-    assert read(root, image_size="auto", color="auto").images.shape == (36, 3, 10, 12)
-
-
 @pytest.mark.parametrize(
     ("file", "size", "words"),
     [
@@ -247,15 +246,10 @@ def test_images_of_one_size_keep_it(root):
         ),
     ],
 )
-def test_images_of_mixed_sizes_or_too_small_need_a_size(root, file, size, words):
+def test_images_of_one_size_keep_it_and_others_need_a_size(root, file, size, words):
+    assert read(root, image_size="auto", color="auto").images.shape == (36, 3, 10, 12)
     Image.new("L", size).save(root / file)
     assert f"{file} {words}" in refusal(root, image_size="auto")
-
-
-def test_a_set_of_unreadable_files_alone_is_refused(root):
-    for path in root.glob("*/*"):
-        path.write_bytes(b"x")
-    assert "36 of 36 files" in refusal(root, image_size="auto")
 
 
 def test_parts_larger_than_the_set_are_refused_before_decoding(root, monkeypatch):

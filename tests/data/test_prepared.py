@@ -89,16 +89,13 @@ def test_the_parts_depend_on_the_seed_and_on_nothing_else():
         (9000, 50, "50 + 9000 of 100 images leave 0 for training"),
     ],
 )
-def test_a_part_with_fewer_images_than_classes_is_refused(validation, test, words):
+def test_a_part_of_an_image_a_class_is_enough_and_a_smaller_one_refused(validation, test, words):
+    parts = split(LABELS, 4, 92, 0)
+    assert sorted(LABELS[parts["validation"]]) == sorted(LABELS[parts["train"]]) == [0, 1, 2, 3]
     with pytest.raises(UserError) as error:
         split(LABELS, validation, test, 0)
     assert words in str(error.value)
     assert "allowed: at least one image" in str(error.value)
-
-
-def test_parts_of_one_image_a_class_are_enough():
-    parts = split(LABELS, 4, 92, 0)
-    assert sorted(LABELS[parts["validation"]]) == sorted(LABELS[parts["train"]]) == [0, 1, 2, 3]
 
 
 def pictures(count, channels=3, seed=0):

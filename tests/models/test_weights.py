@@ -88,12 +88,6 @@ def test_wrappers_and_prefixes_come_off(model, tmp_path, wrap):
     assert list(weights.read(written(tmp_path / "weights.pt", mixed))) == list(mixed)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    (tmp_path / "folder.pt").mkdir()
-    for name in ("weights.pt", "folder.pt"):
-        assert "not found; give a file's path, or none" in refused(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     "stored",
     [
@@ -101,7 +95,9 @@ def test_a_missing_file_is_named(tmp_path):
         {"weight": torch.ones(1), "epoch": 3}, {"state_dict": {}}, {"state_dict": {"epoch": 3}},
     ],
 )  # fmt: skip
-def test_what_is_no_state_dict_is_refused(tmp_path, stored):
+def test_a_missing_file_and_what_is_no_state_dict_are_refused(tmp_path, stored):
+    for path in (tmp_path / "weights.pt", tmp_path):
+        assert "not found; give a file's path, or none" in refused(path)
     text = refused(written(tmp_path / "weights.pt", stored))
     assert "holds no state dict; save it with torch.save of model.state_dict()" in text
 
