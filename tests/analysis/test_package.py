@@ -110,9 +110,14 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     networks = plenty()
     test = [0.91, 0.95, 0.92]
     networks.packed(20.0, bytes=[2_000, 1_900, 2_000], accuracy=[0.94, 0.95, 0.945], test=test)
-    leave(networks)
+    leave(networks, report__confidence=0.9)
     card = run()
     assert capsys.readouterr().err == ""
+    assert card["confidence"] == 0.9
+    wilson = stats.binomtest(900, TEST).proportion_ci(0.9, method="wilson")
+    # Agresti and Coull's has Wilson's centre; the seeds agree.
+    test_of_fast = card[FASTEST]["chosen"]["test"]
+    assert [test_of_fast["low"], test_of_fast["high"]] == pytest.approx(wilson[:2], abs=1e-3)
     assert {file.name for file in paths.DEPLOY.iterdir()} == {
         "smallest.packed", "fastest.onnx", "model_card.json",
     }  # fmt: skip
@@ -138,15 +143,6 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     assert card["data"]["classes"] == ["nought", "one"]
     assert card["machine"].keys() >= {"cpu", "torch", "python", "onnxruntime"}
     assert card["budgets"] == {"max_accuracy_drop": 0.01}
-
-
-@pytest.mark.usefixtures("folder")
-def test_the_intervals_are_of_the_confidence_that_was_asked_for():
-    leave(plenty(), report__confidence=0.9)
-    test = run()[SMALLEST]["chosen"]["test"]
-    wilson = stats.binomtest(900, TEST).proportion_ci(0.9, method="wilson")
-    # Agresti and Coull's has Wilson's centre; the seeds agree.
-    assert (test["low"], test["high"]) == pytest.approx((wilson.low, wilson.high), abs=1e-3)
 
 
 @pytest.mark.usefixtures("folder")

@@ -15,14 +15,6 @@ from stages.lib.analysis.selection import FASTEST, SMALLEST
 ROLES = (SMALLEST, FASTEST)
 
 
-def packed(size, pruned_size):
-    return (
-        Kept()
-        .packed(10.0, bytes=size, accuracy=0.945)
-        .packed(10.0, "packed_pruned", bytes=pruned_size, accuracy=0.97)
-    )
-
-
 def structured(layer, layer_ms, whole, whole_ms, **other):
     return (
         Kept()
@@ -49,8 +41,6 @@ NO_CANDIDATES = (
         # What has no latency meets no budget for it.
         (plenty(), SMALLEST, (0.01, None, 1.0), "onnx_baseline_int8-8bit"),
         (NO_CANDIDATES, SMALLEST, (0.01,), "packed-10x"),
-        # Less than a hundredth is no difference: the first is taken.
-        (packed(4_000, 4_030), SMALLEST, (0.01,), "packed-10x"),
         # Of files equally small the faster; of networks equally fast (0.04 apart) the smaller.
         (structured(9_000, 0.5, 9_050, 0.3), SMALLEST, (0.01,), "structured_global_finetune-0.8"),
         (structured(9_500, 0.40, 9_000, 0.44, iqr=0.04), FASTEST, (0.01,),
