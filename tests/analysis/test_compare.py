@@ -62,7 +62,6 @@ def failed(capsys, *argv):
     [
         ({}, "test_accuracy.iterative", "equal"),
         ({"accuracies": ACCURACIES | {"iterative": 0.97}}, "test_accuracy.iterative", "better"),
-        ({"wobble": {0: 0.001, 1: -0.001, 2: 0.0}}, "test_accuracy.finetune", "within noise"),
         ({"time": 40.0, "machine": MACHINE | {"cpu": "another"}},
          "latency_ms.baseline.torch.cpu", "other machine"),
         ({"accuracies": dict.fromkeys(ACCURACIES, 0.5), "meta": META | {"checksum": "0"}},

@@ -111,10 +111,9 @@ def _sentences(comparisons: Sequence[Comparison], evidence: Evidence) -> list[st
         if one in nearest.values()
     ]
     first, many = comparisons[0].difference, len(comparisons)
-    images = f"{tables.count(first.images)} test images"
-    over = f"{first.seeds} seeds × {images}, paired"
+    over = f"{first.seeds} seeds × {tables.count(first.images)} test images, paired"
     if first.seeds == 1:
-        over = f"one seed, so over its {images} alone: another training may differ by more"
+        over = f"over {tables.count(first.images)} test images alone, not over seeds"
     corrected = f", each {100 * first.confidence:.4g} % as there are {many}" if many > 1 else ""
     return [*told, f"intervals of {100 * evidence.confidence:g} % in all{corrected}; {over}"]
 

@@ -43,9 +43,7 @@ def half_size(evidence: Evidence) -> Finding:
     lines = lines.assign(ratio=lines.tensor_bytes / lines.network.map(single))
     half = lines[(lines.dtype != FLOAT32) & lines.ratio.notna()]
     if half.empty:
-        return replace(
-            HALF_SIZE, why="float32 and half precision were not both measured for any network"
-        )
+        return replace(HALF_SIZE, why="float32 and half precision were not both measured")
     halved = (half.ratio / 0.5 - 1).abs().max() <= SIZE_TOLERANCE
     ends = dict.fromkeys(f"{ratio:.3f}" for ratio in (half.ratio.min(), half.ratio.max()))
     sizes = lines.dtype + " " + lines.bytes_on_disk.map(tables.size)
@@ -81,8 +79,8 @@ def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
     pairs = half.merge(single, on=["network", "device"], suffixes=("", "_32"))
     unlearned = fair.unlearned(evidence, arms)
     if unlearned or pairs.empty:
-        why = "the accuracies of float32 and of half precision were not both measured on a device"
-        return replace(HALF_ACCURACY, why=unlearned or why)
+        why = unlearned or "float32's accuracy and that in half precision were not both measured"
+        return replace(HALF_ACCURACY, why=why)
     pairs = pairs.assign(loss=pairs.accuracy_32 - pairs.accuracy)
     sampled = pairs.agreement.notna() | pairs.agreement_32.notna()
     outside = (pairs.loss.abs() > evidence.tolerance + ROUNDING) & ~sampled
@@ -97,13 +95,8 @@ def half_accuracy(evidence: Evidence, arms: Arms) -> Finding:
         f" {100 * line.accuracy:.1f} %; lost {tables.points(line.loss)} points"
         for line in pairs.itertuples()
     )
-    return replace(
-        HALF_ACCURACY,
-        verdict=verdict,
-        why=why,
-        here=here,
-        evidence=tuple(numbers.to_dict("records")),
-    )
+    told = tuple(numbers.to_dict("records"))
+    return replace(HALF_ACCURACY, verdict=verdict, why=why, here=here, evidence=told)
 
 
 @dataclass(frozen=True)
