@@ -356,7 +356,6 @@ CASES = [
     # Half of both IQRs together: 0.5 apart with 0.4 is more, with 0.6 less.
     ("float32_on_cpu", latencies(2.0, 9.0, 2.5, 0.4), "reproduced"),
     ("float32_on_cpu", latencies(2.0, 9.0, 2.5, 0.6), "undecided"),
-    ("float32_on_cpu", latencies(2.5, 9.0, 2.0, 0.6), "undecided"),
     # An IQR that passes 30 % of the latency, or is not known, ranks nothing.
     ("float32_on_cpu", latencies(1.0, 9.0, 3.2, 0.3), "reproduced"),
     ("float32_on_cpu", latencies(1.0, 9.0, 3.2, 0.31), "undecided"),
@@ -368,7 +367,6 @@ CASES = [
     ("small_network_on_gpu", formats(gpu=(0.7, 0.5, 0.7)), "contradicted"),
     ("small_network_on_gpu", formats(gpu=(0.5, 0.7, 0.5)), "reproduced"),
     ("small_network_on_gpu", formats(gpu=(0.5, 0.5, 0.5)), "undecided"),
-    ("large_network_on_gpu", formats(gpu=(0.5, 0.7, 0.7)), "contradicted"),
     ("large_network_on_gpu", formats(gpu=(0.7, 0.5, 0.5)), "reproduced"),
     # The second layer's error is twice that of the first.
     ("quantization_error_8bit", quantized_layers(unit=0.6e-5 * 4.0**8), "reproduced"),

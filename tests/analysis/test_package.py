@@ -157,7 +157,6 @@ def test_what_nothing_meets_is_said_in_a_line_and_on_the_card(capsys):
         assert card[role]["chosen"] is None
         assert "package.max_bytes (500)" in card[role]["reason"]
     nearest = card[SMALLEST]["nearest"][0]
-    assert nearest["name"] == "packed-50x"
     assert nearest["misses"] == {"max_accuracy_drop": 4.0, "max_bytes": 0.6}
 
 

@@ -143,20 +143,17 @@ def _weighed(
     average = fair.on_average(pairs, confidence)
     why, many = tables.interval(average), len(comparisons)
     if many > 1:
-        what = (
-            "sparsities" if len({one.other.method for one in comparisons}) == 1 else "comparisons"
-        )
-        why += f" on average over {many}\N{NO-BREAK SPACE}{what}"
+        why += f" on average over {many}\N{NO-BREAK SPACE}comparisons"
     carrying, decided = _carrying(pairs, average, confidence), average.sign
     if carrying:
         decided, (target, rest) = 0, carrying
         why += f", carried by {tables.percent(target)} alone: without it {tables.interval(rest)}"
-    singly = {sign: [one for one in comparisons if one.difference.sign == sign] for sign in (-1, 1)}
-    for sign, some in singly.items():
-        if some:
-            why += f"; taken singly, {OUTCOMES[sign]} at {places(some)}"
-            break
-    verdict = weigh(decided > 0, decided < 0 or bool(singly[-1]))
+    signs = [one.difference.sign for one in comparisons]
+    if any(signs):
+        sign = -1 if -1 in signs else 1
+        some = [one for one in comparisons if one.difference.sign == sign]
+        why += f"; taken singly, {OUTCOMES[sign]} at {places(some)}"
+    verdict = weigh(decided > 0, decided < 0 or -1 in signs)
     behind = [one for one in comparisons if one.difference.estimate <= 0 or one.one.at_chance]
     if claim.each and behind and verdict == REPRODUCED:
         verdict, why = UNDECIDED, f"{why}, but not at {places(behind)}"
