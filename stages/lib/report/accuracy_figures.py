@@ -8,7 +8,7 @@ import pandas as pd
 from stages.lib.analysis import tables
 from stages.lib.analysis.tables import Table
 from stages.lib.core import methods
-from stages.lib.report import charts, columns
+from stages.lib.report import charts, columns, words
 from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
@@ -97,7 +97,7 @@ def headline(run: Run) -> pd.DataFrame:
 def headline_table(run: Run) -> Table:
     """The table of `headline`."""
     at = f"test accuracy at {tables.percent(run.sparsity)}, %"
-    reached = f"sparsest within {tables.percent(run.max_drop)} of the baseline on validation"
+    reached = f"sparsest within {words.loss(run.max_drop)} on validation"
     return columns.table(
         headline(run),
         [
