@@ -166,9 +166,9 @@ def test_every_form_tells_every_metric_on_a_line_of_its_own():
 @pytest.mark.parametrize(
     ("before", "after", "text"),
     [
-        ({}, {}, "Seeds 0, 1, 2 → 0, 1, 2: 95 % intervals over seeds, p"),
+        ({}, {}, "Seeds 0, 1, 2: 95 % intervals over seeds, paired"),
         ({}, {"seeds": (0, 1, 2, 3)}, "Seeds 0, 1, 2 → 0, 1, 2, 3: 95 % intervals over seeds and"),
-        ({"seeds": (0,)}, {"seeds": (0,)}, "Seeds 0 → 0: 95 % intervals over images alone"),
+        ({"seeds": (0,)}, {"seeds": (0,)}, "Seeds 0: 95 % intervals over images alone"),
         ({}, {"meta": META | {"checksum": "other"}}, "Other data"),
         ({}, {"machine": MACHINE | {"cpu": "another"}}, "Another machine"),
         ({}, {"machine": MACHINE | {"torch": "2.1"}}, "Another torch: 2.0 → 2.1."),

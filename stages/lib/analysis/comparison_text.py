@@ -45,7 +45,7 @@ def _seeds(before: Manifest, after: Manifest, rules: Rules) -> str:
     over = f"seeds{', paired,' if old == new else ''} and images, unpaired"
     if len(before.seeds) == len(after.seeds) == 1:
         over = "images alone: another training may differ by more"
-    return f"Seeds {old} → {new}: {sure} over {over}."
+    return f"Seeds {old if old == new else f'{old} → {new}'}: {sure} over {over}."
 
 
 def facts(before: Manifest, after: Manifest, rules: Rules) -> list[str]:
