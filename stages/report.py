@@ -116,8 +116,8 @@ def main(stage: Stage) -> None:
     run, correct = read_run(stage.params, prepared.read_meta(paths.PREPARED))
     found, drawn = findings.judge(evidence_of(run, correct)), figures.build(run)
     text = markdown.render(run, found, drawn, paths.FIGURES.name)
-    outputs.write_text(stage.place(paths.REPORT_PAGE), text)
-    outputs.write_text(stage.place(paths.REPORT_SITE), html.render(run, found, drawn))
+    outputs.write_text(stage.place(paths.REPORT_MARKDOWN), text)
+    outputs.write_text(stage.place(paths.REPORT_PAGE), html.render(run, found, drawn))
     figures.save(list(drawn.values()), stage.place(paths.FIGURES))
     exports.save(exports.plots(run.rows, run.layers, run.curves), stage.place(paths.PLOTS))
 

@@ -218,7 +218,7 @@ HANDING = {"stages/lib/core/stage.py", "stages/lib/evaluation/context.py"}
 def test_only_stage_scripts_know_the_places_of_results(path):
     places = {
         "ARTIFACTS", "REPORTS", "PREPARED", "HARDWARE", "DEPLOY", "INPUT_DATA", "INPUT_MODEL",
-        "REPORT_PAGE", "REPORT_SITE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS",
+        "REPORT_MARKDOWN", "REPORT_PAGE", "METRICS", "FINDINGS", "FIGURES", "PLOTS", "RUNS",
         "stage_directory", "baseline", "reported",
     }  # fmt: skip
     assert not places & attributes_of(path, "paths") or str(path.relative_to(ROOT)) in HANDING

@@ -100,7 +100,7 @@ def _exported(methods: Iterable[Method]) -> list[Method]:
 _GREY, _LIGHT, _BLUE, _GREEN = "#999999", "#56B4E9", "#0072B2", "#009E73"
 _ORANGE, _RED, _PINK = "#E69F00", "#D55E00", "#CC79A7"
 # In the order of the course.
-_TRAINED_HERE = [
+_FLOAT32 = [
     Method("baseline", "dense baseline", "train_baseline", DENSE, Look(INK, "circle"), "",
            training="train_baseline"),
     Method("layer_alone", "one layer alone", "layerwise_sweep", LAYER, Look(_LIGHT, "circle")),
@@ -155,7 +155,7 @@ _COMPRESSED = [
            training="compress"),
 ]  # fmt: skip
 METHODS: dict[str, Method] = {
-    one.name: one for one in (*_TRAINED_HERE, *_COMPRESSED, *_exported(_TRAINED_HERE))
+    one.name: one for one in (*_FLOAT32, *_COMPRESSED, *_exported(_FLOAT32))
 }
 
 

@@ -14,8 +14,8 @@ INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 
 REPORTS = Path("reports")
-REPORT_PAGE = REPORTS / "report.md"
-REPORT_SITE = REPORTS / "index.html"
+REPORT_MARKDOWN = REPORTS / "report.md"
+REPORT_PAGE = REPORTS / "index.html"
 METRICS = REPORTS / "metrics.json"
 FINDINGS = REPORTS / "findings.json"
 FIGURES = REPORTS / "figures"

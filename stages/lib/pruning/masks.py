@@ -51,7 +51,7 @@ def global_(scores: Scores, sparsity: float, within: Masks | None = None) -> Mas
     return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
 
 
-# The function for each `scope` of a method in the registry.
+# The function for each `scope` of a method in the registry: each layer alike, or all together.
 SCOPES = {"layer": uniform, "global": global_}
 
 
