@@ -1,6 +1,6 @@
 """Masks whole filters, then removes them, then trains the smaller network."""
 
-from stages.lib.core import outputs, paths, records
+from stages.lib.core import methods, outputs, paths, records
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation import difference
@@ -41,8 +41,10 @@ def main(context: Context) -> None:
                 f"structured_prune: {scope} {sparsity:g}: the small network's outputs differ"
                 f" from the masked one's by {largest:.2g} (allowed: {TOLERANCE:g})"
             )
-        method = f"structured_{scope}"
-        context.results.save(small, method, target_sparsity=sparsity)
+        pruned, finetuned = (
+            method.name for method in methods.of_stage(context.name) if method.scope == scope
+        )
+        context.results.save(small, pruned, target_sparsity=sparsity)
         network = recover(
             context,
             small,
@@ -52,7 +54,7 @@ def main(context: Context) -> None:
             loss=distilled if options.distillation > 0 else None,
         )
         context.results.save(
-            network, f"{method}_finetune", target_sparsity=sparsity, extra_epochs=options.epochs
+            network, finetuned, target_sparsity=sparsity, extra_epochs=options.epochs
         )
 
 
