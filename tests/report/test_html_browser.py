@@ -6,8 +6,6 @@ import shutil
 import pytest
 from shown_runs import RUNS, page
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MARKS = ".mark-symbol path, .mark-rect path, .mark-line path, .mark-rule line, .role-mark text"
 POINTS = ".mark-symbol.role-mark path"
