@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -58,7 +58,7 @@ def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
 
 class TrainingScheme:
     """How a network is used while it trains; this one uses it as it is. Other schemes, such as
-    quantization-aware training, have the same three methods.
+    quantization-aware training, have the same four methods.
     """
 
     def before_step(self, model: nn.Module, progress: float) -> None:
@@ -67,6 +67,14 @@ class TrainingScheme:
     def logits(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         """The network's logits for a batch of normalized images."""
         return model(inputs)
+
+    def gradients(
+        self, model: nn.Module, loss: torch.Tensor, parameters: Sequence[nn.Parameter]
+    ) -> Sequence[torch.Tensor | None]:
+        """What the parameters descend: the gradients of the loss, None where it does not depend on
+        a parameter.
+        """
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network whose accuracy is measured, made from the one in training."""
@@ -141,7 +149,8 @@ def fit(
                         logits = scheme.logits(model, inputs.clone())
                     batch_loss = loss(logits.float(), labels, inputs)
                 rate = one_cycle(progress, learning_rate)
-                optimizer.step(batch_loss, rate)
+                gradients = scheme.gradients(model, batch_loss, optimizer.parameters)
+                optimizer.step(gradients, rate)
                 apply_masks(model, masks)
                 # Read once per epoch, because reading makes a GPU and its host wait for each other.
                 loss_sum += batch_loss.detach() * len(index)

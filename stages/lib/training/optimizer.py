@@ -1,5 +1,7 @@
 """Stochastic gradient descent with Nesterov momentum and weight decay."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.optim.sgd import sgd
@@ -21,9 +23,8 @@ class SGD:
         self.options = options
 
     @torch.no_grad()
-    def step(self, loss: torch.Tensor, learning_rate: float) -> None:
-        """Takes one step. Parameters that the loss does not depend on stay as they are."""
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+    def step(self, gradients: Sequence[torch.Tensor | None], learning_rate: float) -> None:
+        """Takes one step. Parameters without a gradient stay as they are."""
         used = [index for index, gradient in enumerate(gradients) if gradient is not None]
         momenta = [self.momenta[index] for index in used]
         sgd(
