@@ -57,6 +57,7 @@ def train(context: Context, model: nn.Module) -> tuple[nn.Module, list[Epoch]]:
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         precision=context.precision,
+        replayed=context.replayed,
         generator=context.generator("training"),
         label=context.name,
     )

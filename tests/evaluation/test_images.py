@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.evaluation.images import augment, fixed_normalize
+from stages.lib.evaluation import images as augmentation
+from stages.lib.evaluation.images import fixed_normalize
 from tests import toys
 
 
@@ -16,7 +17,8 @@ def random_images(*shape):
 
 def augmented(images, shift=0, mirror=False, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return augment(images, shift=shift, mirror=mirror, generator=generator)
+    moves = augmentation.moves(len(images), shift=shift, mirror=mirror, generator=generator)
+    return augmentation.moved(images, moves)
 
 
 def moved(image, down, right):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.lib.core import paths, prepared
+from stages.lib.core import custom_model, paths, prepared
 from stages.lib.core.stage import Stage
 from stages.lib.evaluation import counting, device, images, samples
 from stages.lib.evaluation.evaluator import Evaluator
@@ -28,6 +28,13 @@ class Context(Stage):
     def precision(self) -> torch.dtype:
         """The number format of convolutions while training."""
         return device.training_dtype(self.params.compute.precision, self.device)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether training steps may be replayed from CUDA graphs. The user's own network may
+        decide anew in every call, which a replay would not.
+        """
+        return self.device.type == "cuda" and not custom_model.is_own(self.params.model.name)
 
     @cached_property
     def data(self) -> Data:

@@ -27,26 +27,35 @@ def fixed_normalize(name: str, channels: int, device: torch.device) -> Normalize
     return Normalize(*normalization.fixed(name, channels), device)
 
 
-def augment(
-    images: torch.Tensor, *, shift: int, mirror: bool, generator: torch.Generator
-) -> torch.Tensor:
-    """Shifts each image by up to `shift` pixels in each direction, and mirrors half of them.
+def moves(count: int, *, shift: int, mirror: bool, generator: torch.Generator) -> torch.Tensor:
+    """Draws how each of `count` images is moved: int64 [3, count], on the CPU. The rows are the
+    shift down and to the right, each −shift…shift, and whether the image is mirrored.
+    """
+    drawn = torch.zeros(3, count, dtype=torch.int64)
+    if shift:
+        drawn[:2] = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)[..., 0]
+        drawn[:2] -= shift
+    if mirror:
+        drawn[2] = torch.rand(count, generator=generator) < 0.5
+    return drawn
 
-    images: uint8 [n, c, h, w]. Pixels that a shift uncovers get the colour of the edge. One gather
-    moves the whole batch.
+
+def moved(images: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """Shifts and mirrors each image. One gather moves the whole batch.
+
+    images: uint8 [n, c, h, w].
+    moves: of the function `moves`, on the same device. Pixels that a shift uncovers get the colour
+        of the edge.
     """
     count, _, height, width = images.shape
-    device = images.device
-    if shift:
-        offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(device)
-        rows = (torch.arange(height, device=device) + offsets[0] - shift).clamp(0, height - 1)
-        columns = (torch.arange(width, device=device) + offsets[1] - shift).clamp(0, width - 1)
-        index = torch.arange(count, device=device)
-        # This indexing puts the channels last: [n, h, w, c].
-        images = images.permute(0, 2, 3, 1)[
-            index[:, None, None], rows[:, :, None], columns[:, None, :]
-        ].permute(0, 3, 1, 2)
-    if mirror:
-        flipped = torch.rand(count, generator=generator).to(device) < 0.5
-        images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
-    return images
+    down, right, mirrored = moves.to(images.device)[:, :, None]
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    rows = (rows + down).clamp(0, height - 1)
+    columns = torch.where(mirrored > 0, columns.flip(0), columns)
+    columns = (columns + right).clamp(0, width - 1)
+    index = torch.arange(count, device=images.device)
+    # This indexing puts the channels last: [n, h, w, c].
+    return images.permute(0, 2, 3, 1)[
+        index[:, None, None], rows[:, :, None], columns[:, None, :]
+    ].permute(0, 3, 1, 2)

@@ -17,6 +17,7 @@ from stages.lib.evaluation import images, inference
 from stages.lib.evaluation.samples import Data
 from stages.lib.models import workarounds
 from stages.lib.pruning.masks import apply_ as apply_masks
+from stages.lib.training import graphs
 from stages.lib.training.optimizer import SGD
 
 WARM_UP = 0.2
@@ -58,7 +59,9 @@ def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
 
 class TrainingScheme:
     """How a network is used while it trains; this one uses it as it is. Other schemes, such as
-    quantization-aware training, have the same four methods.
+    quantization-aware training, have the same four methods. Where steps are replayed, `logits` and
+    `gradients` must work as `graphs.Replayed` asks; `before_step` may read tensors and write to
+    them, but must not replace them.
     """
 
     def before_step(self, model: nn.Module, progress: float) -> None:
@@ -91,6 +94,72 @@ class CrossEntropy:
         return functional.cross_entropy(logits, labels)
 
 
+class _Step:
+    """A training step: from drawn images to changed weights.
+
+    loss_sum, correct: over the images of the epoch so far; read once per epoch, because reading
+        makes a GPU and its host wait for each other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        options: Training,
+        precision: torch.dtype,
+        masks: Mapping[str, torch.Tensor],
+        scheme: TrainingScheme,
+        loss: CrossEntropy,
+    ) -> None:
+        self.model, self.train, self.masks = model, data.train, masks
+        self.precision, self.scheme, self.loss = precision, scheme, loss
+        self.optimizer = SGD(model, options)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights."""
+        return self.optimizer.parameters[0].device
+
+    def __call__(self, drawn: torch.Tensor, rate: torch.Tensor) -> None:
+        """drawn: a part of `_drawn`. rate: the learning rate."""
+        model, train = self.model, self.train
+        inputs = train.normalize(images.moved(train.images[drawn[0]], drawn[1:]))
+        labels = train.labels[drawn[0]].to(self.device)
+        enabled = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=enabled):
+            with workarounds.strided_convolutions(model):
+                # A copy, because a network may write into its input, which a teacher reads too.
+                logits = self.scheme.logits(model, inputs.clone())
+            loss = self.loss(logits.float(), labels, inputs)
+        gradients = self.scheme.gradients(model, loss, self.optimizer.parameters)
+        self.optimizer.step(gradients, rate)
+        apply_masks(model, self.masks)
+        self.loss_sum += loss.detach() * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+
+    def epoch(self) -> tuple[float, int]:
+        """Loss sum and correct images since the last call."""
+        sums = float(self.loss_sum), int(self.correct)
+        self.loss_sum.zero_()
+        self.correct.zero_()
+        return sums
+
+
+def _drawn(
+    count: int, options: Training, generator: torch.Generator, device: torch.device
+) -> Sequence[torch.Tensor]:
+    """The batches of an epoch, drawn in order: int64 [4, n] each, on the device. The rows are the
+    indices of the images and their moves (`images.moves`).
+    """
+    parts = batches(count, options.batch_size, generator)
+    augmentation = {"shift": options.shift, "mirror": options.mirror, "generator": generator}
+    moves = [images.moves(len(index), **augmentation) for index in parts]
+    drawn = torch.cat([torch.cat(parts)[None], torch.cat(moves, dim=1)])
+    return drawn.to(device).split([len(index) for index in parts], dim=1)
+
+
 def fit(
     model: nn.Module,
     data: Data,
@@ -100,6 +169,7 @@ def fit(
     learning_rate: float,
     generator: torch.Generator,
     precision: torch.dtype = torch.float32,
+    replayed: bool = False,
     masks: Mapping[str, torch.Tensor] | None = None,
     scheme: TrainingScheme | None = None,
     loss: CrossEntropy | None = None,
@@ -111,6 +181,8 @@ def fit(
     learning_rate: the peak of `one_cycle`.
     generator: a CPU stream, of batches, augmentation and dropout.
     precision: bfloat16 for autocast; weights and their updates are float32 either way.
+    replayed: whether steps are replayed from a CUDA graph, if the images are on a GPU. The network
+        must then do the same in every call.
     masks: by parameter name, True where a weight stays; the rest is zero after every step.
     scheme, loss: how the network is used, and its loss; by default TrainingScheme and
         CrossEntropy.
@@ -121,40 +193,21 @@ def fit(
     scheme, loss, masks = scheme or TrainingScheme(), loss or CrossEntropy(), masks or {}
     model = copy.deepcopy(model).train()
     apply_masks(model, masks)
-    optimizer = SGD(model, options)
-    if not optimizer.parameters:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"{label}: the network has no parameter that requires a gradient")
-    device = optimizer.parameters[0].device
-    train = data.train
-    count = len(train.labels)
-    curve = []
-    with _seeded(generator, device):
+    step = _Step(model, data, options, precision, masks, scheme, loss)
+    place, count, curve = data.train.images.device, len(data.train.labels), []
+    take = graphs.Replayed(step) if replayed and place.type == "cuda" else step
+    with _seeded(generator, step.device):
         for epoch in tqdm(range(1, epochs + 1), label, unit="epoch", leave=False, disable=None):
-            loss_sum, correct = torch.zeros((), dtype=torch.float64, device=device), 0
-            order = batches(count, options.batch_size, generator)
-            for step, index in enumerate(order):
-                progress = (epoch - 1 + step / len(order)) / epochs
-                batch = images.augment(
-                    train.images[index],
-                    shift=options.shift,
-                    mirror=options.mirror,
-                    generator=generator,
-                )
-                inputs, labels = train.normalize(batch), train.labels[index].to(device)
+            parts = _drawn(count, options, generator, place)
+            shares = [(epoch - 1 + number / len(parts)) / epochs for number in range(len(parts))]
+            rates = [one_cycle(progress, learning_rate) for progress in shares]
+            steps = zip(parts, shares, torch.tensor(rates, device=step.device), strict=True)
+            for drawn, progress, rate in steps:
                 scheme.before_step(model, progress)
-                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    with workarounds.strided_convolutions(model):
-                        # A copy, because a network may write into its input, which a teacher reads
-                        # too.
-                        logits = scheme.logits(model, inputs.clone())
-                    batch_loss = loss(logits.float(), labels, inputs)
-                rate = one_cycle(progress, learning_rate)
-                gradients = scheme.gradients(model, batch_loss, optimizer.parameters)
-                optimizer.step(gradients, rate)
-                apply_masks(model, masks)
-                # Read once per epoch, because reading makes a GPU and its host wait for each other.
-                loss_sum += batch_loss.detach() * len(index)
-                correct += (logits.argmax(1) == labels).sum()
+                take(drawn, rate)
+            loss_sum, correct = step.epoch()
             if not math.isfinite(loss_sum):
                 raise UserError(
                     f"{label}: the loss is no longer a number after epoch {epoch};"
@@ -163,9 +216,9 @@ def fit(
             curve.append(
                 Epoch(
                     epoch=epoch,
-                    learning_rate=rate,
-                    train_loss=float(loss_sum) / count,
-                    train_accuracy=int(correct) / count,
+                    learning_rate=rates[-1],
+                    train_loss=loss_sum / count,
+                    train_accuracy=correct / count,
                     validation_accuracy=inference.accuracy(scheme.network(model), data.validation),
                 )
             )

@@ -34,6 +34,7 @@ def recover(
         epochs=epochs,
         learning_rate=learning_rate,
         precision=context.precision,
+        replayed=context.replayed,
         generator=context.generator(arm),
         masks=masks,
         loss=loss,
