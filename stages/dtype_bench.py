@@ -29,7 +29,8 @@ def resnet152(size: int, count: int) -> Subject:
 def main(context: Context) -> None:
     options, latencies, rows = context.params.dtype_bench, [], []
     isa = hardware.kernel_isa(hardware.read(paths.HARDWARE)["isa"])
-    devices = [name for name in options.devices if name == "cpu" or torch.cuda.is_available()]
+    devices = [torch.device(name) for name in options.devices
+               if name == "cpu" or torch.cuda.is_available()]  # fmt: skip
     for name in context.progress(options.networks, "network"):
         if name == "baseline":
             subject = Subject(name, context.baseline, context.data.test)
@@ -38,8 +39,7 @@ def main(context: Context) -> None:
             about = {"seed": context.seed, "method": name, "target_sparsity": 0, "weight_bits": 32}
             network = about, subject.model, subject.samples.normalize
             latencies += benchmark.measure(
-                [benchmark.of_torch(*network, torch.device(device), dtype)
-                 for device in devices for dtype in options.dtypes],
+                benchmark.in_torch(*network, devices, options.dtypes),
                 subject.samples.images, options.batch_sizes,
                 threads=context.params.compute.threads, seconds=options.seconds, isa=isa,
             )  # fmt: skip

@@ -23,11 +23,11 @@ def subjects(context: Context, seed: int) -> list[Subject]:
         (benchmark.about(row), checkpoints.load_model(Path(row.model), network=name), normalize)
         for row in (*baseline, *masked[-1:], *finetuned[-1:], *structured)
     ]
-    halves = [dtype for dtype in context.params.dtype_bench.dtypes if dtype != "float32"]
+    dtypes = dict.fromkeys(["float32", *context.params.dtype_bench.dtypes])
     timed: list[Subject] = []
     for device in dict.fromkeys((benchmark.CPU, context.device)):
-        timed += [benchmark.of_torch(*network, device) for network in networks]
-        timed += [benchmark.of_torch(*networks[0], device, dtype) for dtype in halves]
+        timed += benchmark.in_torch(*networks[0], [device], [*dtypes])
+        timed += [benchmark.of_torch(*network, device) for network in networks[1:]]
     return timed + [benchmark.of_file(row, options.threads) for row in exported]
 
 

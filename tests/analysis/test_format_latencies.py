@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from stages.lib.analysis.number_formats import TIMED, with_latencies
+from stages.lib.analysis.number_formats import REPLAYED, TIMED, with_latencies
 from stages.lib.core import records
 
 
@@ -59,3 +59,21 @@ def test_a_device_that_is_not_there_keeps_its_note_and_gets_every_batch_that_was
         assert set(gpu.note) == {"no CUDA device"}
         assert gpu.latency_ms.isna().all()
         assert set(gpu.repetitions) == {0}
+
+
+def test_cuda_graphs_have_lines_of_their_own_beside_the_eager_ones():
+    lines = [
+        latency(engine, batch, time, device="cuda")
+        for batch in (1, 64)
+        for engine, time in (("torch", 4.0), ("torch CUDA graph", 1.0), ("torch float16", 5.0),
+                             ("torch CUDA graph float16", 0.5))
+    ]  # fmt: skip
+    found = joined(formats(devices=["cuda"]).assign(note=math.nan), *lines)
+    assert len(found) == 8
+    timed = found.set_index(["device", "dtype", "batch_size"]).latency_ms
+    assert timed["cuda", "float32", 64] == 4
+    assert timed["cuda", "float16", 1] == 5
+    assert timed[REPLAYED, "float32", 1] == 1
+    assert timed[REPLAYED, "float16", 64] == 0.5
+    assert set(found.bytes_on_disk) == {7}
+    assert set(found.note) == {""}

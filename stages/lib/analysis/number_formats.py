@@ -6,6 +6,8 @@ import pandas as pd
 
 from stages.lib.core import records
 
+# The device of latencies by CUDA graphs.
+REPLAYED = "cuda, CUDA graph"
 TIMED = ["batch_size", "threads", "latency_ms", "latency_iqr_ms", "repetitions"]
 
 
@@ -18,7 +20,8 @@ def with_latencies(formats: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFra
 
     Returns the columns of records.FORMAT and TIMED. A network that was not timed on a device has a
     line, with latency_ms and latency_iqr_ms missing and 0 repetitions, for each batch size that it
-    was timed with on another device, or one line with batch size 0. Notes of both are joined.
+    was timed with on another device, or one line with batch size 0. Notes of both are joined. What
+    was replayed from a CUDA graph has lines of its own, with the device REPLAYED.
     """
     formats = formats.assign(engine=formats.dtype.map(records.torch_engine))
     keys = ["network", "device", "engine", "batch_size"]
@@ -28,6 +31,13 @@ def with_latencies(formats: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFra
     joined = formats.merge(sizes, how="left", on="network").merge(
         timed, how="left", on=keys, suffixes=("", "_of_latency")
     )
+    graphs = {records.torch_engine(dtype, replayed=True): dtype for dtype in formats.dtype}
+    lines = timed[timed.engine.isin(graphs)]
+    lines = lines.assign(dtype=lines.engine.map(graphs), note_of_latency=lines.note)
+    lines = lines.drop(columns=["engine", "note"]).merge(
+        formats.drop(columns="engine"), on=["network", "device", "dtype"]
+    )
+    joined = pd.concat([joined, lines.assign(device=REPLAYED)], ignore_index=True)
     notes = joined[["note_of_latency", "note"]].astype(object).fillna("")
     counts = ["batch_size", "threads", "repetitions"]
     joined[counts] = joined[counts].fillna(0).astype(int)

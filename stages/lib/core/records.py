@@ -136,9 +136,10 @@ FILE_SIZE = (
 MOST_IQR = 0.3
 
 
-def torch_engine(dtype: str) -> str:
-    """The `engine` of LATENCY for eager torch in a number format."""
-    return "torch" if dtype == "float32" else f"torch {dtype}"
+def torch_engine(dtype: str, replayed: bool = False) -> str:
+    """The `engine` of LATENCY for torch in a number format, eager or replayed from a CUDA graph."""
+    name = "torch CUDA graph" if replayed else "torch"
+    return name if dtype == "float32" else f"{name} {dtype}"
 
 
 REMEDY = "delete it and run `dvc repro`"
