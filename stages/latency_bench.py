@@ -39,6 +39,7 @@ def main(context: Context) -> None:
         threads=options.threads, seconds=options.seconds,
         isa=hardware.kernel_isa(hardware.read(paths.HARDWARE)["isa"]),
     )  # fmt: skip
+    context.result = f"{len(timed)} networks timed"
     lines = context.progress(lines, "latency", len(timed) * len(options.batch_sizes))
     outputs.write_csv(context.directory / paths.ROWS, records.LATENCY, lines)
 

@@ -18,6 +18,7 @@ from stages.lib.analysis import (
     stage_tables,
 )
 from stages.lib.analysis.selection import Candidate
+from stages.lib.analysis.tables import times
 from stages.lib.compression import storage_sizes
 from stages.lib.core import hardware, methods, outputs, paths, pipeline, prepared, records
 from stages.lib.core import params as parameters
@@ -85,6 +86,7 @@ def main(stage: Stage) -> None:
         machine=hardware.read(paths.HARDWARE) | {"onnxruntime": metadata.version("onnxruntime")},
         confidence=params.report.confidence,
     )
+    stage.result = f"{times(len(hashes), 'file')} recommended"
     card = model_card.describe(selected, choices, hashes, budgets, run)
     outputs.write_json(deploy / paths.MODEL_CARD, card)
 

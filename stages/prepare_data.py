@@ -22,7 +22,7 @@ def main(stage: Stage) -> None:
         name: Part(found.images.take(index), found.labels[index]) for name, index in indices.items()
     }
     meta = prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
-    print(prepared.summary(meta))
+    stage.result = prepared.summary(meta)
     staged.unlink()
     if fingerprint.of_images(data) != before:
         raise UserError(f"data.root: {data.root} changed while it was read; run `dvc repro` again")

@@ -13,13 +13,16 @@ def main(stage: Stage) -> None:
     data, model = stage.params.data, stage.params.model
     # Also checked here, because DVC removes the outputs of prepare_data before it runs.
     listing.must_be_apart(data, paths.PREPARED)
+    machine = hardware.describe()
     for output, description in (
-        (paths.HARDWARE, hardware.describe()),
+        (paths.HARDWARE, machine),
         (paths.INPUT_DATA, fingerprint.of_images(data)),
         (paths.INPUT_MODEL, fingerprint.of_network(model)),
     ):
         outputs.write_json(stage.place(output), description)
     outputs.remove_other_seeds(paths.ARTIFACTS, stage.params.seeds)
+    gpus = ", ".join(machine["gpus"]) or "no GPU"
+    stage.result = f"{machine['cpu']}, {machine['cores']} cores, {gpus}"
     difference = requirements.note()
     if difference:
         print(f"note: {difference}", file=sys.stderr)

@@ -19,7 +19,7 @@ from stages.lib.analysis import (
 from stages.lib.core import hardware, methods, outputs, paths, prepared, records
 from stages.lib.core import params as parameters
 from stages.lib.core.stage import Stage, run_stage
-from stages.lib.report import figures, html, markdown
+from stages.lib.report import figures, html, markdown, terminal
 from stages.lib.report.run import Run
 
 # The stages whose tables are read, besides those that make networks.
@@ -129,6 +129,7 @@ def main(stage: Stage) -> None:
     outputs.write_json(stage.place(paths.FINDINGS), findings.to_json(found, run.context))
     numbers = metrics.named(run.rows, run.sparsity, run.max_drop)
     outputs.write_json(stage.place(paths.METRICS), numbers)
+    stage.closing = terminal.closing(run.selection, paths.DEPLOY, paths.REPORT_PAGE)
 
 
 if __name__ == "__main__":

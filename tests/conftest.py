@@ -176,6 +176,7 @@ class Repository:
         """Runs `dvc repro` and returns the stages that ran (a seed's stage as `name@seed`)."""
         done = self.run(*self.dvc("repro", *arguments))
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        self.said = done.stdout
         return set(re.findall(r"Running stage '([^']+)'", done.stdout))
 
     def commit(self, message: str = "a run") -> None:
@@ -211,6 +212,7 @@ def tiny(tmp_path_factory) -> Repository:
     """
     repository = Repository(tmp_path_factory.mktemp("tiny"), TINY)
     repository.first = repository.repro()
+    repository.log = repository.said
     repository.commit()
     return repository
 

@@ -163,19 +163,16 @@ def test_classes_are_counted_and_told_in_a_line(folder):
     assert meta["counts"] == {"train": [7, 7, 6], "validation": [2, 2, 2], "test": [3, 2, 2]}
     assert prepared.commonest(meta, "test") == ("cat", 3 / 7)
     assert prepared.summary(meta) == (
-        "33 images (20 train, 6 validation, 7 test) of 3 classes (cat: 12, dog: 11, é: 10);"
-        " the commonest in test is cat, 42.9%"
+        "3 classes, images: 20 train, 6 validation, 7 test (42.9% of the commonest class)"
     )
 
 
-def test_of_many_classes_the_line_names_some_and_of_unreadable_files_a_thousand(tmp_path):
+def test_of_unreadable_files_a_thousand_are_named(tmp_path):
     part = Part(pictures(100), np.arange(100) % 50)
     names = [f"class {number}" for number in range(50)]
     unreadable = [{"file": str(number), "reason": "torn"} for number in range(1500)]
     parts = dict.fromkeys(prepared.PARTS, part)
     meta = prepared.write(tmp_path, parts, names, "image_folder", unreadable)
-    assert "class 7: 6 and 42 more" in prepared.summary(meta)
-    assert "class 8" not in prepared.summary(meta)
     assert prepared.read_meta(tmp_path) == meta
     assert (meta["unreadable_count"], meta["unreadable"]) == (1500, unreadable[:1000])
 

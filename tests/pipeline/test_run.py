@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -11,10 +12,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ALWAYS, EVERYTHING, SEEDED, TINY, Repository
+from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, Repository
 from safetensors.numpy import load_file
 
 from stages.lib.core import paths, records
+from tests import documents
 
 
 def test_the_first_run_runs_every_stage_and_the_second_the_probe_alone(tiny):
@@ -24,6 +26,22 @@ def test_the_first_run_runs_every_stage_and_the_second_the_probe_alone(tiny):
     stray.write_text("mine", encoding="utf-8")
     assert tiny.repro() == ALWAYS
     stray.unlink()
+
+
+def test_each_stage_tells_its_result_once_and_the_last_lines_are_as_in_the_readme(tiny):
+    lines = tiny.log.splitlines()
+    found = [
+        re.fullmatch(r"(\S+) .*[^ ] (\d+) of 16(, about [\d.]+ \w+ left)?", one) for one in lines
+    ]
+    told = [match for match in found if match]
+    assert [int(match[2]) for match in told] == list(range(1, 17))
+    assert {match[1] for match in told} == {name.rpartition(":")[2] for name in EVERYTHING}
+    (block,) = [
+        one for one in documents.blocks(ROOT / "README.md") if one.text.startswith("report ")
+    ]
+    shown = [line.split()[0] for line in block.text.splitlines()]
+    end = found.index(told[-1])
+    assert [line.split()[0] for line in lines[end : end + len(shown)]] == shown
 
 
 def test_the_report_is_whole(tiny):

@@ -9,6 +9,8 @@ REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
+# How long each stage took on this machine. No output: it differs from run to run.
+SECONDS = ARTIFACTS / "seconds.json"
 DEPLOY = ARTIFACTS / "deploy"
 INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"

@@ -11,10 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from stages import STARTED
-from stages.lib.core import errors, outputs, paths, pipeline, records
+from stages.lib.core import errors, outputs, paths, pipeline, progress, records, timing
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 
@@ -29,12 +27,16 @@ class Stage:
     seed: None if the stage has none.
     params: the sections that dvc.yaml lists, as attributes.
     places: for each output, by its final path, where it is written until the stage is done.
+    result: what it found, for its line on the terminal; empty to tell only that it is done.
+    closing: lines after that one.
     """
 
     name: str
     seed: int | None
     params: SimpleNamespace
     places: dict[Path, Path]
+    result: str = ""
+    closing: Sequence[str] = ()
 
     def place(self, output: Path) -> Path:
         """Where to write what will become `output`, an output of the stage or a path below one."""
@@ -63,8 +65,8 @@ class Stage:
     def progress(
         self, items: Iterable[Item], unit: str, total: int | None = None
     ) -> Iterator[Item]:
-        """The items, with a progress bar on a terminal."""
-        return tqdm(items, self.name, total, unit=unit, leave=False, disable=None)
+        """The items, with a progress bar on a terminal, and a line a minute in a log."""
+        return progress.shown(items, self.name, unit, total)
 
     def finish(self) -> None:
         """Called when the script is done, before its outputs are moved to their final paths."""
@@ -139,6 +141,7 @@ def run_stage(
 ) -> None:
     """Validates params.yaml and calls `main` with a Stage. Its outputs are moved to their final
     paths when it is done; nothing is kept if it fails, is interrupted, or its dependencies changed.
+    Then prints a line with the result, the time, the place in the pipeline, and what is left.
 
     main: of the stage's script.
     kind: the class of the Stage that `main` gets.
@@ -157,3 +160,5 @@ def run_stage(
             stage = kind(name, seed, params, places)
             main(stage)
             stage.finish()
+        line = timing.line((name, seed), stage.result, time.time() - STARTED)
+        print(line, *stage.closing, sep="\n", flush=True)

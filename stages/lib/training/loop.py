@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import Training
+from stages.lib.core.progress import shown
 from stages.lib.core.records import Epoch
 from stages.lib.evaluation import images, inference
 from stages.lib.evaluation.samples import Data
@@ -199,7 +199,7 @@ def fit(
     place, count, curve = data.train.images.device, len(data.train.labels), []
     take = graphs.Replayed(step) if replayed and place.type == "cuda" else step
     with _seeded(generator, step.device):
-        for epoch in tqdm(range(1, epochs + 1), label, unit="epoch", leave=False, disable=None):
+        for epoch in shown(range(1, epochs + 1), label, "epoch"):
             parts = _drawn(count, options, generator, place)
             shares = [(epoch - 1 + number / len(parts)) / epochs for number in range(len(parts))]
             rates = [one_cycle(progress, learning_rate) for progress in shares]

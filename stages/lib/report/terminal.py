@@ -1,0 +1,39 @@
+"""The last lines of a run: the baseline, the recommended files, where to look."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.lib.analysis import tables
+
+
+def closing(selection: Mapping[str, Any], files: Path, page: Path) -> list[str]:
+    """Three lines.
+
+    selection: of selection.json.
+    files: the folder of the recommended files.
+    page: the report.
+    """
+    baseline = selection["baseline"]
+    speed = baseline["latency_ms"]
+    timed = f", {tables.milliseconds(speed)} ms an image" if speed is not None else ""
+    accuracy, size = f"{100 * baseline['test']['accuracy']:.1f} % test", baseline["bytes"]
+    recommended = [
+        _recommended(role, found["choice"]) for role, found in selection["recommended"].items()
+    ]
+    return [
+        f"baseline     {accuracy}, {tables.size(size)}{timed}",
+        f"recommended  {'; '.join(recommended)}",
+        f"look         {page} (report), {files}/ (files)",
+    ]
+
+
+def _recommended(role: str, choice: Mapping[str, Any] | None) -> str:
+    """A file with its accuracy and what it saves, or that there is none."""
+    if choice is None:
+        return f"{role}: none"
+    told = [f"{100 * choice['test']['accuracy']:.1f} % test", tables.size(choice["bytes"])]
+    told[1] += f" ({tables.factor(choice['times_smaller'])} smaller)"
+    if choice["speedup"] is not None:
+        told.append(f"{tables.factor(choice['speedup'])} faster")
+    return f"{role}{Path(choice['file']).suffix} {', '.join(told)}"

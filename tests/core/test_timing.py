@@ -1,0 +1,130 @@
+"""The line of a stage: its place, its time, and what is left, also if little is known."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.lib.core import params, paths, pipeline, progress, timing
+from stages.lib.core.pipeline import Declared
+
+ROOT = Path(__file__).parents[2]
+EVERYTHING = params.read(*params.SECTIONS, path=ROOT / "params.yaml")
+STAGES = {
+    "probe": {"always_changed": True, "outs": ["artifacts/hardware.json"]},
+    "train": {
+        "matrix": {}, "deps": ["artifacts/hardware.json"],
+        "outs": ["artifacts/train/seed-${item.seed}"],
+    },
+    "prune": {
+        "matrix": {}, "deps": ["artifacts/train/seed-${item.seed}"],
+        "outs": ["artifacts/prune/seed-${item.seed}"],
+    },
+    "time": {"deps": ["artifacts/train"], "outs": ["artifacts/time"]},
+    "report": {"deps": ["artifacts/prune", "artifacts/time"], "outs": ["reports/page"]},
+}  # fmt: skip
+DECLARED = {name: Declared(entry) for name, entry in STAGES.items()}
+PLAN = timing.plan(DECLARED, [0, 1])
+
+
+def test_the_order_of_the_pipeline_is_one_in_which_it_can_run():
+    entries = {}
+    for path in reversed(paths.PIPELINES):
+        entries |= pipeline.stages([ROOT / path])
+    made = set()
+    for name, entry in entries.items():
+        declared = Declared(entry)
+        read = [dep for dep in declared.deps(0) if dep.parts[0] in ("artifacts", "data")]
+        assert {dep.parts[:2] for dep in read} <= made, name
+        made |= {out.parts[:2] for out in declared.outs(0)}
+
+
+def test_every_seed_of_a_stage_has_its_place():
+    assert [timing.key(run) for run in PLAN] == [
+        "probe", "train@0", "train@1", "prune@0", "prune@1", "time", "report",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "missing", "left"),
+    [
+        # Nothing is missing: what the probe finds unchanged makes nothing stale.
+        (0, [], []),
+        (0, ["reports/page"], ["report"]),
+        # What follows from a stage runs, for the other seeds too.
+        (1, [], ["train@1", "prune@0", "prune@1", "time", "report"]),
+        (3, [], ["prune@1", "report"]),
+        (3, ["artifacts/time"], ["prune@1", "time", "report"]),
+        (6, [], []),
+    ],
+)
+def test_what_is_left_is_what_follows_and_what_is_missing(
+    tmp_path, monkeypatch, place, missing, left
+):
+    monkeypatch.chdir(tmp_path)
+    for name, seed in PLAN:
+        for out in DECLARED[name].outs(seed):
+            if str(out) not in missing:
+                out.mkdir(parents=True)
+    found = timing._will_run(PLAN[place], DECLARED, PLAN[place + 1 :])
+    assert [timing.key(run) for run in found] == left
+
+
+def test_a_time_is_known_from_itself_from_another_seed_or_by_epochs():
+    took = {"train@0": 23.0, "probe": 1.0}
+    expected = {
+        timing.key(run): timing._expected(run, took, {"train": 20, "prune": 40}) for run in PLAN
+    }
+    assert expected["train@0"] == expected["train@1"] == 23
+    assert expected["prune@0"] == 3 + 40
+    assert expected["time"] == 3
+
+
+def test_the_epochs_are_those_of_the_default_run():
+    """As the README counts them: 316 for each seed, 180 of them in controls; compress, which stops
+    early where it can get no smaller, at most four more.
+    """
+    epochs = timing.epochs(EVERYTHING)
+    assert epochs["controls"] == 180
+    assert 316 <= sum(epochs.values()) <= 320
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "probe").mkdir()
+    for path in paths.PIPELINES:
+        only = {"probe": STAGES["probe"]} if path.parent.name else STAGES
+        (tmp_path / path).write_text(yaml.safe_dump({"stages": only}, sort_keys=False))
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "artifacts").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("remembered", [None, "", "[1]", '{"train@1": "long", "report": 2}'])
+def test_a_line_tells_result_time_and_place(here, remembered):
+    if remembered is not None:
+        paths.SECONDS.write_text(remembered)
+    line = timing.line(("train", 1), "98.0 % validation", 2.22)
+    assert line.startswith("train@1             98.0 % validation, 2.2 s, 3 of 9, about ")
+    assert json.loads(paths.SECONDS.read_text())["train@1"] == 2.2
+    assert timing.line(("report", None), "", 70).startswith("report              70 s, 9 of 9")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.04 s"), (2.22, "2.2 s"), (9.0, "9 s"), (9.96, "10 s"), (89, "89 s"), (90, "2 min"),
+     (5369, "89 min"), (5400, "1.5 h")],
+)  # fmt: skip
+def test_a_duration_has_two_digits(seconds, text):
+    assert progress.duration(seconds) == text
+
+
+def test_a_log_gets_a_line_a_minute_and_nothing_of_a_short_loop(capsys, monkeypatch):
+    clock = iter([0.0, *range(0, 100, 10), *range(100, 500, 25)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    assert list(progress.shown(range(5), "short", "epoch")) == list(range(5))
+    assert capsys.readouterr().out == ""
+    clock = iter([0.0, *range(0, 100, 25)])
+    list(progress.shown(range(4), "train", "epoch"))
+    assert capsys.readouterr().out == "train: epoch 3 of 4, about 25 s left\n"
