@@ -158,6 +158,8 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
            f"true is not allowed with data.source {source}; allowed: false")
           for source in ("digits", "mnist", "svhn")),
         ({"train_baseline__epochs": 0}, "train_baseline.epochs", "leaves the network untrained"),
+        ({"compute__ranks": 5, "training__batch_size": 9, "compute__device": "cpu"},
+         "compute.ranks", "a batch has 9 images (training.batch_size)"),
     ],
 )  # fmt: skip
 def test_keys_that_contradict_each_other_are_a_problem(changes, path, words):
@@ -183,6 +185,15 @@ def test_more_than_the_machine_has_is_a_problem(monkeypatch, path, value, words)
             assert params.validate(values)
         else:
             assert words in complaints(values)[path]
+
+
+def test_a_rank_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: ("Some GPU",) * 2)
+    for device in ("auto", "cuda"):
+        assert params.validate(edited(compute__ranks=2, compute__device=device))
+        found = complaints(edited(compute__ranks=3, compute__device=device))
+        assert "2 GPUs here; allowed: at most 2" in found["compute.ranks"]
+    assert params.validate(edited(compute__ranks=3, compute__device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ ALL = "all"
 CONTROLS = tuple(methods.finetuned_by_controls())
 # With more threads per core than this, threads only wait for each other.
 MOST_THREADS_PER_CORE = 4
+# Of a batch, in each rank: batch norm cannot train on one image.
+LEAST_IMAGES = 2
 
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Epochs = Annotated[int, Interval(ge=1, le=10_000)]
@@ -67,6 +69,7 @@ WeightsFile = string(
 class Compute(Section):
     device: Literal["auto", "cpu", "cuda"]
     threads: Threads
+    ranks: Annotated[int, Interval(ge=1, le=1024)]
     precision: Literal["auto", "float32", "bfloat16"]
 
 
@@ -279,6 +282,12 @@ def _contradictions(sections: Params) -> Iterator[str]:
     source = sections.data.source
     if source in UNMIRRORED_SOURCES and sections.training.mirror:
         yield f"training.mirror: true is not allowed with data.source {source}; allowed: false"
+    ranks, batch = sections.compute.ranks, sections.training.batch_size
+    if ranks > batch // LEAST_IMAGES:
+        yield (
+            f"compute.ranks: {ranks}, but a batch has {batch} images (training.batch_size) and each"
+            f" rank needs {LEAST_IMAGES} of them; allowed: at most {batch // LEAST_IMAGES}"
+        )
     if sections.train_baseline.epochs == 0 and sections.model.weights == NO_WEIGHTS:
         yield (
             "train_baseline.epochs: 0 leaves the network untrained; allowed: 1 or more, or"
@@ -289,6 +298,9 @@ def _contradictions(sections: Params) -> Iterator[str]:
 def _too_much_for_this_machine(sections: Params) -> Iterator[str]:
     if sections.compute.device == "cuda" and not hardware.cuda_devices():
         yield "compute.device: cuda, but this machine has no CUDA device; allowed: auto or cpu"
+    ranks, gpus = sections.compute.ranks, len(hardware.cuda_devices())
+    if sections.compute.device != "cpu" and gpus and ranks > gpus:
+        yield f"compute.ranks: {ranks}, but there are {gpus} GPUs here; allowed: at most {gpus}"
     cores = hardware.cores()
     most = MOST_THREADS_PER_CORE * cores
     for section in ("compute", "latency_bench"):

@@ -71,6 +71,11 @@ class Stage:
     def finish(self) -> None:
         """Called when the script is done, before its outputs are moved to their final paths."""
 
+    def run(self, main: Callable[["Stage"], None]) -> None:
+        """Calls the script's `main`, and `finish`."""
+        main(self)
+        self.finish()
+
 
 def _files(deps: Iterable[Path]) -> list[Path]:
     """The files at these paths, and in those that are folders."""
@@ -158,7 +163,6 @@ def run_stage(
         watch = _Watch(declared.deps(seed), params)
         with outputs.whole(declared.outs(seed), watch.check) as places:
             stage = kind(name, seed, params, places)
-            main(stage)
-            stage.finish()
+            stage.run(main)
         line = timing.line((name, seed), stage.result, time.time() - STARTED)
         print(line, *stage.closing, sep="\n", flush=True)

@@ -1,5 +1,9 @@
 """What a stage works with: device, data, baseline, evaluator, random streams and results."""
 
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +12,7 @@ from torch import nn
 
 from stages.lib.core import custom_model, paths, prepared
 from stages.lib.core.stage import Stage
-from stages.lib.evaluation import counting, device, images, samples
+from stages.lib.evaluation import counting, device, images, ranks, samples
 from stages.lib.evaluation.evaluator import Evaluator
 from stages.lib.evaluation.results import Results
 from stages.lib.evaluation.samples import Data
@@ -82,3 +86,33 @@ class Context(Stage):
         if "results" in vars(self):
             self.results.write()
             self.result = self.result or self.results.told
+
+    def run(self, main: Callable[[Stage], None]) -> None:
+        """As Stage.run, in each of the ranks if the stage trains and compute.ranks is above 1."""
+        count = self.params.compute.ranks
+        if count == 1 or not hasattr(self.params, "training"):
+            super().run(main)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = main, self, Path(folder)
+            self.result, self.closing = ranks.launch(count, _run_as_rank, *arguments)
+
+
+def _run_as_rank(
+    main: Callable[[Stage], None], context: Context, folder: Path
+) -> tuple[str, Sequence[str]]:
+    """Runs the whole stage, in one rank: its result and closing lines. Outputs and messages of the
+    first rank are kept.
+
+    context: without any part made yet.
+    folder: for what the other ranks write.
+    """
+    with contextlib.ExitStack() as stack:
+        if not ranks.join(context.device):
+            own = Path(tempfile.mkdtemp(dir=folder))
+            context.places = {final: own / final.name for final in context.places}
+            for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):
+                stack.enter_context(redirect(io.StringIO()))
+        main(context)
+        context.finish()
+    return context.result, context.closing

@@ -13,7 +13,7 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.params import Training
 from stages.lib.core.progress import shown
 from stages.lib.core.records import Epoch
-from stages.lib.evaluation import images, inference
+from stages.lib.evaluation import images, ranks
 from stages.lib.evaluation.samples import Data
 from stages.lib.models import workarounds
 from stages.lib.pruning.masks import apply_ as apply_masks
@@ -53,7 +53,7 @@ def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     stream is as it was before.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(generator.initial_seed())
+        torch.manual_seed(generator.initial_seed() + ranks.number())
         yield
 
 
@@ -125,6 +125,9 @@ class _Step:
     def __call__(self, drawn: torch.Tensor, rate: torch.Tensor) -> None:
         """drawn: a part of `_drawn`. rate: the learning rate."""
         model, train = self.model, self.train
+        count = drawn.shape[1]
+        share = ranks.share(count)
+        drawn = drawn[:, share.part]
         inputs = train.normalize(images.moved(train.images[drawn[0]], drawn[1:]))
         labels = train.labels[drawn[0]].to(self.device)
         enabled = self.precision != torch.float32
@@ -134,14 +137,15 @@ class _Step:
                 logits = self.scheme.logits(model, inputs.clone())
             loss = self.loss(logits.float(), labels, inputs)
         gradients = self.scheme.gradients(model, loss, self.optimizer.parameters)
-        self.optimizer.step(gradients, rate)
+        self.optimizer.step(ranks.gradients(gradients, share.weight), rate)
         apply_masks(model, self.masks)
-        self.loss_sum += loss.detach() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
+        self.loss_sum += loss.detach() * (share.weight * count)
+        self.correct += (logits.argmax(1) == labels)[share.counted].sum()
 
     def epoch(self) -> tuple[float, int]:
-        """Loss sum and correct images since the last call."""
-        sums = float(self.loss_sum), int(self.correct)
+        """Loss sum and correct images since the last call, of all ranks."""
+        loss_sum, correct = ranks.totals(self.loss_sum, self.correct)
+        sums = float(loss_sum), int(correct)
         self.loss_sum.zero_()
         self.correct.zero_()
         return sums
@@ -197,7 +201,10 @@ def fit(
         raise UserError(f"{label}: the network has no parameter that requires a gradient")
     step = _Step(model, data, options, precision, masks, scheme, loss)
     place, count, curve = data.train.images.device, len(data.train.labels), []
-    take = graphs.Replayed(step) if replayed and place.type == "cuda" else step
+    take = step
+    # Several ranks train large networks, whose steps a graph would not make faster.
+    if replayed and place.type == "cuda" and ranks.count() == 1:
+        take = graphs.Replayed(step)
     with _seeded(generator, step.device):
         for epoch in shown(range(1, epochs + 1), label, "epoch"):
             parts = _drawn(count, options, generator, place)
@@ -208,6 +215,7 @@ def fit(
                 scheme.before_step(model, progress)
                 take(drawn, rate)
             loss_sum, correct = step.epoch()
+            ranks.average_statistics(model)
             if not math.isfinite(loss_sum):
                 raise UserError(
                     f"{label}: the loss is no longer a number after epoch {epoch};"
@@ -219,7 +227,7 @@ def fit(
                     learning_rate=rates[-1],
                     train_loss=loss_sum / count,
                     train_accuracy=correct / count,
-                    validation_accuracy=inference.accuracy(scheme.network(model), data.validation),
+                    validation_accuracy=ranks.accuracy(scheme.network(model), data.validation),
                 )
             )
     return model.eval(), curve
