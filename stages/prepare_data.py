@@ -6,7 +6,7 @@ from stages.lib.core import paths, prepared
 from stages.lib.core.errors import UserError
 from stages.lib.core.prepared import Part
 from stages.lib.core.stage import Stage, run_stage
-from stages.lib.data import fingerprint, listing, sources, splits
+from stages.lib.data import duplicates, fingerprint, listing, sources, splits
 
 
 def main(stage: Stage) -> None:
@@ -15,13 +15,13 @@ def main(stage: Stage) -> None:
     before = fingerprint.of_images(data)
     staged = stage.directory / paths.STAGED_IMAGES
     found = sources.read(data, staged)
-    for line in found.notes:
-        print(f"note: {line}", file=sys.stderr)
-    indices = splits.parts(found.labels, found.own_test, data, found.classes)
+    indices = splits.parts(found.labels, found.parts, data, found.classes)
     parts = {
         name: Part(found.images.take(index), found.labels[index]) for name, index in indices.items()
     }
     meta = prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
+    for line in (prepared.class_counts(meta), *found.notes, *duplicates.notes(parts)):
+        print(f"note: {line}", file=sys.stderr)
     stage.result = prepared.summary(meta)
     staged.unlink()
     if fingerprint.of_images(data) != before:

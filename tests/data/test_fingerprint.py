@@ -1,6 +1,7 @@
 """What tells that images changed: seen in any change of the files, without opening one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from stages.lib.core import repository
 from stages.lib.core.errors import UserError
-from stages.lib.data import image_folder, listing
+from stages.lib.data import content, listing
 from stages.lib.data.fingerprint import of_images as fingerprint
 from stages.lib.data.fingerprint import of_network
 
@@ -17,11 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name in ("ant/1.png", "ant/2.png", "bee/inside/3.png"):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"1234")
+        path.write_bytes(f"{name[-5]}234".encode())
+        os.utime(path, (1e9, 1e9))
     (tmp_path / "target").write_bytes(b"1")
     (tmp_path / "images/ant/link.png").symlink_to(tmp_path / "target")
     return tmp_path / "images"
@@ -38,6 +42,14 @@ def rewrite(folder, content, later):
     os.utime(path, ns=(time, time + later))
 
 
+def swap(folder):
+    """As `mv` does it: sizes and times go with the contents."""
+    first, second = folder / "ant/1.png", folder / "bee/inside/3.png"
+    first.rename(folder.parent / "aside")
+    second.rename(first)
+    (folder.parent / "aside").rename(second)
+
+
 CHANGES = {
     "a file added": lambda folder: (folder / "bee/4.png").touch(),
     "a file removed": lambda folder: (folder / "ant/1.png").unlink(),
@@ -45,8 +57,9 @@ CHANGES = {
     "a file in another class": lambda folder: (folder / "ant/1.png").rename(folder / "bee/1.png"),
     "a folder renamed": lambda folder: (folder / "ant").rename(folder / "cat"),
     "an empty class added": lambda folder: (folder / "dog").mkdir(),
-    "another time": lambda folder: rewrite(folder, b"5678", 1),
+    "another content of the same size and time": lambda folder: rewrite(folder, b"5678", 0),
     "another size": lambda folder: rewrite(folder, b"12345", 0),
+    "two files swapped": swap,
     "a link back": lambda folder: (folder / "bee/up").symlink_to(folder),
     "a link to nowhere": lambda folder: (folder / "bee/x").symlink_to("nowhere"),
     "the target of a link": lambda folder: (folder.parent / "target").write_bytes(b"12"),
@@ -59,6 +72,42 @@ def test_every_change_is_seen(folder, change):
     assert of(folder) == before
     CHANGES[change](folder)
     assert of(folder)["sha256"] != before["sha256"]
+
+
+def test_only_what_is_new_is_read_again_and_a_copy_is_the_same(folder, monkeypatch):
+    before = of(folder)
+    read = []
+    hashed = content._hash
+    monkeypatch.setattr(content, "_hash", lambda path: read.append(path) or hashed(path))
+    monkeypatch.setattr(content, "_TICK_NS", -(10**10))
+    of(folder)
+    assert len(read) == 4  # what was written this second is not trusted
+    assert of(folder) == before
+    assert len(read) == 4
+    (folder / "ant/2.png").touch()
+    assert of(folder) == before
+    assert read[4:] == [f"{folder}/ant/2.png"]
+    shutil.copytree(folder, folder.parent / "clone")
+    assert of(folder.parent / "clone") == before | {"root": str(folder.parent / "clone")}
+    for file in Path(".dvc/tmp/content").iterdir():
+        file.write_text("torn")
+    assert of(folder) == before
+
+
+def test_of_a_table_its_own_files_are_watched_and_no_others(folder):
+    table = folder / "labels.csv"
+    table.write_text("file,label\nant/1.png,ant\nbee/inside/3.png,bee\n")
+    before = of(table)
+    assert before["files"] == 3
+    rewrite(folder, b"5678", 0)
+    changed = of(table)
+    assert changed != before
+    (folder / "ant/2.png").unlink()
+    assert of(table) == changed
+    table.write_text("file,label\nant/1.png,bee\nbee/inside/3.png,ant\n")
+    assert of(table) != changed
+    (folder / "ant/1.png").unlink()
+    assert of(table)["sha256"] is None
 
 
 def test_files_are_counted_and_hidden_ones_are_no_change(folder):
@@ -86,7 +135,7 @@ def test_walking_is_sorted_by_name_and_home_is_understood(folder, monkeypatch):
     inside = ["ant/1.png", "ant/2.png", "ant/link.png", "bee/inside/", "bee/inside/3.png"]
     assert found == ["ant/", "bee/", *inside]
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert listing.folder("~/images") == Path("/home/somebody/images")
+    assert repository.person_path("~/images") == Path("/home/somebody/images")
 
 
 @pytest.mark.parametrize(
@@ -102,16 +151,13 @@ def test_a_missing_network_or_weights_is_said_before_any_work(
     model = SimpleNamespace(name=name, weights=weights)
     with pytest.raises(UserError, match=f"{missing}: not found") as error:
         of_network(model)
-    with pytest.raises(UserError) as no_folder:
-        image_folder.list_images(Path("photos"))
-    # DVC makes the copy of an experiment there.
-    for each in (error, no_folder):
-        advised = "copies what Git tracks: give an absolute path" in str(each.value)
-        assert advised is bool(place)
+    # DVC makes the copy of an experiment there, of what Git tracks; the rest is the person's own.
+    assert (f"{tmp_path}/{missing}" in str(error.value)) is bool(place)
     fingerprints = [of_network(SimpleNamespace(name="convnet", weights="none"))]
     assert fingerprints == [{"code": None, "weights": None}]
     for text in ("x = 1\n", "x = 2\n"):
-        Path(missing).write_text(text)
+        (tmp_path / missing).parent.mkdir(exist_ok=True)
+        (tmp_path / missing).write_text(text)
         assert of_network(model) not in fingerprints
         fingerprints.append(of_network(model))
 

@@ -17,7 +17,7 @@ from stages import prepare_data, probe
 from stages.lib.core import hardware, prepared
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import run_stage
-from stages.lib.data import image_folder, sources, splits, staging
+from stages.lib.data import image_folder, layout, sources, splits, staging
 
 LEVELS = {"ant": 40, "bee": 120, "cow": 200}
 
@@ -72,7 +72,7 @@ def test_every_image_has_the_label_of_its_folder(root):
     assert image_folder.list_images(root).files == [
         f"{name}/{number:03}.png" for name in LEVELS for number in range(12)
     ]
-    assert (found.labels.dtype, found.own_test) == (np.int64, 0)
+    assert (found.labels.dtype, set(found.parts)) == (np.int64, {0})
     levels = found.images[:].mean(axis=(1, 2, 3))
     assert [list(LEVELS.values())[label] for label in found.labels] == pytest.approx(
         levels - np.tile(np.arange(12), 3)
@@ -83,8 +83,8 @@ def test_every_image_has_the_label_of_its_folder(root):
 def test_a_test_folder_is_the_whole_of_the_test_part(layered, test):
     (layered / "test").rename(layered / test)
     found = read(layered)
-    assert (len(found.labels), found.own_test) == (42, 12)
-    parts = splits.parts(found.labels, found.own_test, wanted(layered), found.classes)
+    assert np.bincount(found.parts).tolist() == [30, 0, 12]
+    parts = splits.parts(found.labels, found.parts, wanted(layered), found.classes)
     assert [len(parts[name]) for name in prepared.PARTS] == [24, 6, 12]
     assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(42))
     files = image_folder.list_images(layered).files
@@ -109,8 +109,10 @@ def test_folders_inside_a_class_and_links_are_followed_and_clutter_is_not_seen(r
     (root / "dog").symlink_to(tmp_path / "elsewhere")
     for name in (".DS_Store", "ant/Thumbs.db", "ant/desktop.ini", "ant/._000.png"):
         (root / name).write_bytes(b"x")
-    for name in (".git", "__MACOSX", "ant/.thumbnails"):
+    clutter = (".git", "__MACOSX", "ant/.thumbnails", "@eaDir", "$RECYCLE.BIN", "ant/@eaDir")
+    for name in (*clutter, "System Volume Information", "lost+found", "#recycle", "found.000"):
         (root / name).mkdir()
+        fill(root / name / "inside", 40, 1)
     assert np.bincount(read(root).labels).tolist() == [17, 13, 12, 3]
 
 
@@ -126,7 +128,9 @@ def test_any_name_will_do(root, name):
     found = read(root)
     assert len(found.labels) == 42
     json.dumps(found.classes, ensure_ascii=False).encode()
-    assert all(label.isprintable() for label in found.classes)
+    # Names are stored as they are, but for bytes that are no text.
+    stored = os.fsencode(name).decode("utf-8", "backslashreplace")
+    assert sorted(found.classes) == sorted(["ant", "bee", "cow", stored])
 
 
 def test_unreadable_files_are_listed_with_their_reasons(root):
@@ -152,7 +156,7 @@ def test_what_is_allowed_to_be_unreadable_is_left_out_and_told(layered):
     (layered / "test/bee/000.png").write_bytes(b"x")
     found = read(layered, max_unreadable=1)
     assert np.bincount(found.labels).tolist() == [14, 13, 14]
-    assert (len(found.images), found.own_test) == (41, 11)
+    assert np.bincount(found.parts).tolist() == [30, 0, 11]
     assert [entry["file"] for entry in found.unreadable] == ["test/bee/000.png"]
     beside, left_out, reason = found.notes
     assert beside == "data.root: files beside the class folders are not read: labels.csv"
@@ -166,7 +170,10 @@ def test_a_class_or_a_set_of_unreadable_files_alone_is_refused(root, layered, pa
     for path in (place / part / "bee").iterdir():
         path.write_bytes(b"x")
     message = refusal(place, max_unreadable=99, validation_images=3, test_images=3)
-    assert f"none of the files in {place}/{part}bee can be read" in message
+    where = f" in {part[:-1]}" if part else ""
+    assert (
+        f"{place}: none of the files of bee{where} can be read ({part}bee/000.png: not" in message
+    )
     for path in root.glob("*/*"):
         path.write_bytes(b"x")
     assert "36 of 36 files" in refusal(root, image_size="auto")
@@ -189,14 +196,19 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("places", "words"),
     [
-        ([], "too few class folders (none); allowed: at least two"),
+        ([], "too few class folders (none): it has no folders; allowed: at least two"),
         (["ant"], "too few class folders (ant)"),
-        (["train", "test"], "images/train has too few class folders (none)"),
-        ([*PARTS[:2], "val/ant"], "holds train, val, train with folders inside; allowed: train/"),
-        (PARTS[2:], "holds test, test with folders inside; allowed: train/ and test/ alone"),
+        (["train", "test"], "holds test, train, which look like parts of a set, without class"),
+        (["part_1", "part_2"], "which look like parts of a set, without class folders inside"),
+        (["part_1/ant", "part_1/bee", "part_2/ant"], "which look like pieces of one set, not like"),
+        ([*PARTS[:2], "val/ant"], "images/val has too few class folders (ant)"),
+        (["val/ant", "val/bee", *PARTS[2:]], "no folder for training; allowed: train/, with"),
+        ([*PARTS, "training/ant", "training/bee"], "two folders for train"),
+        ([*PARTS, "more/ant"], "holds more, test, train, test, train with folders inside"),
+        (["train/ant", "train/bee", "cat", "dog"], "holds cat, dog, train, train with folders"),
         (PARTS[:3], "images/test has too few class folders (ant)"),
-        ([*PARTS, "test/cow"], "classes in only one of train/ and test/: cow"),
-        ([*PARTS, "val/ant"], "holds test, train, val, "),
+        ([*PARTS, "test/cow"], "classes in only one of train and test: cow"),
+        ([*PARTS, "val/ant", "val/cow"], "classes in only one of train and validation: bee, cow"),
         (["ant", "Ant", "bee"], "Ant and ant are the same class"),
         (["caf\u00e9", "cafe\u0301", "bee"], "are the same class"),
         ([*PARTS[:3], "test/Bee"], "train/bee and test/Bee are the same class"),
@@ -213,6 +225,162 @@ def test_a_class_may_be_called_train(tmp_path):
     make(tmp_path / "images", "bus", "car", "train")
     found = read(tmp_path / "images", validation_images=3, test_images=3)
     assert found.classes == ["bus", "car", "train"]
+    assert "train/ looks like a part of the set; it has no folders inside, so it" in found.notes[0]
+
+
+IN_PARTS = {"train": 6, "validation": 3, "test": 3}
+
+
+def parts_of(found):
+    return {
+        name: [found.files[index] for index in np.flatnonzero(found.parts == number)]
+        for number, name in enumerate(prepared.PARTS)
+        if (found.parts == number).any()
+    }
+
+
+@pytest.mark.parametrize("inner", ["", "same/"])
+@pytest.mark.parametrize("outer", ["", "archive/"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"), ("TRAIN", "Valid", "Test"), ("training", "validation", "testing"),
+        ("seg_train", "seg_dev", "seg_test"), ("Training", None, "Testing"),
+        ("train", "val", None), ("train_images", "val_images", "test_images"),
+        ("TrainSet", None, "TestSet"),
+    ],
+)  # fmt: skip
+def test_the_persons_own_parts_are_used_whatever_they_are_called(tmp_path, names, outer, inner):
+    named = {part: name for part, name in zip(prepared.PARTS, names, strict=True) if name}
+    for part, name in named.items():
+        for kind in ("ant", "bee"):
+            fill(tmp_path / f"images/{outer}{name}/{inner}{kind}", LEVELS[kind], IN_PARTS[part])
+    found = image_folder.list_images(tmp_path / "images")
+    assert found.classes == ["ant", "bee"]
+    assert {part: len(files) for part, files in parts_of(found).items()} == {
+        part: 2 * IN_PARTS[part] for part in named
+    }
+    for part, files in parts_of(found).items():
+        assert all(f"{named[part]}/{inner}" in file for file in files)
+    assert bool(outer) == any("read from the folder archive/" in note for note in found.notes)
+    settings = wanted(tmp_path, validation_images=2, test_images=2)
+    divided = splits.parts(found.labels, found.parts, settings, found.classes)
+    drawn = {part: 2 for part in ("validation", "test") if part not in named}
+    assert {part: len(index) for part, index in divided.items()} == {
+        "train": 12 - sum(drawn.values()),
+        **{part: drawn.get(part, 6) for part in ("validation", "test")},
+    }
+    everything = np.sort(np.concatenate(list(divided.values())))
+    assert np.array_equal(everything, np.arange(len(found.labels)))
+
+
+@pytest.mark.parametrize("place", ["test", "seg_pred/seg_pred"])
+def test_parts_without_labels_are_left_out_with_a_word(tmp_path, place):
+    part = place.partition("/")[0].replace("pred", "train") if "_" in place else "train"
+    make(tmp_path / "images", f"{part}/ant", f"{part}/bee", place)
+    if "_" in place:
+        make(tmp_path / "images", "seg_test/ant", "seg_test/bee")
+    found = image_folder.list_images(tmp_path / "images")
+    assert not any(place in file for file in found.files)
+    assert any("not read" in note and place.partition("/")[0] in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, True) for name in ("train", "Test", "VALID", "part_1", "fold 2", "train_images")),
+        *((name, False) for name in ("bus", "train station", "party_2", "a1", "testudo", "2")),
+    ],
+)
+def test_names_that_look_like_parts(name, expected):
+    assert layout.looks_like_a_part(name) is expected
+
+
+ROWS = [("a/0.png", "ant"), ("a/1.png", "ant"), ("b/2.png", "bee"), ("b/3.png", "bee")]
+
+
+def table(folder, text, name="labels.csv"):
+    for file, _ in ROWS:
+        fill((folder / file).parent, 40, 1, start=int(file[2]))
+        (folder / file).parent.joinpath(f"00{file[2]}.png").rename(folder / file)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def lines(rows, delimiter=","):
+    return "".join(delimiter.join(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines([("file", "label"), *ROWS]),
+        "\ufeff" + lines([("Label", "more", "Image_Path"), *((b, "x", a) for a, b in ROWS)], ";"),
+        lines([("image_id", "dx"), *((file[2:3], label) for file, label in ROWS)], "\t"),
+        lines([("filename", "class"), *((file[2:], label) for file, label in ROWS)]),
+        lines(ROWS),
+        lines([("file", "label"), *ROWS, ROWS[0]]) + "\n,\n",
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_in_a_table(tmp_path, text, named):
+    path = table(tmp_path / "images", text)
+    if not named:  # a folder whose folders are no classes
+        for old, new in (("a", "part_1"), ("b", "part_2")):
+            (path.parent / old).rename(path.parent / new)
+        path.write_text(text.replace("a/", "part_1/").replace("b/", "part_2/"), encoding="utf-8")
+    found = image_folder.list_images(path if named else path.parent)
+    assert found.classes == ["ant", "bee"]
+    assert [Path(file).name for file in found.files] == [file[2:] for file, _ in ROWS]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert "labels are those in labels.csv" in found.notes[-1]
+
+
+def test_a_table_says_which_image_is_in_which_part(tmp_path):
+    parts = ("train", "TEST", "val", "training")
+    rows = [(*row, part) for row, part in zip(ROWS * 2, parts * 2, strict=False)]
+    text = lines([("file", "label", "split"), *rows[:4]])
+    with pytest.raises(UserError, match="classes in only one of train and"):
+        image_folder.list_images(table(tmp_path / "images", text))
+    root = tmp_path / "more"
+    for name in ("train", "val", "test"):
+        for kind in LEVELS:
+            fill(root / name, LEVELS[kind], 1, start={"ant": 1, "bee": 2, "cow": 3}[kind])
+        rows = [(f"{name}/00{number}.png", str(10 - number)) for number in (1, 2, 3)]
+        (root / f"{name}.csv").write_text(lines([("path", "target"), *rows]))
+    found = image_folder.list_images(root)
+    assert found.classes == ["7", "8", "9"]
+    assert {part: len(files) for part, files in parts_of(found).items()} == dict.fromkeys(
+        prepared.PARTS, 3
+    )
+    assert all(Path(file).stem[-1] == str(3 - label) for file, label in zip(
+        found.files, found.labels, strict=True
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (lines([("file", "label"), ("a/9.png", "ant")]), "1 files that are not below its folder"),
+        (lines([("file", "label"), *ROWS, ("a/0.png", "bee")]), "row 6: a/0.png has the label bee"),
+        (lines([("file", "label"), *ROWS, ("a/0.png", "")]), "row 6: no label; fill or remove it"),
+        (lines([("file", "label"), *ROWS[:2]]), "too few labels (ant); allowed: at least two"),
+        (lines([("photo", "kind"), *ROWS]), "no columns file and label; it has photo, kind"),
+        ("", "no columns file and label; it has none"),
+        (lines([("file", "label", "split"), ("a/0.png", "ant", "later")]), "row 2: later is"),
+        ('file,label\n"a/0.png,' + "x" * 200_000, "not a CSV of UTF-8 text"),
+        (lines([("file", "label"), ("../../x.png", "ant")]), "not below its folder: ../../x.png"),
+    ],
+)  # fmt: skip
+def test_a_table_that_does_not_fit_is_refused_with_the_row(tmp_path, text, words):
+    assert words in refusal(table(tmp_path / "images", text))
+
+
+def test_a_table_beside_class_folders_is_mentioned(root):
+    (root / "labels.csv").write_text("file,label\nant/000.png,bee\n")
+    assert f"({root}/labels.csv" in image_folder.list_images(root).notes[0].replace(
+        "data.root: ", "", 2
+    )
 
 
 @pytest.mark.parametrize("part", ["", "train", "test"])
@@ -308,6 +476,7 @@ def test_the_stage_leaves_what_later_stages_load(stage, root, capsys):
     folder = Path("data/prepared")
     stage(prepare_data, max_unreadable=1)
     assert capsys.readouterr().err.splitlines() == [
+        "note: images: ant: 12, bee: 12, cow: 12",
         "note: data.root: 1 of 37 files left out, as they cannot be read:",
         "note:   ant/broken.png: not an image, or in a format that Pillow does not read",
     ]

@@ -165,6 +165,7 @@ def test_classes_are_counted_and_told_in_a_line(folder):
     assert prepared.summary(meta) == (
         "3 classes, images: 20 train, 6 validation, 7 test (42.9% of the commonest class)"
     )
+    assert prepared.class_counts(meta) == "images: cat: 12, dog: 11, é: 10"
 
 
 def test_of_unreadable_files_a_thousand_are_named(tmp_path):
@@ -175,6 +176,11 @@ def test_of_unreadable_files_a_thousand_are_named(tmp_path):
     meta = prepared.write(tmp_path, parts, names, "image_folder", unreadable)
     assert prepared.read_meta(tmp_path) == meta
     assert (meta["unreadable_count"], meta["unreadable"]) == (1500, unreadable[:1000])
+    # Of many classes the line names some, as they may be shown.
+    assert prepared.class_counts(meta | {"classes": ["a\n", *names[1:]]}).startswith(
+        "images: a\\n: 6, class 1: 6, "
+    )
+    assert prepared.class_counts(meta).endswith("class 7: 6 and 42 more")
 
 
 @pytest.mark.parametrize("name", prepared.PARTS)

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core.errors import UserError, copy_hint
+from stages.lib.core.errors import UserError
+from stages.lib.core.repository import person_path
 
 
 def is_own(name: str) -> bool:
@@ -35,16 +36,14 @@ def check_allowed(name: object, allowed: str | None) -> None:
 def split(name: str) -> tuple[Path, str]:
     """The file and the factory of `path/to/file.py:factory`."""
     file, _, factory = name.rpartition(":")
-    return Path(file), factory
+    return person_path(file), factory
 
 
 def must_exist(name: str) -> Path:
     """The file of `path/to/file.py:factory`. Raises UserError if it is missing."""
     file, _ = split(name)
     if not file.is_file():
-        raise UserError(
-            f"model.name: {file}: not found; give a path from the repository's root{copy_hint()}"
-        )
+        raise UserError(f"model.name: {file}: not found; give a path from the repository's root")
     return file
 
 

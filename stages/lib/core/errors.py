@@ -1,13 +1,15 @@
 """Tells errors to people. Imports only the standard library, so that it works in any Python."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 ENVIRONMENT = (
     "activate the environment in which requirements.txt is installed (`. .venv/bin/activate`)"
 )
+
+_JOINERS = "\u200c\u200d"
 
 
 class UserError(Exception):
@@ -23,11 +25,17 @@ def reason(error: BaseException) -> str:
     return lines[0][:200]
 
 
-def copy_hint() -> str:
-    """Advice for a missing file where DVC has made a copy of the repository for an experiment."""
-    if ".dvc/tmp/exps" not in Path.cwd().as_posix():
-        return ""
-    return "; `dvc exp run` with --queue or --temp copies what Git tracks: give an absolute path"
+def printable(name: str) -> str:
+    """A name as it may be shown: control characters, marks that turn the direction of writing, and
+    bytes that are not UTF-8 are escaped. The joiners of Persian words and of emoji stay.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        letter
+        if letter.isprintable() or letter in _JOINERS
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 @contextmanager

@@ -7,11 +7,14 @@ PARAMS = Path("params.yaml")
 PIPELINES = (Path("dvc.yaml"), Path("probe/dvc.yaml"))
 REQUIREMENTS = Path("requirements.txt")
 PREPARED = Path("data/prepared")
+PARTS = ("train", "validation", "test")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
 # How long each stage took on this machine. No output: it differs from run to run.
 SECONDS = ARTIFACTS / "seconds.json"
 DEPLOY = ARTIFACTS / "deploy"
+# Beside DVC's own notes, which Git ignores: the hashes of the person's images, by data.root.
+CONTENT = Path(".dvc/tmp/content")
 INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 
@@ -45,6 +48,7 @@ SAFETENSORS = ".safetensors"
 PACKED = ".packed"
 ONNX = ".onnx"
 TABLE = ".csv"
+LABEL_TABLES = (".csv", ".tsv")
 PICTURE = ".svg"
 CODE = (".py", ".j2", ".html", ".css", ".js")
 WEIGHTS = (SAFETENSORS, ".pt", ".pth")

@@ -15,12 +15,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stages.lib.core import outputs, paths
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, printable
+from stages.lib.core.paths import PARTS
 
-PARTS = ("train", "validation", "test")
 BLOCK_BYTES = 2 * 2**20
 # Of more unreadable files than this, only the number is kept.
 MOST_NAMED = 1000
+# The classes that a line names.
+SHOWN = 8
 REMEDY = "delete the folder and run `dvc repro prepare_data`"
 
 
@@ -89,7 +91,7 @@ class Dataset(NamedTuple):
         return self.train.images.shape[1:]
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """Yields contiguous blocks of rows of an array, or of what is sliced like one."""
     rows = max(1, BLOCK_BYTES // (math.prod(array.shape[1:]) * array.dtype.itemsize))
     for start in range(0, len(array), rows):
@@ -104,7 +106,7 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """
     # Count each level: integers give the same sums for blocks of any size.
     counts = np.zeros((images.shape[1], 256), np.int64)
-    for pixels in _blocks(images):
+    for pixels in blocks(images):
         for channel in range(images.shape[1]):
             counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
     levels = np.arange(256) / 255
@@ -121,7 +123,7 @@ def checksum(parts: dict[str, Part]) -> str:
     for name in PARTS:
         for array in parts[name]:
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            for block in _blocks(array):
+            for block in blocks(array):
                 digest.update(block)
     return digest.hexdigest()
 
@@ -131,7 +133,7 @@ def _save(path: Path, array: np.ndarray) -> None:
     header = np.lib.format.header_data_from_array_1_0(np.empty(0, array.dtype))
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})
-        for block in _blocks(array):
+        for block in blocks(array):
             file.write(block)
 
 
@@ -192,6 +194,14 @@ def summary(meta: dict[str, Any]) -> str:
     sizes = ", ".join(f"{meta['images'][part]:,} {part}" for part in PARTS)
     share = commonest(meta, "test")[1]
     return f"{len(meta['classes'])} classes, images: {sizes} ({share:.1%} of the commonest class)"
+
+
+def class_counts(meta: dict[str, Any]) -> str:
+    """A line about the classes: how many images each has, in all parts. meta: of `read_meta`."""
+    totals = np.sum([meta["counts"][part] for part in PARTS], axis=0)
+    shown = zip(meta["classes"][:SHOWN], totals, strict=False)
+    more = f" and {len(totals) - SHOWN} more" if len(totals) > SHOWN else ""
+    return f"images: {', '.join(f'{printable(name)}: {count}' for name, count in shown)}{more}"
 
 
 def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

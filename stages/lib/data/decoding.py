@@ -16,8 +16,7 @@ from threading import Condition
 import numpy as np
 from PIL import Image, ImageOps
 
-from stages.lib.core.errors import UserError
-from stages.lib.data.listing import printable
+from stages.lib.core.errors import UserError, printable
 
 SMALLEST, LARGEST = 8, 1024
 # A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at most.

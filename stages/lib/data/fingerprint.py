@@ -1,50 +1,75 @@
 """Fingerprints of the user's images, network file and weights, by which changes are noticed. They
-are computed on every repro, so no image is opened and nothing heavy is imported.
+are computed on every repro, so a file is read only once, and nothing heavy is imported.
 """
 
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core import custom_model
-from stages.lib.core.errors import UserError, copy_hint
+from stages.lib.core import custom_model, paths
+from stages.lib.core.errors import UserError
 from stages.lib.core.params import NO_WEIGHTS
-from stages.lib.data import listing
+from stages.lib.core.repository import person_path, person_repository
+from stages.lib.data import content, label_table, listing
+
+
+def _below(root: Path) -> Iterator[tuple[str, str]]:
+    """(path below the root, path) of every file and folder, or why a folder was not read."""
+    troubles: list[tuple[str, str]] = []
+    for path, entry in listing.walk(root, on_trouble=lambda *trouble: troubles.append(trouble)):
+        yield path, entry.path
+    yield from troubles
+
+
+def _of_table(table: Path) -> Iterator[tuple[str, str]]:
+    """The same for the files that a CSV names, and itself."""
+    for name in [
+        table.name,
+        *(entry.file for entry in label_table.read(table.parent, [table.name])),
+    ]:
+        yield name, os.path.join(table.parent, name)  # noqa: PTH118  this runs for every file
 
 
 def of_images(data: Any) -> dict[str, Any]:
     """Source and root; for an image_folder also the number of files and a SHA-256.
 
-    data: the params section. The digest covers the sorted paths below the root, with sizes and
-    modification times. Both are None if the folder cannot be listed; the stage that reads the
-    images reports that.
+    data: the params section. The digest covers the sorted paths below the root, with the SHA-256 of
+    their contents: copies of a folder have the same. Both are None if the folder cannot be listed;
+    the stage that reads the images reports that.
     """
     found: dict[str, Any] = {"source": data.source, "root": data.root}
     if data.source != "image_folder":
         return found
-    root = listing.folder(data.root)
-    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir raises where a name is too long
-        return found | {"files": None, "sha256": None}
-    digest = hashlib.sha256()
-
-    def add(*values: str | int) -> None:
-        # A file name has no zero byte, so two different lists of values never look the same.
-        digest.update(b"\0".join(os.fsencode(str(value)) for value in values) + b"\0\0")
-
-    files = 0
-    for path, entry in listing.walk(root, on_trouble=add):
-        if path.endswith("/"):
-            add(path)
-            continue
-        files += 1
-        try:
-            status = entry.stat()
-        except OSError:
-            add(path, "no file")
+    missing = found | {"files": None, "sha256": None}
+    root = person_path(data.root)
+    try:
+        if os.path.isdir(root):  # noqa: PTH112  Path.is_dir raises where a name is too long
+            listed = list(_below(root))
+        elif label_table.is_table(root):
+            listed = list(_of_table(root))
         else:
-            add(path, status.st_size, status.st_mtime_ns)
-    return found | {"files": files, "sha256": digest.hexdigest()}
+            return missing
+    except (OSError, UserError):
+        return missing
+    digest = hashlib.sha256()
+    files = []
+    for path, place in listed:
+        # A file name has no zero byte, so two different lists of values never look the same.
+        digest.update(os.fsencode(path) + b"\0")
+        try:
+            status = os.stat(place)  # noqa: PTH116  this runs for every file of large sets
+        except OSError as error:
+            digest.update(os.fsencode(error.strerror) + b"\0\0")
+            continue
+        if stat.S_ISREG(status.st_mode):
+            files.append((place, status))
+    memory = paths.CONTENT / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    for one in content.hashes(files, person_repository() / memory):
+        digest.update(one.encode() + b"\0")
+    return found | {"files": len(files), "sha256": digest.hexdigest()}
 
 
 def of_network(model: Any) -> dict[str, Any]:
@@ -58,12 +83,12 @@ def of_network(model: Any) -> dict[str, Any]:
         custom_model.must_exist(model.name)
         found["code"] = custom_model.fingerprint(model.name)
     if model.weights != NO_WEIGHTS:
+        path = person_path(model.weights)
         try:
-            with Path(model.weights).open("rb") as file:
+            with path.open("rb") as file:
                 found["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise UserError(
-                f"model.weights: {model.weights}: not found; give a file's path, or"
-                f" none{copy_hint()}"
+                f"model.weights: {path}: not found; give a file's path, or none"
             ) from None
     return found

@@ -1,17 +1,18 @@
-"""The user's folder of images: ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*."""
+"""The user's images: in folders of classes, with or without parts above, or named in a CSV."""
 
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.lib.core.errors import UserError, copy_hint
-from stages.lib.data import listing
-from stages.lib.data.listing import printable
+from stages.lib.core.errors import UserError, printable
+from stages.lib.core.paths import PARTS
+from stages.lib.data import label_table, layout, listing
+from stages.lib.data.layout import some
 
 SHOWN = 20
 
@@ -19,53 +20,20 @@ SHOWN = 20
 class Listing(NamedTuple):
     """The files of a folder of images.
 
-    files: paths relative to the root, those of a test/ folder last.
+    root: the folder.
+    files: paths relative to it.
     labels: int64 [n].
     classes: names, by label.
-    own_test: the number of files in a test/ folder.
+    parts: int64 [n], indices into PARTS; those of "train" are to be divided further.
     notes: lines for the user.
     """
 
+    root: Path
     files: list[str]
     labels: np.ndarray
     classes: list[str]
-    own_test: int
+    parts: np.ndarray
     notes: list[str]
-
-
-def some(names: Iterable[str]) -> str:
-    """Names for a line of text: the first few, and how many more."""
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(printable, names[:5])) + more
-
-
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the folders and of all other entries in a folder."""
-    folders, others = [], []
-    for entry in listing.visible(folder):
-        (folders if listing.is_folder(entry) else others).append(entry.name)
-    for name in others:
-        if (folder / name).is_symlink() and not (folder / name).is_file():
-            raise UserError(
-                f"data.root: {printable(str(folder / name))} is a link that leads nowhere or to"
-                " itself; remove or mend it"
-            )
-    return folders, others
-
-
-def _parts(root: Path, folders: list[str]) -> list[str]:
-    """["train", "test"] if that is the layout, [] if the folders are classes."""
-    parts = {name.lower(): name for name in folders if name.lower() in ("train", "test")}
-    # A class may be called train (car, bus, train); then it has no folders inside.
-    if len(parts) < 2 and not any(_entries(root / name)[0] for name in parts.values()):
-        return []
-    if len(parts) < 2 or len(folders) > 2:
-        raise UserError(
-            f"data.root: {root} holds {some(folders)}, {some(parts.values())} with folders inside;"
-            " allowed: train/ and test/ alone, or the class folders alone, which are then split"
-        )
-    return [parts["train"], parts["test"]]
 
 
 def _refuse_twins(places: Iterable[str]) -> None:
@@ -98,83 +66,128 @@ def _files(root: Path, place: str) -> list[str]:
     ]
 
 
+def _stored(name: str) -> str:
+    """A class name as JSON can hold it: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _refuse_other_classes(named: Iterable[tuple[str, str | None]], root: Path) -> None:
+    """Raises UserError if a part lacks a class. named: the class and the part of each place."""
+    classes: dict[str, set[str]] = {}
+    for name, part in named:
+        classes.setdefault(part or PARTS[0], set()).add(name)
+    for part in classes:
+        odd = classes[PARTS[0]] ^ classes[part] if PARTS[0] in classes else ()
+        if odd:
+            raise UserError(
+                f"data.root: {root}: classes in only one of {PARTS[0]} and {part}:"
+                f" {some(sorted(odd))}; each class needs images in both"
+            )
+
+
+def _from_table(root: Path, names: list[str], notes: list[str]) -> Listing:
+    entries = label_table.read(root, names)
+    labels = {entry.label for entry in entries}
+    if len(labels) < 2:
+        raise UserError(
+            f"data.root: {root / names[0]} has too few labels ({some(labels) or 'none'}); allowed:"
+            " at least two"
+        )
+    _refuse_twins(labels)
+    _refuse_other_classes(((entry.label, entry.part) for entry in entries), root / names[0])
+    # 2 before 10.
+    classes = sorted(labels, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+    return Listing(
+        root,
+        [entry.file for entry in entries],
+        np.array([classes.index(entry.label) for entry in entries], np.int64),
+        classes,
+        np.array([PARTS.index(entry.part or "train") for entry in entries], np.int64),
+        [*notes, f"data.root: labels are those in {some(names)}"],
+    )
+
+
+def _no_labels(root: Path, found: layout.Layout) -> UserError:
+    what = f"holds {some(found.found)}" if found.found else "has no folders"
+    hint = ""
+    if found.found and all(map(layout.looks_like_a_part, found.found)):
+        hint = ", which look like parts of a set, without class folders inside"
+    return UserError(
+        f"data.root: {root} has too few class folders ({some(found.found) or 'none'}): it"
+        f" {what}{hint}; allowed: at least two classes, each a folder with its images inside, or a"
+        " CSV with the columns file and label"
+    )
+
+
 def list_images(root: Path) -> Listing:
-    """Lists every file of every class, in an order that depends on the names only. Opens no file.
-    Raises UserError if the folder is missing or its layout is not one of the two.
+    """Lists every file of every class, in an order that depends on the names only. Opens no image.
+
+    root: a folder, or a CSV with the columns file and label. Raises UserError if it is missing or
+    of no layout that data/README.md describes.
     """
+    if root.is_file() and label_table.is_table(root):
+        return _from_table(root.parent, [root.name], [])
     if not root.is_dir():
         raise UserError(
-            f"data.root: {root} is no folder; put the images in {os.path.abspath(root)}/CLASS/, or"  # noqa: PTH100  a link stays as it was typed
-            f" set data.root to where they are{copy_hint()}"
+            f"data.root: {root} is no folder and no CSV; put the images in"
+            f" {os.path.abspath(root)}/CLASS/, or set data.root to where they are"  # noqa: PTH100  a link stays as it was typed
         )
-    folders, loose = _entries(root)
-    parts = _parts(root, folders)
-    classes: dict[str, list[str]] = {}
-    for part in parts or [""]:
-        classes[part], beside = _entries(root / part)
-        loose = loose + [f"{part}/{name}" for name in beside if part]
-    places = [f"{part}/{name}" if part else name for part in classes for name in classes[part]]
-    _refuse_twins(places)
-    for part, names in classes.items():
-        if len(names) < 2:
-            raise UserError(
-                f"data.root: {root / part} has too few class folders ({some(names) or 'none'});"
-                " allowed: at least two, each with its images inside"
-            )
-    odd = set.symmetric_difference(*map(set, classes.values())) if parts else ()
-    if odd:
-        raise UserError(
-            f"data.root: classes in only one of {parts[0]}/ and {parts[1]}/: {some(sorted(odd))};"
-            " each class needs a folder in both"
-        )
-    files = [_files(root, place) for place in places]
-    empty = [place for place, own in zip(places, files, strict=True) if not own]
+    found = layout.find(root)
+    tables = label_table.usable(root, found.loose)
+    if len(found.folders) < 2:
+        if not tables:
+            raise _no_labels(root, found)
+        folder = PurePosixPath(tables[0]).parent
+        names = [PurePosixPath(table).name for table in tables]
+        return _from_table(root / folder, names, found.notes)
+    _refuse_twins(folder.place for folder in found.folders)
+    _refuse_other_classes(((folder.name, folder.part) for folder in found.folders), root)
+    files = [_files(root, folder.place) for folder in found.folders]
+    empty = [folder.place for folder, own in zip(found.folders, files, strict=True) if not own]
     if empty:
         raise UserError(
             f"data.root: {root} has class folders without a file: {some(empty)}; fill or remove"
             " them"
         )
+    notes = list(found.notes)
+    if found.loose:
+        hint = f" (data.root: {root / tables[0]} would take its labels)" if tables else ""
+        notes.append(
+            f"data.root: files beside the class folders are not read: {some(found.loose)}{hint}"
+        )
+    names = list(dict.fromkeys(folder.name for folder in found.folders))
     counts = list(map(len, files))
-    names = classes[parts[0] if parts else ""]
-    # With train/ and test/, each class has two places.
-    labels = np.repeat(np.arange(len(places)) % len(names), counts)
-    notes = []
-    if loose:
-        notes.append(f"data.root: files beside the class folders are not read: {some(loose)}")
-    own_test = sum(counts[len(names) :])
-    return Listing(list(chain(*files)), labels, list(map(printable, names)), own_test, notes)
+    labels = np.repeat([names.index(folder.name) for folder in found.folders], counts)
+    parts = np.repeat([PARTS.index(folder.part or "train") for folder in found.folders], counts)
+    return Listing(root, list(chain(*files)), labels, list(map(_stored, names)), parts, notes)
 
 
 def refuse_unreadable(
-    listed: Listing,
-    root: Path,
-    readable: np.ndarray,
-    unreadable: Sequence[dict[str, str]],
-    most: int,
+    listed: Listing, readable: np.ndarray, unreadable: Sequence[dict[str, str]], most: int
 ) -> None:
     """Raises UserError if too many files are unreadable, or all of a class in a part.
 
-    listed: of `list_images` in the folder `root`.
+    listed: of `list_images`.
     readable: bool [n], which of the files can be read.
     unreadable: `file` and `reason` of the others.
     most: how many may be unreadable.
     """
+    root = listed.root
     if len(unreadable) > most:
         first = (
             f"data.root: {len(unreadable)} of {len(listed.files)} files in {root} cannot be read as"
             f" images; mend or remove them, or raise data.max_unreadable (now {most})"
         )
         raise UserError("\n".join([first, *described(unreadable)]))
-    # ROOT/CLASS, or ROOT/test/CLASS.
-    depth = 2 if listed.own_test else 1
-    folders = ["/".join(name.split("/")[:depth]) for name in listed.files]
-    lost = set(folders).difference(compress(folders, readable))
-    if lost:
-        folder = printable(min(lost))
-        first = next(entry for entry in unreadable if entry["file"].startswith(f"{folder}/"))
+    groups = listed.parts * len(listed.classes) + listed.labels
+    lost = np.setdiff1d(groups, groups[readable])
+    if len(lost):
+        part, label = divmod(int(lost[0]), len(listed.classes))
+        first = unreadable[int(np.flatnonzero(groups[~readable] == lost[0])[0])]
+        place = f" in {PARTS[part]}" if listed.parts.any() else ""
         raise UserError(
-            f"data.root: none of the files in {root}/{folder} can be read ({first['file']}:"
-            f" {first['reason']}); mend them, or remove the class"
+            f"data.root: {root}: none of the files of {printable(listed.classes[label])}{place}"
+            f" can be read ({first['file']}: {first['reason']}); mend them, or remove the class"
         )
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.core.errors import UserError
+from stages.lib.core.repository import person_path
 
-# How the names of hidden files, and of files of file managers and archivers, begin.
-_CLUTTER = (".", "thumbs.db", "desktop.ini", "__macosx")
-
-
-def folder(root: str) -> Path:
-    """data.root as a path; `~` is the home directory."""
-    try:
-        return Path(root).expanduser()
-    except RuntimeError:
-        raise UserError(f"data.root: {root}: there is no such home directory") from None
+# What file managers, archivers, file servers and systems leave in folders: how hidden names and
+# those of files begin, and whole names of folders.
+_HIDDEN = (".", "$recycle.bin", "thumbs.db", "ehthumbs", "desktop.ini", "icon\r")
+_CLUTTER = {
+    "__macosx", "__pycache__", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle",
+    "#snapshot", "lost+found", "lost.dir", "network trash folder", "recycled", "recycler",
+    "system volume information", "temporary items", "thevolumesettingsfolder",
+    *(f"found.{number:03}" for number in range(10)),
+}  # fmt: skip
 
 
 def must_be_apart(data: Any, results: Path) -> None:
@@ -24,22 +24,13 @@ def must_be_apart(data: Any, results: Path) -> None:
     images are searched for in a folder that contains `results`. data: the params section.
     """
     # Unlike Path.resolve, os.path.realpath accepts a link to itself.
-    root, written = (Path(os.path.realpath(path)) for path in (folder(data.root), results))
+    root, written = (Path(os.path.realpath(path)) for path in (person_path(data.root), results))
     around = data.source == "image_folder" and written.is_relative_to(root)
     if around or root.is_relative_to(written):
         raise UserError(
             f"data.root: {data.root} {'holds' if around else 'lies in'} {results}, where the"
             " prepared arrays replace what lies there; put the images into a folder of their own"
         )
-
-
-def printable(name: str) -> str:
-    """A file name for messages: control characters, and bytes that are not UTF-8, are escaped."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def is_folder(entry: os.DirEntry) -> bool:
@@ -50,12 +41,17 @@ def is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, or of the system's making."""
+    return name.lower() in _CLUTTER or name.lower().startswith(_HIDDEN)
+
+
 def visible(folder: str | Path) -> list[os.DirEntry]:
     """The user's own entries of a folder, sorted by name, without .DS_Store, Thumbs.db, ._x, …
     Raises OSError.
     """
     with os.scandir(folder) as entries:
-        own = [entry for entry in entries if not entry.name.lower().startswith(_CLUTTER)]
+        own = [entry for entry in entries if not is_clutter(entry.name)]
     return sorted(own, key=lambda entry: entry.name)
 
 

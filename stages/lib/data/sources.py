@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.lib.data import image_folder, listing, splits, staging, torchvision_sets
+from stages.lib.core.errors import printable
+from stages.lib.core.paths import PARTS
+from stages.lib.core.repository import person_path
+from stages.lib.data import image_folder, splits, staging, torchvision_sets
 from stages.lib.data.staging import RowFile
 
 MODES = {"grey": "L", "rgb": "RGB"}
@@ -22,7 +25,8 @@ class Images(NamedTuple):
     images: rows of uint8 [n, channels, height, width], 0 to 255.
     labels: int64 [n].
     classes: names, by label.
-    own_test: the number of images, at the end, that are the source's own test set.
+    parts: int [n], indices into PARTS: what is in the source's own validation or test set, and what
+        is to be divided ("train").
     unreadable: the files that were left out, each with `file` and `reason`.
     notes: lines for the user.
     """
@@ -30,7 +34,7 @@ class Images(NamedTuple):
     images: RowFile
     labels: np.ndarray
     classes: list[str]
-    own_test: int = 0
+    parts: np.ndarray
     unreadable: tuple[dict[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -54,46 +58,48 @@ def _sets(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
         yield digits()
     else:
         for train in (True, False):
-            yield torchvision_sets.load(data.source, listing.folder(data.root), train)
+            yield torchvision_sets.load(data.source, person_path(data.root), train)
 
 
 def public_set(data: Any, size: int | None, staged: Path) -> Images:
     """The digits, or one of torchvision's sets. Errors are those of `torchvision_sets.load`."""
     labels, classes = [], []
 
-    def parts() -> Iterator[np.ndarray]:
+    def loaded() -> Iterator[np.ndarray]:
         for images, own_labels, classes[:] in _sets(data):
             labels.append(own_labels)
             yield images
 
-    images = staging.stage_arrays(parts(), size, MODES.get(data.color), staged)
-    return Images(images, np.concatenate(labels), classes, own_test=sum(map(len, labels[1:])))
+    images = staging.stage_arrays(loaded(), size, MODES.get(data.color), staged)
+    # torchvision's sets have a test set.
+    parts = [
+        np.full(len(own), PARTS.index(part))
+        for part, own in zip(("train", "test"), labels, strict=False)
+    ]
+    return Images(images, np.concatenate(labels), classes, np.concatenate(parts))
 
 
 def own_images(data: Any, size: int | None, staged: Path) -> Images:
     """The images in the folders below data.root. Raises the errors of `image_folder`."""
-    root = listing.folder(data.root)
-    listed = image_folder.list_images(root)
+    listed = image_folder.list_images(person_path(data.root))
     # Find an impossible split now, not after decoding a million files.
-    splits.parts(listed.labels, listed.own_test, data, listed.classes)
+    splits.parts(listed.labels, listed.parts, data, listed.classes)
     images, reasons = staging.decode_all(
-        root, listed.files, size, MODES.get(data.color, "RGB"), staged
+        listed.root, listed.files, size, MODES.get(data.color, "RGB"), staged
     )
     unreadable = tuple(
-        {"file": listing.printable(listed.files[index]), "reason": listing.printable(reason)}
+        {"file": printable(listed.files[index]), "reason": printable(reason)}
         for index, reason in reasons.items()
     )
     readable = np.ones(len(listed.files), bool)
     readable[list(reasons)] = False
-    image_folder.refuse_unreadable(listed, root, readable, unreadable, data.max_unreadable)
+    image_folder.refuse_unreadable(listed, readable, unreadable, data.max_unreadable)
     notes = listed.notes
     if unreadable:
         lost = f"{len(unreadable)} of {len(readable)} files left out, as they cannot be read"
         notes = [*notes, f"data.root: {lost}:", *image_folder.described(unreadable)]
-    own_test = int(readable[len(readable) - listed.own_test :].sum())
-    return Images(
-        images, listed.labels[readable], listed.classes, own_test, unreadable, tuple(notes)
-    )
+    labels, parts = listed.labels[readable], listed.parts[readable]
+    return Images(images, labels, listed.classes, parts, unreadable, tuple(notes))
 
 
 def read(data: Any, staged: Path) -> Images:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stages.lib.core.errors import UserError
+from stages.lib.core.paths import PARTS
 
 
 def stratified(
@@ -60,17 +61,16 @@ def stratified(
 
 
 def parts(
-    labels: np.ndarray, own_test: int, data: Any, classes: Sequence[str]
+    labels: np.ndarray, own: np.ndarray, data: Any, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """The indices of train, validation and test that the params section `data` asks for.
 
-    own_test: the number of images, at the end, that are the source's own test set and become the
-    test part; with 0, all three parts are drawn. Raises the errors of `stratified`.
+    own: int [n], indices into PARTS. Images of the source's own validation and test set stay there;
+    a part that it has none of is drawn from its training images. Raises the errors of `stratified`.
     """
-    validation = {"validation": data.validation_images}
-    if not own_test:
-        sizes = {"test": data.test_images, **validation}
-        return stratified(labels, sizes, data.split_seed, classes)
-    pool = len(labels) - own_test
-    drawn = stratified(labels[:pool], validation, data.split_seed, classes)
-    return {**drawn, "test": np.arange(pool, len(labels))}
+    given = {name: np.flatnonzero(own == index) for index, name in enumerate(PARTS)}
+    pool = given["train"]
+    wanted = {"test": data.test_images, "validation": data.validation_images}
+    sizes = {name: size for name, size in wanted.items() if not len(given[name])}
+    drawn = stratified(labels[pool], sizes, data.split_seed, classes)
+    return given | {name: pool[index] for name, index in drawn.items()}

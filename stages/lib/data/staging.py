@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stages.lib.core import hardware
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, printable
 from stages.lib.data.decoding import (
     LARGEST,
     SMALLEST,
@@ -20,7 +20,6 @@ from stages.lib.data.decoding import (
     quiet_pillow,
     square,
 )
-from stages.lib.data.listing import printable
 
 # Pillow decodes without Python's lock, but the code around it needs it: more threads do not help.
 _MOST_THREADS = 16

@@ -1,0 +1,27 @@
+"""Finds the files that params.yaml names, also in the copies that DVC makes for experiments."""
+
+import os
+from pathlib import Path
+
+from stages.lib.core.errors import UserError
+
+# `dvc exp run` with --queue or --temp copies what Git tracks into a folder below this one.
+COPIES = ".dvc/tmp/exps"
+
+
+def person_repository() -> Path:
+    """The person's own repository: the present folder, unless that is a copy for an experiment."""
+    own, copied, _ = Path.cwd().as_posix().partition(f"/{COPIES}/")
+    return Path(own) if copied else Path()
+
+
+def person_path(text: str | Path) -> Path:
+    """A path of params.yaml; `~` is the home directory. In a copy of the repository, a relative
+    path that is not there is taken from the person's own repository.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such home directory") from None
+    # Path.exists raises where a name is too long.
+    return path if os.path.exists(path) else person_repository() / path  # noqa: PTH110
