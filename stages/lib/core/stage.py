@@ -71,7 +71,7 @@ class Stage:
     def finish(self) -> None:
         """Called when the script is done, before its outputs are moved to their final paths."""
 
-    def run(self, main: Callable[["Stage"], None]) -> None:
+    def execute(self, main: Callable[["Stage"], None]) -> None:
         """Calls the script's `main`, and `finish`."""
         main(self)
         self.finish()
@@ -163,6 +163,6 @@ def run_stage(
         watch = _Watch(declared.deps(seed), params)
         with outputs.whole(declared.outs(seed), watch.check) as places:
             stage = kind(name, seed, params, places)
-            stage.run(main)
+            stage.execute(main)
         line = timing.line((name, seed), stage.result, time.time() - STARTED)
         print(line, *stage.closing, sep="\n", flush=True)

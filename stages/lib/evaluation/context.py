@@ -87,11 +87,11 @@ class Context(Stage):
             self.results.write()
             self.result = self.result or self.results.told
 
-    def run(self, main: Callable[[Stage], None]) -> None:
-        """As Stage.run, in each of the ranks if the stage trains and compute.ranks is above 1."""
+    def execute(self, main: Callable[[Stage], None]) -> None:
+        """As Stage.execute, in each of the ranks if the stage trains and compute.ranks is above 1."""
         count = self.params.compute.ranks
         if count == 1 or not hasattr(self.params, "training"):
-            super().run(main)
+            super().execute(main)
             return
         with tempfile.TemporaryDirectory() as folder:
             arguments = main, self, Path(folder)
