@@ -88,7 +88,7 @@ class Context(Stage):
             self.result = self.result or self.results.told
 
     def execute(self, main: Callable[[Stage], None]) -> None:
-        """As Stage.execute, in each of the ranks if the stage trains and compute.ranks is above 1."""
+        """As in Stage; in each of the ranks if the stage trains and compute.ranks is above 1."""
         count = self.params.compute.ranks
         if count == 1 or not hasattr(self.params, "training"):
             super().execute(main)
