@@ -11,8 +11,11 @@ from stages.lib.evaluation.context import Context
 
 def main(context: Context) -> None:
     options = context.params.compress
-    for arm in context.progress(size_targets.arms(options.arms, options.bits), "arm"):
+    for name in context.progress(options.arms, "arm"):
+        arm = size_targets.ARMS[name]
         for size in size_targets.sizes(context, arm):
+            if size.network is None:
+                continue
             file = paths.network_name(arm.method, times_smaller=size.times_smaller) + paths.PACKED
             count = packed.save(
                 context.directory / file, size.network.model, size.network.quantized
@@ -24,8 +27,7 @@ def main(context: Context) -> None:
                 arm.method,
                 file,
                 times_smaller=size.times_smaller,
-                # The largest width that a layer may have, which is the same for every seed.
-                weight_bits=max(arm.bits),
+                weight_bits=size_targets.BITS,
                 extra_epochs=size.epochs,
                 bytes_on_disk=count,
             )

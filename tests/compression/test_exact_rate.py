@@ -65,7 +65,8 @@ def laplace_bits(x, scale):
     return -(beyond(x.abs() - 0.5) - beyond(x.abs() + 0.5)).log2()
 
 
-@given(st.floats(-8, 8), st.floats(0.05, 20))
+# At ½, the bits of the definition have a kink of rounding.
+@given(st.floats(-8, 8).filter(lambda x: abs(x) != 0.5), st.floats(0.05, 20))
 @toys.few_examples
 def test_the_slope_of_the_rate_is_that_of_the_bits_of_a_laplace_distribution(x, scale):
     x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
@@ -102,6 +103,8 @@ def test_steps_move_until_codes_need_the_bits_and_no_more(bits, start):
 
 def test_a_rate_beyond_all_codes_and_one_of_no_bits_are_answered_too():
     assert rate.shift_for(lambda shift: 10.0, 20.0) <= -rate.FURTHEST
+    # Beyond a shift of -1 codes are clipped.
+    assert rate.shift_for(lambda shift: 9.0 - abs(shift + 1), 20.0) == pytest.approx(-1, abs=0.5)
     assert rate.shift_for(lambda shift: 10.0, 5.0) >= rate.FURTHEST
 
 

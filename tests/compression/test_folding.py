@@ -9,7 +9,7 @@ from torch import nn
 from stages.lib.compression import batch_norm, folding, packed
 from stages.lib.evaluation import difference
 from stages.lib.models import prunable
-from stages.lib.quantization import linear, mse_scales, short_floats
+from stages.lib.quantization import linear, short_floats
 from tests import toys
 
 BATCH = toys.noise(20)
@@ -17,7 +17,7 @@ BATCH = toys.noise(20)
 
 def quantized(model, bits=4):
     return {
-        name: mse_scales.quantize(weight, bits, "channel")
+        name: linear.quantize(weight, bits, "symmetric", "channel")
         for name, weight in prunable.weights(model).items()
     }
 

@@ -78,20 +78,33 @@ class ExactRate(loop.TrainingScheme):
         of_loss, of_rate = self.slopes
         return (of_loss / of_rate.clamp_max(-LEAST)).neg().clamp_min(0)
 
+    def gathered(self, model: nn.Module) -> torch.Tensor:
+        """The matrix of the network's weights."""
+        return self.flat.gathered([model.get_parameter(name).detach() for name in self.flat.names])
+
+    def codes(self, x: torch.Tensor) -> torch.Tensor:
+        """The codes of weights, from x = W / s; both as matrices."""
+        return rate.codes(x)
+
     def _x(self, model: nn.Module) -> torch.Tensor:
-        weights = [model.get_parameter(name).detach() for name in self.flat.names]
-        return self.flat.gathered(weights) / self.flat.spread(self.log_steps.exp())
+        return self.gathered(model) / self.flat.spread(self.log_steps.exp())
+
+    def bits_of(self, codes: torch.Tensor) -> float:
+        """The entropy of all codes together."""
+        # A training that has diverged goes on to its epoch's end, which says so.
+        return float(rate.entropy(rate.histogram(codes.nan_to_num(), self.flat)))
+
+    def bits(self, model: nn.Module) -> float:
+        """The entropy of the network's codes."""
+        return self.bits_of(self.codes(self._x(model)))
 
     @torch.no_grad()
     def hold(self, model: nn.Module, bits: float) -> None:
         """Moves all steps by one factor, so that the codes need so many bits."""
-        # A training that has diverged goes on to its epoch's end, which says so.
-        x = self._x(model).nan_to_num()
-
-        def bits_at(shift: float) -> float:
-            return float(rate.entropy(rate.histogram(rate.codes(x * math.exp(-shift)), self.flat)))
-
-        self.log_steps += rate.shift_for(bits_at, bits)
+        x = self._x(model)
+        self.log_steps += rate.shift_for(
+            lambda shift: self.bits_of(rate.codes(x * math.exp(-shift))), bits
+        )
 
     def before_step(self, model: nn.Module, progress: float) -> None:
         self.step_rate.fill_(loop.one_cycle(progress, STEP_RATE))
@@ -102,7 +115,7 @@ class ExactRate(loop.TrainingScheme):
 
     def logits(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         self.x = self._x(model)
-        rounded = rate.codes(self.x) * self.flat.spread(self.log_steps.exp())
+        rounded = self.codes(self.x) * self.flat.spread(self.log_steps.exp())
         self.leaves = [weight.requires_grad_() for weight in self.flat.views(rounded)]
         return functional_call(model, dict(zip(self.flat.names, self.leaves, strict=True)), inputs)
 
@@ -146,7 +159,7 @@ class ExactRate(loop.TrainingScheme):
 
         loss_x = rounded_x * inside
         rate_x = rate.slope(x, flat.spread(scale)) * inside / flat.count
-        loss_s = flat.sums(rounded_x * rate.codes(x) - loss_x * x)
+        loss_s = flat.sums(rounded_x * self.codes(x) - loss_x * x)
         rate_s = -flat.sums(rate_x * x)
         self.slopes.lerp_(torch.stack([loss_s.sum(), rate_s.sum()]), 1 - PRICE_DECAY)
         price = self.price
@@ -163,7 +176,7 @@ class ExactRate(loop.TrainingScheme):
     @torch.no_grad()
     def quantized(self, model: nn.Module) -> dict[str, Quantized]:
         """Q, S and Z = 0 of every weight, on the CPU."""
-        codes = self.flat.views(rate.codes(self._x(model)).to(torch.int8).cpu())
+        codes = self.flat.views(self.codes(self._x(model)).to(torch.int8).cpu())
         steps, zero = self.log_steps.exp().cpu(), torch.zeros((), dtype=torch.int32)
         return {
             name: Quantized(part.contiguous(), step, zero)

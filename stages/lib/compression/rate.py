@@ -81,9 +81,12 @@ def shift_for(bits_at: Callable[[float], float], target: float) -> float:
         high += width
         below, width = excess(high), 2 * width
     while above <= -TOLERANCE and low > -FURTHEST:
+        found = excess(low - width)
+        if found < above - TOLERANCE:
+            # The codes are at their limit: finer steps need fewer bits.
+            return low
         high, below = low, above
-        low -= width
-        above, width = excess(low), 2 * width
+        low, above, width = low - width, found, 2 * width
     while not -TOLERANCE <= below <= 0 and high - low > 1e-5:
         # Between the two ends where a straight line meets the target, but not too near to either.
         share = min(max(above / (above - below), 0.1), 0.9) if above > below else 0.5

@@ -1,60 +1,46 @@
-"""Prunes, quantizes and trains networks for given sizes of their packed files."""
+"""Trains networks for given sizes of their packed files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from stages.lib.compression import (
-    allocation,
-    batch_norm,
-    folding,
-    packed,
-    quantization_aware,
-    sensitivity,
-)
+from stages.lib.compression import batch_norm, folding, packed
+from stages.lib.compression.exact_rate import ExactRate
 from stages.lib.compression.folding import Compact
+from stages.lib.compression.single_methods import PrunedAlone, QuantizedAlone
 from stages.lib.evaluation.context import Context
 from stages.lib.evaluation.samples import Samples
-from stages.lib.models import checkpoints, prunable
-from stages.lib.pruning import masks
+from stages.lib.models import checkpoints
 from stages.lib.quantization.linear import Quantized, with_weights
-from stages.lib.quantization.mse_scales import quantize
 from stages.lib.training import loop
 from stages.lib.training.distillation import Distillation
 
-# With pruning alone, weights have 8 bits; with quantization alone, up to as many as they need.
-PRUNED_BITS = (8,)
-QUANTIZED_BITS = (2, 3, 4, 5, 6, 7, 8)
 # Batches of training images from which batch norm's statistics are estimated at the end.
 NORM_BATCHES = 10
 # Images on which a compacted network is compared with the network before.
 CHECK_IMAGES = 16
-# A reserve: codes, and so their bytes, still change a little after the last plan.
-MARGIN = 0.98
+# A file takes at least this share of the bytes asked for; its codes are chosen for this one.
+LEAST_SHARE, SHARE = 0.99, 0.995
+# How often codes are chosen again until the file has its size.
+TRIES = 12
+# The width of codes in every arm; zeros and small codes take less room in the file.
+BITS = 8
 
 
 class Arm(NamedTuple):
-    """A way to make a network smaller.
-
-    method: of its rows.
-    sparsities, bits: the choices for a layer.
-    """
+    """A way to make a network smaller: the method of its rows, and how it trains."""
 
     method: str
-    sparsities: tuple[float, ...]
-    bits: tuple[int, ...]
+    scheme: type[ExactRate]
 
 
-def arms(names: Sequence[str], bits: Sequence[int]) -> list[Arm]:
-    """The arms in the params, in their order."""
-    known = {
-        "both": Arm("packed", allocation.SPARSITIES, tuple(bits)),
-        "pruned": Arm("packed_pruned", allocation.SPARSITIES, PRUNED_BITS),
-        "quantized": Arm("packed_quantized", (0.0,), QUANTIZED_BITS),
-    }
-    return [known[name] for name in names]
+ARMS = {
+    "both": Arm("packed", ExactRate),
+    "pruned": Arm("packed_pruned", PrunedAlone),
+    "quantized": Arm("packed_quantized", QuantizedAlone),
+}
 
 
 class Size(NamedTuple):
@@ -62,74 +48,96 @@ class Size(NamedTuple):
 
     times_smaller: the target, relative to the baseline's file.
     epochs: of training so far, with those of larger sizes.
-    network: for the packed file.
+    network: for the packed file; None if the size is out of reach.
+    note: why it is.
     """
 
     times_smaller: float
     epochs: int
-    network: Compact
+    network: Compact | None
+    note: str = ""
 
 
-def bytes_beside_codes(model: nn.Module, bits: int, granularity: str, batch: torch.Tensor) -> int:
-    """The bytes of a packed file of this network without its codes: scales, norms, biases, header.
+def packed_bytes(network: Compact) -> int:
+    """The bytes of the network's packed file."""
+    return len(packed.pack(network.model, network.quantized))
+
+
+def bytes_beside(scheme: ExactRate, model: nn.Module, batch: torch.Tensor) -> float:
+    """What a packed file of the network takes beside the entropy of its codes: scales, norms,
+    biases, header and tables.
 
     batch: some normalized images.
     """
-    quantized = {
-        name: quantize(weight, bits, granularity)
-        for name, weight in prunable.weights(model).items()
-    }
-    small = folding.compacted(model, quantized, batch)
+    network = folding.compacted(model, scheme.quantized(model), batch)
+    return packed_bytes(network) - scheme.bits(model) / 8
+
+
+def least_bytes(scheme: ExactRate, model: nn.Module, batch: torch.Tensor) -> int:
+    """The bytes of a packed file of the network if all its codes are zero."""
     empty = {
-        name: parts._replace(Q=torch.zeros_like(parts.Q)) for name, parts in small.quantized.items()
+        name: parts._replace(Q=torch.zeros_like(parts.Q))
+        for name, parts in scheme.quantized(model).items()
     }
-    return len(packed.pack(small.model, empty))
+    return packed_bytes(folding.compacted(model, empty, batch))
 
 
 def finished(
-    model: nn.Module, quantized: Mapping[str, Quantized], train: Samples, stream: torch.Generator
+    model: nn.Module,
+    quantized: Mapping[str, Quantized],
+    train: Samples,
+    batches: list[torch.Tensor],
 ) -> Compact:
-    """The trained network as it is packed, with batch norms recalibrated to its codes."""
-    chosen = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
+    """The trained network as it is packed, with batch norms recalibrated to its codes.
+
+    batches: indices of training images.
+    """
     fitted = batch_norm.recalibrated(
-        with_weights(model, quantized), (train.normalize(train.images[index]) for index in chosen)
+        with_weights(model, quantized), (train.normalize(train.images[index]) for index in batches)
     )
     return folding.compacted(
-        fitted, quantized, train.normalize(train.images[chosen[0][:CHECK_IMAGES]])
+        fitted, quantized, train.normalize(train.images[batches[0][:CHECK_IMAGES]])
     )
+
+
+def of_size(
+    scheme: ExactRate, model: nn.Module, budget: float, train: Samples, stream: torch.Generator
+) -> Compact:
+    """The trained network whose packed file takes `budget` bytes, or less by a hundredth at most
+    where single codes allow it.
+    """
+    batches = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
+    best, most, bits = None, -1, scheme.last_bits
+    for _ in range(TRIES):
+        scheme.hold(model, bits)
+        network = finished(model, scheme.quantized(model), train, batches)
+        size = packed_bytes(network)
+        if most < size <= budget:
+            best, most = network, size
+        if LEAST_SHARE * budget <= size <= budget:
+            break
+        bits = max(bits + 8 * (SHARE * budget - size), 1.0)
+    return best
 
 
 def sizes(context: Context, arm: Arm) -> Iterator[Size]:
-    """Yields the network for each of compress.times_smaller that the arm can reach, in order. Each
-    starts from the one before. The baseline is the teacher.
+    """Yields a network for each of compress.times_smaller, in order. Each training goes on where
+    the one before ended. The baseline is the teacher.
     """
     options, teacher, train = context.params.compress, context.baseline, context.data.train
     dense = checkpoints.serialized_bytes(teacher)
     some = train.normalize(train.images[:CHECK_IMAGES])
-    model, epochs = teacher, 0
-    begin = dict.fromkeys(prunable.weights(model), 0.0)
+    model, epochs, scheme = teacher, 0, arm.scheme(teacher)
     for factor in options.times_smaller:
+        budget = dense / factor
+        least = least_bytes(scheme, model, some)
+        if least >= LEAST_SHARE * budget:
+            yield Size(factor, epochs, None, f"without any code the file takes {least:,} bytes")
+            continue
         stream = context.generator(f"{arm.method} {factor:g}")
-        budget = MARGIN * dense / factor - bytes_beside_codes(
-            model, max(arm.bits), options.granularity, some
-        )
-        weighting = sensitivity.of_logits(model, train, options.sensitivity_images, stream)
-
-        def plan(
-            weights: Mapping[str, torch.Tensor], weighting=weighting, budget=budget
-        ) -> dict[str, allocation.Choice]:
-            layers = {
-                name: allocation.choices(
-                    weight, weighting[name], arm.sparsities, arm.bits, options.granularity
-                )
-                for name, weight in weights.items()
-            }
-            return allocation.allocate(layers, budget)
-
-        first = plan(prunable.weights(model))
-        if allocation.size_of(first) > budget:
-            return
-        scheme = quantization_aware.QuantizationAware(plan, begin, options.granularity, first)
+        # The file's tables depend on its codes, so these are tried before the training.
+        scheme.hold(model, 8 * (SHARE * budget - least))
+        scheme.aim(max(8 * (SHARE * budget - bytes_beside(scheme, model, some)), 1.0))
         model, _ = loop.fit(
             model,
             context.data,
@@ -138,16 +146,10 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
             learning_rate=options.learning_rate,
             generator=stream,
             precision=context.precision,
+            replayed=context.replayed,
             scheme=scheme,
             loss=Distillation(teacher, options.distillation, options.temperature),
             label=context.name,
         )
-        masks.apply_(model, scheme.masks)
         epochs += options.epochs
-        quantized = scheme.quantized(model)
-        # A layer may have lost all its codes; a mask keeps some weights of each.
-        begin = {
-            name: min(float((parts.Q == 0).double().mean()), allocation.SPARSITIES[-1])
-            for name, parts in quantized.items()
-        }
-        yield Size(factor, epochs, finished(model, quantized, train, stream))
+        yield Size(factor, epochs, of_size(scheme, model, budget, train, stream))

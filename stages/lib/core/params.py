@@ -138,13 +138,10 @@ class StructuredPrune(Section):
 class Compress(Section):
     arms: several(Literal["both", "pruned", "quantized"])
     times_smaller: ascending(TimesSmaller)
-    bits: ascending(Annotated[int, Interval(ge=2, le=8)])
-    granularity: Granularity
     epochs: Epochs
     learning_rate: Rate
     distillation: Share
     temperature: Temperature
-    sensitivity_images: Annotated[int, Interval(ge=1, le=1_000_000)]
 
 
 class DtypeBench(Section):
