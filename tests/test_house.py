@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "structured": {"core", "models", "evaluation", "pruning"},
     "compression": {"core", "models", "evaluation", "pruning", "quantization", "training"},
     "engines": {"core", "models", "evaluation"},
+    "deploy": {"core", "models", "evaluation", "compression", "engines", "analysis"},
     "analysis": {"core"},
     "report": {"core", "analysis"},
 }
@@ -125,10 +126,23 @@ def test_no_module_of_the_library_is_left_over():
     assert set(LIBRARY) <= used
 
 
-def test_one_module_loads_onnx_runtime_without_its_telemetry():
+# Programs that are handed over: they run where there is no repository.
+ALONE = {ROOT / f"stages/lib/deploy/{name}.py" for name in ("predict", "unpack")}
+
+
+@pytest.mark.parametrize("path", sorted(ALONE), ids=lambda path: path.stem)
+def test_what_is_handed_over_imports_nothing_of_the_project(path):
+    assert not imports(path)
+    assert "stages" not in path.read_text(encoding="utf-8")
+
+
+def test_one_module_and_what_is_handed_over_load_onnx_runtime_without_its_telemetry():
     first = re.compile(r"^(import|from) onnxruntime", re.MULTILINE)
-    loaders = [path.name for path in CODE if first.search(path.read_text(encoding="utf-8"))]
-    assert loaders == ["onnx_runtime.py"]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in CODE}
+    loaders = {name: first.search(text) for name, text in texts.items() if first.search(text)}
+    assert set(loaders) == {"onnx_runtime.py", "predict.py"}
+    for name, found in loaders.items():
+        assert "ORT_DISABLE_TELEMETRY" in texts[name][: found.start()]
 
 
 def attributes_of(path: Path, module: str) -> set[str]:
@@ -168,7 +182,7 @@ def test_path_literals_stand_in_one_module(path):
         and " " not in node.value
         and ending.search(node.value)
     ]
-    assert path.name == "paths.py" or not literals
+    assert path.name == "paths.py" or path in ALONE or not literals
 
 
 NAME_PARTS = {

@@ -24,17 +24,24 @@ from stages.lib.models import checkpoints
 
 ROOT = Path(__file__).parents[2]
 ROWS = paths.stage_directory("latency_bench") / paths.ROWS
+ALWAYS_THERE = {
+    "README.md", "model_card.json", "labels.txt", "predict.py", "unpack.py", "requirements.txt",
+}  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with the default params; the sizes of its files are not looked into."""
+    """A working directory with the default params; its files, which hold no networks, are neither
+    looked into nor executed.
+    """
     for file in (paths.PARAMS, *paths.PIPELINES):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     monkeypatch.chdir(tmp_path)
     line = dict.fromkeys(records.FILE_SIZE)
     monkeypatch.setattr(storage_sizes, "line", lambda row, network: line | {"method": row.method})
+    alone = {"file": None, "layout": None, "unpacked": None, "note": "it is made up"}
+    monkeypatch.setattr(package, "made_runnable", lambda *_: dict(alone))
     return tmp_path
 
 
@@ -57,6 +64,14 @@ def latency_lines(networks):
                 )
 
 
+def put_images(part, count):
+    for kind, array in (
+        ("images", np.zeros((count, 1, 8, 8), np.uint8)),
+        ("labels", np.ones(count, np.int64)),
+    ):
+        np.save(paths.PREPARED / paths.array_name(part, kind), array)
+
+
 def leave(networks, **changes):
     """Writes what the stages before would have left; changes: of the params, `section__key`."""
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
@@ -73,6 +88,7 @@ def leave(networks, **changes):
             "counts": {"train": [400, 400], "validation": [500, 500], "test": [400, 600]},
         },
     )  # fmt: skip
+    put_images("train", 800)
     outputs.write_json(paths.HARDWARE, hardware.describe())
     for stage in methods.stages():
         rows = [row for row in networks.rows if methods.METHODS[row.method].stage == stage]
@@ -83,7 +99,7 @@ def leave(networks, **changes):
         ("validation", VALIDATION, paths.VALIDATION_PREDICTIONS),
         ("test", TEST, paths.PREDICTIONS),
     ):
-        np.save(paths.PREPARED / paths.array_name(part, "labels"), np.ones(images, np.int64))
+        put_images(part, images)
         correct = networks.correct(part, images)
         for stage in methods.stages():
             for index, seed in enumerate(networks.seeds):
@@ -119,7 +135,7 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     test_of_fast = card[FASTEST]["chosen"]["test"]
     assert [test_of_fast["low"], test_of_fast["high"]] == pytest.approx(wilson[:2], abs=1e-3)
     assert {file.name for file in paths.DEPLOY.iterdir()} == {
-        "smallest.packed", "fastest.onnx", "model_card.json",
+        "smallest.packed", "fastest.onnx", *ALWAYS_THERE,
     }  # fmt: skip
     selected = json.loads((paths.stage_directory("package") / paths.SELECTION).read_text("utf-8"))
     for role in (SMALLEST, FASTEST):
@@ -138,7 +154,7 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     this = small["this_seed"]
     assert (this["seed"], this["validation_accuracy"], this["test_accuracy"]) == (1, 0.95, 0.95)
     assert small["made"]["stages"] == ["train_baseline", "compress"]
-    assert small["made"]["params"]["compress"]["granularity"] == "channel"
+    assert small["made"]["params"]["compress"]["distillation"] == 0.5
     assert (fast["latency_ms"], fast["speedup"], fast["engine"]) == (0.4, 5.0, "onnxruntime")
     assert card["data"]["classes"] == ["nought", "one"]
     assert card["machine"].keys() >= {"cpu", "torch", "python", "onnxruntime"}
@@ -152,7 +168,7 @@ def test_what_nothing_meets_is_said_in_a_line_and_on_the_card(capsys):
     told = capsys.readouterr().err.splitlines()
     for line, role in zip(told, (SMALLEST, FASTEST), strict=True):
         assert line.startswith(f"package: {role}: no ")
-    assert [file.name for file in paths.DEPLOY.iterdir()] == ["model_card.json"]
+    assert {file.name for file in paths.DEPLOY.iterdir()} == ALWAYS_THERE
     for role in (SMALLEST, FASTEST):
         assert card[role]["chosen"] is None
         assert "package.max_bytes (500)" in card[role]["reason"]

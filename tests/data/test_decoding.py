@@ -7,12 +7,10 @@ import struct
 import warnings
 import zlib
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from PIL import ExifTags, Image
+from PIL import Image
 
 from stages.lib.core.errors import UserError
 from stages.lib.data import decoding
@@ -248,22 +246,3 @@ def test_an_image_too_large_to_keep_its_size_is_told_the_remedy(tmp_path):
     with pytest.raises(UserError, match=r"data\.image_size: auto, but .* 1025×8 pixels"):
         decode(path, None, "L")
     assert colour(path, 8, "L") == (0,)
-
-
-@pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("size", [(500, 333), (81, 200), (3000, 2001), (64, 64), (50, 40)])
-def test_the_lines_of_the_readme_prepare_a_photo_as_the_pipeline_does(
-    size, orientation, tmp_path, monkeypatch
-):
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## From a JPEG")[2]
-    program = text.partition("```python\n")[2].partition("```")[0]
-    monkeypatch.chdir(tmp_path)
-    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    photo = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    photo.save("photo.jpg", exif=exif)
-    variables = {}
-    exec(program, variables)
-    (pixels,) = variables["images"]
-    np.testing.assert_array_equal(pixels, decode(Path("photo.jpg"), 64, "RGB"))

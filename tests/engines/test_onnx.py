@@ -117,7 +117,8 @@ def test_no_path_and_no_trace_of_the_exporter_is_inside(file):
             assert word.encode() not in one
         assert not any(str(place).encode() in one for place in (ROOT, tempfile.gettempdir()))
         proto = onnx.load_from_string(one)
-        assert {entry.key for entry in proto.metadata_props} == {"classes", "about"}
+        keys = {entry.key for entry in proto.metadata_props}
+        assert keys == {"classes", "about", "preprocessing"}
         assert not any(node.doc_string or node.metadata_props for node in proto.graph.node)
 
 

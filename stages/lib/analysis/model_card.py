@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.analysis.selection import Budgets, Candidate, Choice
-from stages.lib.core import custom_model, methods, normalization, paths
+from stages.lib.core import custom_model, methods, normalization, paths, preprocessing
 
-VERSION = 2
-TRAINING, NORMALIZE = "training", "normalize"
+VERSION = 3
+NORMALIZE = "normalize"
 LOADERS = {
     paths.PACKED: "stages.lib.compression.packed.load(path)[0]",
     paths.ONNX: "onnxruntime.InferenceSession(path)",
@@ -41,6 +41,12 @@ class Run:
     machine: Mapping[str, Any]
     confidence: float
 
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel, of images scaled to 0…1."""
+        name = self.settings["model"][NORMALIZE]
+        return normalization.of(name, self.meta["mean"], self.meta["std"])
+
 
 def _input(suffix: str, run: Run) -> dict[str, Any]:
     """What the file expects. mean, std: one number per channel, of images scaled to 0…1."""
@@ -48,11 +54,8 @@ def _input(suffix: str, run: Run) -> dict[str, Any]:
     if suffix == paths.ONNX:
         return {"name": "images", **about, NORMALIZE: "inside the file"}
     how = "(pixels / 255 − mean) / std, channel by channel, in float32, before the network"
-    mean, std = run.meta["mean"], run.meta["std"]
-    if run.settings["model"][NORMALIZE] != TRAINING:
-        channels = run.meta["image_shape"][0]
-        mean, std = normalization.fixed(run.settings["model"][NORMALIZE], channels)
-    return {**about, NORMALIZE: {"mean": list(mean), "std": list(std)}, "how": how}
+    mean, std = run.normalization
+    return {**about, NORMALIZE: {"mean": mean, "std": std}, "how": how}
 
 
 def _loader(family: str, suffix: str, network: str) -> str:
@@ -116,6 +119,7 @@ def describe(
         for role, choice in choices.items()
     }
     data = ("source", "checksum", "classes", "image_shape", "images")
+    mean, std = run.normalization
     return {
         "version": VERSION,
         "budgets": dict(budgets),
@@ -124,5 +128,7 @@ def describe(
         "seeds": list(run.seeds),
         "confidence": run.confidence,
         "data": {name: run.meta[name] for name in data},
+        "preprocessing": preprocessing.describe(run.meta["image_shape"])
+        | {"normalization": {"mean": mean, "std": std}},
         "machine": dict(run.machine),
     }

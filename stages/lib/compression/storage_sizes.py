@@ -68,7 +68,7 @@ def sizes(model: nn.Module, quantized: Mapping[str, Quantized], bits: int) -> di
     }
 
 
-def _load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
+def load(row: Row, network: str) -> tuple[nn.Module, dict[str, Quantized]]:
     """A kept network, and its quantized weights by name."""
     file, family = Path(row.model), methods.METHODS[row.method].family
     if family == methods.PACKED:
@@ -82,4 +82,4 @@ def line(row: Row, network: str) -> dict[str, Any]:
     """The line of records.FILE_SIZE for a network whose file is kept. network: `model.name`."""
     shared = ("seed", "method", "target_sparsity", "weight_bits", "times_smaller", "model")
     about = {name: getattr(row, name) for name in shared}
-    return about | sizes(*_load(row, network), row.weight_bits) | {"file_bytes": row.bytes_on_disk}
+    return about | sizes(*load(row, network), row.weight_bits) | {"file_bytes": row.bytes_on_disk}

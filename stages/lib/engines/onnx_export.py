@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from stages.lib.core import errors
+from stages.lib.core import errors, preprocessing
 from stages.lib.core.errors import UserError
 from stages.lib.engines import onnx_session
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
@@ -24,7 +24,7 @@ from stages.lib.evaluation.samples import Samples
 # Opset 20 has GELU and hard swish as operators, and is the newest that both exporters write.
 OPTIONS = {"opset_version": 20, "input_names": [IMAGES], "output_names": [LOGITS]}
 # The keys of metadata_props. Their values are JSON.
-CLASSES, ABOUT = "classes", "about"
+CLASSES, ABOUT, PREPROCESSING = "classes", "about", "preprocessing"
 # The exporters see this many images. The check uses another batch size and other images, and so
 # finds a fixed batch size or a branch that depends on values.
 TRACED, BATCH, CHECKED = 2, 3, 30
@@ -82,17 +82,22 @@ class _FromPixels(nn.Module):
         return self.network(images.float() * self.scale + self.offset)
 
 
-def _traced(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
+def _traced(network: nn.Module, images: torch.Tensor, folded: bool) -> onnx.ModelProto:
     """Exports by tracing. It takes 0.15 s for the ConvNet, the other exporter 5 s, and the result
     is as exact for every family of torchvision (measured with torch 2.15).
     """
     file, axes = io.BytesIO(), {IMAGES: {0: "n"}, LOGITS: {0: "n"}}
-    torch.onnx.export(network, (images,), file, dynamo=False, dynamic_axes=axes, **OPTIONS)
+    # In evaluation mode, it would fold batch norms into weights before all else.
+    mode = torch.onnx.TrainingMode
+    torch.onnx.export(
+        network, (images,), file, dynamo=False, dynamic_axes=axes, do_constant_folding=folded,
+        training=mode.EVAL if folded else mode.PRESERVE, **OPTIONS,
+    )  # fmt: skip
     return onnx.load_from_string(file.getvalue())
 
 
-def _captured(network: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
-    """Exports by torch.export, for networks that tracing cannot follow."""
+def _captured(network: nn.Module, images: torch.Tensor, folded: bool) -> onnx.ModelProto:
+    """Exports by torch.export, for networks that tracing cannot follow. It always folds some."""
     shapes = ({0: torch.export.Dim("n")},)
     program = torch.onnx.export(
         network, (images,), dynamo=True, dynamic_shapes=shapes, verbose=False, **OPTIONS
@@ -109,9 +114,9 @@ def _with_initializers(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
+def sealed(proto: onnx.ModelProto, metadata: Mapping[str, Any]) -> bytes:
     """The file of a ModelProto. The same network gives the same bytes: notes of the exporters about
-    themselves, source files and this machine are replaced by `metadata`.
+    themselves, source files and this machine are replaced by `metadata`, values for JSON.
 
     Raises UserError if the ONNX checker refuses the network.
     """
@@ -125,7 +130,7 @@ def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
         part.doc_string = ""
         del part.metadata_props[:]
     for key, value in sorted(metadata.items()):
-        proto.metadata_props.add(key=key, value=value)
+        proto.metadata_props.add(key=key, value=json.dumps(value))
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -141,7 +146,11 @@ def metadata(model: bytes) -> dict[str, Any]:
 
 
 def export(
-    model: nn.Module, samples: Samples, classes: Sequence[str], about: Mapping[str, Any]
+    model: nn.Module,
+    samples: Samples,
+    classes: Sequence[str],
+    about: Mapping[str, Any],
+    folded: bool = True,
 ) -> bytes:
     """The bytes of an ONNX file with input `images`, uint8 [n, channels, height, width], and output
     `logits`, float32 [n, classes], for any n.
@@ -150,6 +159,8 @@ def export(
         the network's before the file is returned.
     classes: their names, in the order of the logits.
     about: JSON values for the file's metadata.
+    folded: whether what is constant is computed beforehand, which makes the file faster. Otherwise
+        weights are in it as in the network.
 
     Raises UserError if no exporter can export the network.
     """
@@ -162,7 +173,12 @@ def export(
         "input": f"{IMAGES}: uint8 [n, {shape}], 0…255; normalization is inside",
         "output": f"{LOGITS}: float32 [n, {len(classes)}], in the order of classes",
     }
-    notes = {CLASSES: json.dumps(list(classes)), ABOUT: json.dumps({**described, **about})}
+    notes = {
+        CLASSES: list(classes),
+        ABOUT: {**described, **about},
+        PREPROCESSING: preprocessing.describe(tuple(images.shape[1:]))
+        | {"normalization": {"inside": True, **samples.normalize.statistics}},
+    }
     with torch.inference_mode():
         reference = torch.cat([network(batch) for batch in images.split(BATCH)])
     problems = []
@@ -171,7 +187,7 @@ def export(
             with warnings.catch_warnings():
                 # It warns of its age and of every branch on sizes. The result is compared anyway.
                 warnings.simplefilter("ignore")
-                file = sealed(exporter(network, images[:TRACED]), notes)
+                file = sealed(exporter(network, images[:TRACED], folded), notes)
             logits = onnx_session.logits(onnx_session.session(file, 1), images, BATCH)
             if logits.shape != reference.shape:
                 raise UserError(f"it answers with {list(logits.shape)}")

@@ -6,7 +6,6 @@ stay zeros. Activations are uint8 with ranges from calibration images.
 
 import contextlib
 import io
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -168,4 +167,4 @@ def quantize(
         proto = _quantized(_inferred(model), ranges, bits)
     except Exception as error:  # noqa: BLE001 - their errors have no common base
         raise UserError(f"the network cannot be quantized ({errors.reason(error)})") from None
-    return onnx_export.sealed(proto, {key: json.dumps(value) for key, value in notes.items()})
+    return onnx_export.sealed(proto, notes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.lib.core import custom_model, paths, prepared
+from stages.lib.core import custom_model, normalization, paths, prepared
 from stages.lib.core.stage import Stage
 from stages.lib.evaluation import counting, device, images, ranks, samples
 from stages.lib.evaluation.evaluator import Evaluator
@@ -44,10 +44,9 @@ class Context(Stage):
     def data(self) -> Data:
         """The prepared data on the device, with the normalization of the params."""
         dataset = prepared.load(paths.PREPARED)
-        name, normalize = self.params.model.normalize, None
-        if name != "training":
-            normalize = images.fixed_normalize(name, dataset.image_shape[0], self.device)
-        return samples.on_device(dataset, self.device, normalize)
+        name = self.params.model.normalize
+        statistics = normalization.of(name, dataset.mean, dataset.std)
+        return samples.on_device(dataset, self.device, images.Normalize(*statistics, self.device))
 
     @cached_property
     def architecture(self) -> registry.Architecture:

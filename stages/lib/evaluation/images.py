@@ -14,6 +14,7 @@ class Normalize:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        self.statistics = {"mean": [*mean], "std": [*std]}
         self.scale = (1 / (255 * torch.tensor(std))).view(1, -1, 1, 1).to(device)
         self.offset = (-torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1).to(device)
 
