@@ -1,9 +1,13 @@
 """Every benchmark runs, on a setting that takes seconds: what it prints here is no measurement."""
 
+import io
 import runpy
 import sys
+import tarfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stages.lib.models import checkpoints
 from tests import toys
@@ -11,6 +15,7 @@ from tests.conftest import ROOT
 
 # plain_protocol is run by protocol_speed.
 SMALL = {
+    "gpu_reference": ("--images IMAGES --out OUT --small --seeds 1", "package"),
     "default_run": ("prepare_data", "first dvc repro"),
     "packed_size": ("MODEL", "over bound"),
     "prepare_memory": ("--images 100 --size 16", "peak memory"),
@@ -24,11 +29,31 @@ def test_every_benchmark_is_run_here():
     assert benchmarks == {*SMALL, "plain_protocol", "common", "test_benchmarks"}
 
 
+def archive(file):
+    """Writes an archive of three classes of small JPEGs in train/ and test/."""
+    random = np.random.default_rng(0)
+    with tarfile.open(file, "w:xz") as images:
+        for part, count in (("train", 12), ("test", 6)):
+            for name in [
+                f"{part}/{kind}/{number}.jpg" for kind in "abc" for number in range(count)
+            ]:
+                pixels, memory = random.integers(0, 256, (16, 16, 3), np.uint8), io.BytesIO()
+                Image.fromarray(pixels).save(memory, "jpeg")
+                entry = tarfile.TarInfo(name)
+                entry.size = memory.tell()
+                memory.seek(0)
+                images.addfile(entry, memory)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_prints_its_numbers(monkeypatch, tmp_path, capsys, name):
-    arguments, words = SMALL[name]
+    arguments, shown = SMALL[name]
     model = tmp_path / "network.safetensors"
     checkpoints.save_model(toys.convnet(), model)
-    monkeypatch.setattr(sys, "argv", [name, *arguments.replace("MODEL", str(model)).split()])
+    places = {"MODEL": model, "IMAGES": tmp_path / "images.tar.xz", "OUT": tmp_path / "out"}
+    if "IMAGES" in arguments:
+        archive(places["IMAGES"])
+    words = [str(places.get(word, word)) for word in arguments.split()]
+    monkeypatch.setattr(sys, "argv", [name, *words])
     runpy.run_module(f"tests.benchmarks.{name}", run_name="__main__")
-    assert words in capsys.readouterr().out
+    assert shown in capsys.readouterr().out
