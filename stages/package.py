@@ -35,7 +35,7 @@ from stages.lib.core import (
 )
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
-from stages.lib.core.params import NO_LIMIT
+from stages.lib.core.params import NONE
 from stages.lib.core.records import Row
 from stages.lib.core.stage import Stage, run_stage
 from stages.lib.deploy import card_page, graphs, predict, sample, unpack
@@ -140,7 +140,7 @@ def main(stage: Stage) -> None:
     outputs.write_csv(package / paths.ROWS, records.FILE_SIZE, lines)
 
     limits = dict(params.package)
-    budgets = {name: limit for name, limit in limits.items() if limit != NO_LIMIT}
+    budgets = {name: limit for name, limit in limits.items() if limit != NONE}
     candidates = candidates_of(stage, rows, meta)
     selected, choices = selection_file.build(candidates, budgets, params.seeds)
     outputs.write_json(package / paths.SELECTION, selected)

@@ -7,7 +7,7 @@ from torch import nn
 
 from stages.lib.core import outputs, paths, records
 from stages.lib.core.errors import UserError
-from stages.lib.core.params import NO_WEIGHTS
+from stages.lib.core.params import NONE
 from stages.lib.core.records import Epoch
 from stages.lib.core.stage import run_stage
 from stages.lib.evaluation import counting, device, inference
@@ -30,7 +30,7 @@ def network(context: Context) -> nn.Module:
             f"{f' and {len(idle) - 3} more' if len(idle) > 3 else ''}: pruning it would look as if"
             " it cost nothing; take what is not used out of the network"
         )
-    if file == NO_WEIGHTS:
+    if file == NONE:
         return model
     fresh = weights.fit(model, weights.read(Path(file)), len(data.classes), Path(file))
     if fresh:

@@ -22,8 +22,10 @@ TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
 SOURCES = ("digits", *TORCHVISION_SETS, "image_folder")
 # A mirrored digit is another digit or none at all.
 UNMIRRORED_SOURCES = ("digits", "mnist", "svhn")
-NO_WEIGHTS = "none"
-NO_LIMIT = "none"
+# No file, no limit.
+NONE = "none"
+# model.weights_key: the weights whose names fit best.
+AUTO = "auto"
 # controls.equal_budget: every sparsity that iterative pruning reaches.
 ALL = "all"
 # The methods that stage `controls` can fine-tune, to compare with globally pruned networks.
@@ -50,7 +52,7 @@ Temperature = Annotated[float, Interval(ge=0.1, le=100)]
 Scope = Literal["layer", "global"]
 Granularity = Literal["tensor", "channel"]
 Calibration = Literal[methods.CALIBRATIONS]
-Folder = string(
+Text = string(
     "a text, not empty and on one line",
     lambda path: path.isprintable() and not path.isspace() and bool(path),
 )
@@ -59,10 +61,6 @@ Network = string(
     " mobilenet_v3_small, …) or path/to/file.py:FUNCTION",
     lambda name: name in network_names.NAMES or custom_model.is_own(name),
     network_names.NAMES,
-)
-WeightsFile = string(
-    f"the path of a file that ends in {' or '.join(paths.WEIGHTS)}",
-    lambda path: path.endswith(paths.WEIGHTS),
 )
 
 
@@ -75,7 +73,7 @@ class Compute(Section):
 
 class Data(Section):
     source: Literal[SOURCES]
-    root: Folder
+    root: Text
     image_size: Literal["auto"] | Annotated[int, Interval(ge=8, le=1024)]
     color: Literal["auto", "grey", "rgb"]
     max_unreadable: Annotated[int, Interval(ge=0, le=10**9)]
@@ -87,7 +85,9 @@ class Data(Section):
 class Model(Section):
     name: Network
     width: Annotated[int, Interval(ge=1, le=1024)]
-    weights: Literal[NO_WEIGHTS] | WeightsFile
+    weights: Text
+    weights_key: Text
+    class_index: Text
     normalize: Literal["training", "imagenet", "half", "none"]
 
 
@@ -178,8 +178,8 @@ class ExportOnnx(Section):
 
 class Package(Section):
     max_accuracy_drop: Share
-    max_bytes: Literal[NO_LIMIT] | Annotated[int, Interval(ge=1, le=2**40)]
-    max_latency_ms: Literal[NO_LIMIT] | Annotated[float, Interval(gt=0, le=1_000_000)]
+    max_bytes: Literal[NONE] | Annotated[int, Interval(ge=1, le=2**40)]
+    max_latency_ms: Literal[NONE] | Annotated[float, Interval(gt=0, le=1_000_000)]
 
 
 class Report(Section):
@@ -285,10 +285,18 @@ def _contradictions(sections: Params) -> Iterator[str]:
             f"compute.ranks: {ranks}, but a batch has {batch} images (training.batch_size) and each"
             f" rank needs {LEAST_IMAGES} of them; allowed: at most {batch // LEAST_IMAGES}"
         )
-    if sections.train_baseline.epochs == 0 and sections.model.weights == NO_WEIGHTS:
+    model = sections.model
+    # An own network may bring its weights.
+    trained = model.weights != NONE or custom_model.is_own(model.name)
+    if sections.train_baseline.epochs == 0 and not trained:
         yield (
             "train_baseline.epochs: 0 leaves the network untrained; allowed: 1 or more, or"
             " model.weights with trained ones"
+        )
+    if model.class_index != NONE and not trained:
+        yield (
+            "model.class_index: a file, but no pretrained network; allowed: none, or model.weights"
+            " with the weights whose logits it names"
         )
 
 

@@ -62,7 +62,6 @@ TABLE = ".csv"
 LABEL_TABLES = (".csv", ".tsv")
 PICTURE = ".svg"
 CODE = (".py", ".j2", ".html", ".css", ".js")
-WEIGHTS = (SAFETENSORS, ".pt", ".pth")
 # Beside the module that renders them.
 SITE_TEMPLATE = "page.html"
 MARKDOWN_TEMPLATE = "report.md.j2"

@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.lib.core import custom_model, paths
 from stages.lib.core.errors import UserError
-from stages.lib.core.params import NO_WEIGHTS
+from stages.lib.core.params import NONE
 from stages.lib.core.repository import person_path, person_repository
 from stages.lib.data import content, label_table, listing
 
@@ -82,7 +82,7 @@ def of_network(model: Any) -> dict[str, Any]:
     if custom_model.is_own(model.name):
         custom_model.must_exist(model.name)
         found["code"] = custom_model.fingerprint(model.name)
-    if model.weights != NO_WEIGHTS:
+    if model.weights != NONE:
         path = person_path(model.weights)
         try:
             with path.open("rb") as file:

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from stages.lib.core import custom_model, normalization, paths, prepared
+from stages.lib.core.params import NONE
+from stages.lib.core.repository import person_path
 from stages.lib.core.stage import Stage
 from stages.lib.evaluation import counting, device, images, ranks, samples
 from stages.lib.evaluation.evaluator import Evaluator
 from stages.lib.evaluation.results import Results
 from stages.lib.evaluation.samples import Data
-from stages.lib.models import checkpoints, registry
+from stages.lib.models import checkpoints, head, registry
 
 
 class Context(Stage):
@@ -54,7 +56,15 @@ class Context(Stage):
         channels, *image_size = self.data.image_shape
         model = self.params.model
         classes = len(self.data.classes)
-        return registry.architecture(model.name, model.width, channels, classes, image_size)
+        return registry.architecture(
+            model.name, model.width, channels, classes, image_size, self.logits
+        )
+
+    @cached_property
+    def logits(self) -> tuple[int, list[int]] | None:
+        """How many logits the pretrained network has and which are the classes, if a file says."""
+        file = self.params.model.class_index
+        return None if file == NONE else head.read(person_path(file), self.data.classes)
 
     @cached_property
     def baseline(self) -> nn.Module:

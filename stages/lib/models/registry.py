@@ -12,7 +12,7 @@ from torch import nn
 
 from stages.lib.core import custom_model, network_names
 from stages.lib.core.errors import UserError, reason
-from stages.lib.models import convnet, resizing, resnet, torchvision_models
+from stages.lib.models import convnet, head, resizing, resnet, torchvision_models
 from stages.lib.models.modes import evaluating
 
 Architecture = dict[str, Any]
@@ -36,12 +36,14 @@ def architecture(
     in_channels: int,
     classes: int,
     image_size: Sequence[int] = (32, 32),
+    logits: tuple[int, Sequence[int]] | None = None,
 ) -> Architecture:
     """The unpruned network that the params describe.
 
     name: a registered name, or `path/to/file.py:factory`.
     width: of the ConvNet; other networks ignore it.
     image_size: (height, width).
+    logits: how many the user's own network has, and which of them are the classes; None: those.
 
     Raises UserError if the user's file is missing.
     """
@@ -56,7 +58,8 @@ def architecture(
     if not custom_model.is_own(name):
         return common
     custom_model.must_exist(name)
-    return {**common, "code": custom_model.fingerprint(name)}
+    kept = {"logits": logits[0], "kept": list(logits[1])} if logits else {}
+    return {**common, "code": custom_model.fingerprint(name), **kept}
 
 
 def dense_architecture(description: Architecture) -> Architecture:
@@ -64,17 +67,27 @@ def dense_architecture(description: Architecture) -> Architecture:
     return {key: value for key, value in dict(description).items() if key != RESIZED}
 
 
-def _build_custom(name: str, code: str, in_channels: int, image_size: list[int], classes: int):
+def _build_custom(
+    name: str,
+    code: str,
+    in_channels: int,
+    image_size: list[int],
+    classes: int,
+    logits: int | None = None,
+    kept: Sequence[int] = (),
+) -> nn.Module:
     if custom_model.fingerprint(name) != code:
         raise UserError(
             f"{custom_model.split(name)[0]} has changed, or is gone, since the network was made"
             " from it; run `dvc repro`, or bring that version back"
         )
     size = image_size[0] if len(set(image_size)) == 1 else tuple(image_size)
-    offered = {"num_classes": classes, "in_channels": in_channels, "image_size": size}
+    offered = {"num_classes": logits or classes, "in_channels": in_channels, "image_size": size}
     model = custom_model.call(name, offered)
     if not isinstance(model, nn.Module):
         raise UserError(f"model.name: {name} returned no torch.nn.Module")
+    if logits:
+        head.keep_(model, logits, kept)
     return model
 
 
