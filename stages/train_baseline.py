@@ -9,10 +9,11 @@ from stages.lib.core import outputs, paths, records
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import NONE
 from stages.lib.core.records import Epoch
+from stages.lib.core.repository import person_path
 from stages.lib.core.stage import run_stage
-from stages.lib.evaluation import counting, device, inference
+from stages.lib.evaluation import counting, device, inference, preprocessing
 from stages.lib.evaluation.context import Context
-from stages.lib.models import prunable, registry, weights
+from stages.lib.models import head, prunable, registry, weights, weights_file
 from stages.lib.training import loop
 
 
@@ -30,18 +31,48 @@ def network(context: Context) -> nn.Module:
             f"{f' and {len(idle) - 3} more' if len(idle) > 3 else ''}: pruning it would look as if"
             " it cost nothing; take what is not used out of the network"
         )
-    if file == NONE:
-        return model
-    fresh = weights.fit(model, weights.read(Path(file)), len(data.classes), Path(file))
-    if fresh:
-        head = f"{', '.join(fresh)}: made for another number of classes"
+    if file != NONE:
+        take_weights(context, model, person_path(file))
+    return model
+
+
+def take_weights(context: Context, model: nn.Module, file: Path) -> None:
+    """Loads the user's weights into the network."""
+    classes, key = len(context.data.classes), context.params.model.weights_key
+    rows = head.tensors(model, classes, context.logits[1]) if context.logits else {}
+    fitted = weights.fit(model, weights_file.read(file), classes, file, key, rows)
+    if fitted.others:
+        print(
+            f"note: model.weights: {file} holds several networks; taken is"
+            f" {fitted.key or 'the outermost'}; model.weights_key may name another:"
+            f" {', '.join(fitted.others)}",
+            file=sys.stderr,
+        )
+    if fitted.fresh:
+        fresh = f"{', '.join(fitted.fresh)}: made for another number of classes"
         if context.params.train_baseline.epochs == 0:
             raise UserError(
-                f"model.weights: {file}: {head} than the data's {len(data.classes)}, so the"
-                " network has to be trained; set train_baseline.epochs to 1 or more"
+                f"model.weights: {file}: {fresh} than the data's {classes}, so the network has to"
+                " be trained; set train_baseline.epochs to 1 or more, or model.class_index to a"
+                " file that says which logit each class has"
             )
-        print(f"train_baseline: {file}: {head}, starting fresh", file=sys.stderr)
-    return model
+        print(f"train_baseline: {file}: {fresh}, starting fresh", file=sys.stderr)
+
+
+def describe_untrained(context: Context, test_accuracy: float) -> None:
+    """Says how good a network is that is taken as it is, and if other inputs suit it better."""
+    params, data = context.params, context.data
+    source = params.model.weights if params.model.weights != NONE else params.model.name
+    print(
+        f"train_baseline: {source} as it is: test accuracy {test_accuracy:.2%} of"
+        f" {len(data.test.labels)} images",
+        file=sys.stderr,
+    )
+    line = preprocessing.hint(
+        context.baseline, data.validation, params.model.normalize, context.training_normalize
+    )
+    if line:
+        print(f"note: {line}", file=sys.stderr)
 
 
 def train(context: Context, model: nn.Module) -> tuple[nn.Module, list[Epoch]]:
@@ -73,11 +104,7 @@ def main(context: Context) -> None:
     layers = counting.inventory(model, data.image_shape)
     outputs.write_csv(context.directory / paths.LAYERS, records.LAYER, layers)
     if params.train_baseline.epochs == 0:
-        print(
-            f"train_baseline: {params.model.weights} as it is: test accuracy"
-            f" {row.test_accuracy:.2%} of {len(data.test.labels)} images",
-            file=sys.stderr,
-        )
+        describe_untrained(context, row.test_accuracy)
 
 
 if __name__ == "__main__":

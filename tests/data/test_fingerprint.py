@@ -140,7 +140,7 @@ def test_walking_is_sorted_by_name_and_home_is_understood(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "weights", "missing"),
-    [("nets/mine.py:build", "none", "nets/mine.py"), ("convnet", "w.pt", "w.pt")],
+    [("nets/mine.py:build", "none", "nets/mine.py"), ("convnet", "w.bin", "w.bin")],
 )
 @pytest.mark.parametrize("place", ["", ".dvc/tmp/exps/tmp123"])
 def test_a_missing_network_or_weights_is_said_before_any_work(
@@ -148,13 +148,14 @@ def test_a_missing_network_or_weights_is_said_before_any_work(
 ):
     (tmp_path / place / "nets").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / place)
-    model = SimpleNamespace(name=name, weights=weights)
+    model = SimpleNamespace(name=name, weights=weights, class_index="none")
     with pytest.raises(UserError, match=f"{missing}: not found") as error:
         of_network(model)
     # DVC makes the copy of an experiment there, of what Git tracks; the rest is the person's own.
     assert (f"{tmp_path}/{missing}" in str(error.value)) is bool(place)
-    fingerprints = [of_network(SimpleNamespace(name="convnet", weights="none"))]
-    assert fingerprints == [{"code": None, "weights": None}]
+    nothing = SimpleNamespace(name="convnet", weights="none", class_index="none")
+    fingerprints = [of_network(nothing)]
+    assert fingerprints == [{"code": None, "weights": None, "class_index": None}]
     for text in ("x = 1\n", "x = 2\n"):
         (tmp_path / missing).parent.mkdir(exist_ok=True)
         (tmp_path / missing).write_text(text)

@@ -56,6 +56,8 @@ UNPACK = "unpack.py"
 LAYOUT = ".layout.json"
 UNPACKED = ".float32.safetensors"
 SAFETENSORS = ".safetensors"
+# In a file of torch.export.save.
+EXPORTED_WEIGHTS = "model_weights_config.json"
 PACKED = ".packed"
 ONNX = ".onnx"
 TABLE = ".csv"

@@ -73,22 +73,25 @@ def of_images(data: Any) -> dict[str, Any]:
 
 
 def of_network(model: Any) -> dict[str, Any]:
-    """The SHA-256 of the user's network file (with the files of its folder that it imports) and of
-    the user's weights; None for what the params do not name.
+    """The SHA-256 of the user's network file (with the files of its folder that it imports), of the
+    user's weights and of the list of their classes; None for what the params do not name.
 
     model: the params section. Raises UserError if a file is missing, before any image is prepared.
     """
-    found: dict[str, Any] = {"code": None, "weights": None}
+    found: dict[str, Any] = {"code": None, "weights": None, "class_index": None}
     if custom_model.is_own(model.name):
         custom_model.must_exist(model.name)
         found["code"] = custom_model.fingerprint(model.name)
-    if model.weights != NONE:
-        path = person_path(model.weights)
+    for key in ("weights", "class_index"):
+        name = getattr(model, key)
+        if name == NONE:
+            continue
+        path = person_path(name)
         try:
             with path.open("rb") as file:
-                found["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[key] = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise UserError(
-                f"model.weights: {path}: not found; give a file's path, or none"
+                f"model.{key}: {path}: not found; give a file's path, or none"
             ) from None
     return found

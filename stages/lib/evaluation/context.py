@@ -51,6 +51,12 @@ class Context(Stage):
         return samples.on_device(dataset, self.device, images.Normalize(*statistics, self.device))
 
     @cached_property
+    def training_normalize(self) -> images.Normalize:
+        """The normalization by mean and standard deviation of the training images."""
+        meta = prepared.read_meta(paths.PREPARED)
+        return images.Normalize(meta["mean"], meta["std"], self.device)
+
+    @cached_property
     def architecture(self) -> registry.Architecture:
         """The unpruned network that the params describe for this data."""
         channels, *image_size = self.data.image_shape

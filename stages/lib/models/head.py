@@ -101,12 +101,18 @@ def find(model: nn.Module, outputs: int) -> str | None:
     return found[-1] if found else None
 
 
+def tensors(model: nn.Module, outputs: int, rows: Sequence[int]) -> dict[str, Sequence[int]]:
+    """The names of the last layer's tensors, each with the rows of a pretrained one to take."""
+    name = find(model, outputs)
+    return {f"{name}.{tensor}": rows for tensor in ("weight", "bias")}
+
+
 def keep_(model: nn.Module, outputs: int, rows: Sequence[int]) -> None:
     """Takes all logits but `rows` out of a network with `outputs` logits, in place."""
     name = find(model, outputs)
     if name is None:
         raise UserError(
-            f"model.class_index: the network has no last layer with {outputs} outputs; the file must"
+            f"model.class_index: the network has no layer with {outputs} outputs; the file has to"
             " name every logit of the network"
         )
     layer = model.get_submodule(name)

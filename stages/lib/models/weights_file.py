@@ -8,6 +8,7 @@ called, only their attributes are kept.
 import json
 import re
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file
 
+from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 
 # Deeper and longer files are no checkpoints.
@@ -61,8 +63,11 @@ def _load_pickle(path: Path) -> Any:
     classes: set[str] = set()
     while True:
         try:
-            with torch.serialization.safe_globals([(Shell, name) for name in sorted(classes)]):
-                return torch.load(path, map_location="cpu", weights_only=True)
+            shells = torch.serialization.safe_globals([(Shell, name) for name in sorted(classes)])
+            # A file, as torch.load judges a path by its suffix.
+            with shells, path.open("rb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of another pickle protocol
+                return torch.load(file, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             unknown = _UNKNOWN_CLASS.search(str(error))
             # torch's message leaves `builtins` out.
@@ -94,10 +99,10 @@ def _load_zip(path: Path) -> Any:
         names = archive.namelist()
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
             raise UserError(
-                f"model.weights: {path} is TorchScript, which holds code and is not run; save its"
-                f' weights: torch.save(torch.jit.load("{path}").state_dict(), "weights.pt")'
+                f"model.weights: {path} is TorchScript, which holds code and is not run; save the"
+                f' weights alone: the state_dict() of torch.jit.load("{path}")'
             )
-        config = next((name for name in names if name.endswith("model_weights_config.json")), None)
+        config = next((name for name in names if name.endswith(paths.EXPORTED_WEIGHTS)), None)
         if config:
             return _load_export(archive, config)
     return _load_pickle(path)
@@ -164,8 +169,8 @@ def _weight_norm(scale: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """w = g · v / |v| (T. Salimans, D. P. Kingma, 2016), with the norm over where g has size 1."""
     if scale.dim() != direction.dim():
         return scale * direction / direction.norm()
-    shared = [axis for axis, size in enumerate(scale.shape) if size == 1]
-    return scale * direction / direction.norm(dim=shared, keepdim=True) if shared else direction
+    shared = tuple(axis for axis, size in enumerate(scale.shape) if size == 1)
+    return scale * direction / torch.linalg.vector_norm(direction, dim=shared, keepdim=True)
 
 
 def _computed(stored: Stored) -> Stored:
