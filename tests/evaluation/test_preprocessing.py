@@ -80,9 +80,12 @@ def test_the_centre_is_compared_on_images_that_fill_it():
 
 def test_by_chance_alone_nothing_is_recommended(monkeypatch):
     monkeypatch.setattr(preprocessing, "USUAL_SIZE", 48)
+    hints = []
     for seed in range(20):
         torch.manual_seed(seed)
         levels, labels = torch.randint(0, 256, (90,)), torch.randint(0, 2, (90,))
         data = samples(levels.tolist(), labels.tolist(), side=16)
         network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-        assert preprocessing.hint(network, data, "none", data.normalize) is None
+        hints.append(preprocessing.hint(network, data, "none", data.normalize))
+    # Seven alternatives of three standard errors: one in a hundred by chance.
+    assert hints.count(None) >= 19

@@ -20,7 +20,9 @@ FILES = {
     "ImageNet's": json.dumps({str(index): [WORDNET[index], NAMES[index]] for index in range(4)}),
     "a network's card": json.dumps({"id2label": {str(i): n for i, n in enumerate(NAMES)}, "x": 1}),
     "lines": "\n".join(NAMES) + "\n",
-    "lines with more names": "\n".join(f"{a} {b}, fish" for a, b in zip(WORDNET, NAMES, strict=True)),
+    "lines with more names": "".join(
+        f"{one} {name}, fish\n" for one, name in zip(WORDNET, NAMES, strict=True)
+    ),
 }  # fmt: skip
 
 

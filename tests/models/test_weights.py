@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import json
 import os
 import re
 import shutil
@@ -505,7 +506,8 @@ def test_a_network_that_brings_its_weights_is_taken_as_it_is(tmp_path, capsys):
     whole = nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
     written(tmp_path / "mine.pt", whole.state_dict())
     (tmp_path / "net.py").write_text(BRINGS)
-    (tmp_path / "classes.json").write_text('{"0": 4, "1": 8, "2": 0}')
+    named = dict(zip(toys.data().classes, (4, 8, 0), strict=True))
+    (tmp_path / "classes.json").write_text(json.dumps(named | {"another": 3}))
     directory = take(
         tmp_path / "none", weights="none", name=f"{tmp_path}/net.py:build",
         class_index=str(tmp_path / "classes.json"),
