@@ -1,10 +1,11 @@
 """The course's protocol as a plain PyTorch script: what the pipeline's speed is compared with.
 
-    python -m tests.benchmarks.plain_protocol PREPARED_FOLDER PARAMS.json
+    python -m tests.benchmarks.plain_protocol PREPARED_FOLDER PARAMS.json SEED
 
 The stages' network, with the same images, batches, epochs, learning rates and evaluations, written
 as one usually would: a DataLoader with worker processes, torchvision's transforms on single images,
-float32, torch.optim, torch.nn.utils.prune, every evaluation a whole pass. Prints seconds per part
+float32, as many threads as torch takes, torch.optim, torch.nn.utils.prune, every evaluation a whole
+pass. Prints seconds per part
 and test accuracies as JSON. `protocol_speed` runs it, with the stages' params and the `steps` of
 iterative pruning.
 """
@@ -101,9 +102,8 @@ def sweep(model: nn.Module, loaders: dict, sparsities: list[float]) -> None:
             measured(pruned, loaders)
 
 
-def main(folder: Path, params: dict) -> dict:
-    torch.set_num_threads(params["compute"]["threads"])
-    torch.manual_seed(0)
+def main(folder: Path, params: dict, seed: int) -> dict:
+    torch.manual_seed(seed)
     meta = json.loads((folder / "meta.json").read_text())
     training, sparsities = params["training"], params["sparsities"]
     plain = [transforms.ToTensor(), transforms.Normalize(meta["mean"], meta["std"])]
@@ -152,4 +152,5 @@ def main(folder: Path, params: dict) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))))
+    folder, params, seed = sys.argv[1:]
+    print(json.dumps(main(Path(folder), json.loads(Path(params).read_text()), int(seed))))

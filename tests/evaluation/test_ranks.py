@@ -156,7 +156,8 @@ def test_a_stage_runs_in_ranks_and_leaves_the_same_bytes(tmp_path):
         done = repository.run(sys.executable, "-m", "stages.train_baseline", "--seed", "0")
         assert (done.returncode, done.stderr) == (0, "")
         assert "% validation" in done.stdout
-        assert [path.name for path in results.parent.iterdir()] == ["seed-0"]
+        assert [path.name for path in results.parent.glob("[!.]*")] == ["seed-0"]
+        assert not [*results.parent.glob("*.partial")]
         found.append({path.name: path.read_bytes() for path in results.iterdir()})
     assert found[0] == found[1]
     assert {"model.safetensors", "rows.csv"} <= found[0].keys()

@@ -1,0 +1,178 @@
+"""How much faster a run would be with more workers: an estimate from measured times of its arms.
+
+    python -m tests.benchmarks.scaling [--params FILE] [--workers 8 64 512] [--longer 1 100]
+        [--times TIMES.json]
+
+Runs the pipeline once in a temporary copy, all arms one after the other, and times each arm, what
+else a stage does, and what it takes to start a stage: DVC, Python, torch. With --times it writes
+them to that file, or reads them if it exists. Then it lays the arms out: DVC runs one stage after
+the other; in each, free workers take the next arm in order, of the stage's other seeds too.
+--longer multiplies the times of arms, as larger images or networks do.
+
+An estimate and no measurement: workers are as fast as the one that was measured, and moving files
+between machines takes no time.
+"""
+
+import heapq
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from stages.lib.analysis import tables
+from tests.benchmarks.common import ROOT, parser, timed
+from tests.conftest import Repository
+
+# Runs all stages in one process, and writes the seconds of each arm and of each stage as a whole.
+TIMED = """
+import json, runpy, sys, time
+import stages.lib.evaluation.context
+from stages.lib.arms import worker
+from stages.lib.core import params, paths, pipeline
+file, arms, whole, plain = sys.argv[1], {}, {}, worker.run
+def timed(task):
+    start = time.perf_counter()
+    result = plain(task)
+    arms.setdefault(task.stage, []).append(time.perf_counter() - start)
+    return result
+worker.run, seeds = timed, params.read("seeds").seeds
+for name, entry in pipeline.stages(paths.PIPELINES[::-1]).items():
+    per_seed = pipeline.declared(name).per_seed
+    for seed in (seeds if "matrix" in entry else seeds[:1]) if per_seed else [None]:
+        start = time.perf_counter()
+        sys.argv = [""] if seed is None else ["", "--seed", str(seed)]
+        runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+        whole.setdefault(name, []).append(time.perf_counter() - start)
+json.dump([arms, whole], open(file, "w"))
+"""
+# A short stage, by which it is measured what the start of one takes.
+SHORT = "global_prune"
+
+
+class Times(NamedTuple):
+    """Seconds of one run.
+
+    arms: of each stage with arms, in order, for all seeds.
+    serial: of each stage without arms, and what a stage does beside its arms, for all seeds.
+    start: of one stage for one seed: DVC, Python, and workers that import torch.
+    starts: how many stages are started, one for each seed.
+    """
+
+    arms: Mapping[str, Sequence[float]]
+    serial: Mapping[str, float]
+    start: float
+    starts: int
+
+
+def measure(params: dict) -> Times:
+    """The times of a run with these params, with one worker."""
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Repository(Path(folder) / "repository", params)
+        repository.change("engine.workers", 1)
+        repository.change("engine.ahead", False)
+        file = Path(folder) / "times.json"
+        done = repository.run(sys.executable, "-c", TIMED, str(file))
+        assert done.returncode == 0, done.stderr
+        arms, whole = json.loads(file.read_text())
+        short = f"{SHORT}@{params['seeds'][0]}"
+        with timed(seconds, "start"):
+            repository.repro("--force", "--single-item", short)
+    return Times(
+        arms,
+        {name: sum(each) - sum(arms.get(name, [])) for name, each in whole.items()},
+        max(0.0, seconds["start"] - whole[SHORT][0]),
+        sum(map(len, whole.values())),
+    )
+
+
+def makespan(arms: Sequence[float], workers: int) -> float:
+    """The time in which so many workers do the arms, each taking the next one when it is free
+    (Graham, 1966: at most the mean load plus the longest arm).
+    """
+    free = [0.0] * min(workers, max(1, len(arms)))
+    for seconds in arms:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+class Estimate(NamedTuple):
+    """Seconds of a run.
+
+    arms: with at least one worker busy.
+    chains: of these, the longest arms of the stages, which no number of workers shortens.
+    """
+
+    arms: float
+    chains: float
+    serial: float
+    starts: float
+
+    @property
+    def all(self) -> float:
+        return self.arms + self.serial + self.starts
+
+
+def estimate(times: Times, workers: int, longer: float = 1) -> Estimate:
+    """longer: times of arms are multiplied by it."""
+    return Estimate(
+        arms=longer * sum(makespan(arms, workers) for arms in times.arms.values()),
+        chains=longer * sum(max(arms) for arms in times.arms.values()),
+        serial=sum(times.serial.values()),
+        starts=times.starts * times.start,
+    )
+
+
+def binding(found: Estimate) -> str:
+    """What takes most of a run's time."""
+    parts = {
+        "longest arms": found.chains,
+        "arms in line": found.arms - found.chains,
+        "stages without arms": found.serial,
+        "starting stages": found.starts,
+    }
+    name = max(parts, key=parts.get)
+    return f"{name} ({parts[name] / found.all:.0%})"
+
+
+def table(times: Times, workers: Sequence[int], longer: float) -> str:
+    """A line for each number of workers, as Markdown."""
+    alone = estimate(times, 1, longer)
+    lines = []
+    for count in (1, *workers):
+        found = estimate(times, count, longer)
+        seconds = [f"{one:.0f}" for one in (found.all, found.arms, found.serial, found.starts)]
+        lines.append((count, *seconds, f"{alone.all / found.all:.1f}", binding(found)))
+    heads = ("workers", "all, s", "arms", "no arms", "starts", "speed-up", "what binds")
+    return tables.Table(heads, lines).markdown()
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--params", type=Path, default=ROOT / "params.yaml")
+    arguments.add_argument("--workers", type=int, nargs="+", default=[8, 64, 512])
+    arguments.add_argument("--longer", type=float, nargs="+", default=[1, 100])
+    arguments.add_argument("--times", type=Path)
+    options = arguments.parse_args()
+    if options.times and options.times.exists():
+        times = Times(**json.loads(options.times.read_text()))
+    else:
+        times = measure(yaml.safe_load(options.params.read_text(encoding="utf-8")))
+        if options.times:
+            options.times.write_text(json.dumps(times._asdict()))
+    counts = {name: len(arms) for name, arms in times.arms.items()}
+    longest = max((max(arms), name) for name, arms in times.arms.items())
+    print(
+        f"{sum(counts.values())} arms of {len(counts)} stages, {times.starts} stages started, each"
+        f" in {times.start:.1f} s; the longest arm takes {longest[0]:.1f} s ({longest[1]})\n"
+    )
+    for longer in options.longer:
+        print(f"arms {longer:g} times as long\n\n{table(times, options.workers, longer)}\n")
+
+
+if __name__ == "__main__":
+    main()
