@@ -2,36 +2,36 @@
 of the two alone.
 """
 
-from stages.lib.compression import packed, size_targets
+from stages.lib.arms.running import Arm, run_arms
 from stages.lib.core import paths
-from stages.lib.core.stage import run_stage
-from stages.lib.evaluation import device
-from stages.lib.evaluation.context import Context
 
 
-def main(context: Context) -> None:
-    options = context.params.compress
-    for name in context.progress(options.arms, "arm"):
-        arm = size_targets.ARMS[name]
-        for size in size_targets.sizes(context, arm):
-            if size.network is None:
-                continue
-            file = paths.network_name(arm.method, times_smaller=size.times_smaller) + paths.PACKED
-            count = packed.save(
-                context.directory / file, size.network.model, size.network.quantized
-            )
-            # Measure the network that is read back from the file.
-            network, _ = packed.load(context.directory / file, network=context.params.model.name)
-            context.results.record_file(
-                device.place(network, context.device),
-                arm.method,
-                file,
-                times_smaller=size.times_smaller,
-                weight_bits=size_targets.BITS,
-                extra_epochs=size.epochs,
-                bytes_on_disk=count,
-            )
+def sizes(context, name: str) -> None:
+    from stages.lib.compression import packed, size_targets
+    from stages.lib.evaluation import device
+
+    arm, results = size_targets.ARMS[name], context.results
+    for size in size_targets.sizes(context, arm):
+        if size.network is None:
+            continue
+        file = paths.network_name(arm.method, times_smaller=size.times_smaller) + paths.PACKED
+        count = packed.save(context.directory / file, size.network.model, size.network.quantized)
+        # Measure the network that is read back from the file.
+        network, _ = packed.load(context.directory / file, network=context.params.model.name)
+        results.record_file(
+            device.place(network, context.device),
+            arm.method,
+            file,
+            times_smaller=size.times_smaller,
+            weight_bits=size_targets.BITS,
+            extra_epochs=size.epochs,
+            bytes_on_disk=count,
+        )
+
+
+def arms(params) -> list[Arm]:
+    return [Arm(name, sizes, (name,)) for name in params.compress.arms]
 
 
 if __name__ == "__main__":
-    run_stage(main, Context)
+    run_arms(arms)

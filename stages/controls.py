@@ -4,48 +4,63 @@ the stage finetune does; one-shot pruning and the baseline with as many epochs a
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import NamedTuple
 
+from stages.lib.arms.running import Arm, run_arms
 from stages.lib.core import methods
 from stages.lib.core.methods import METHODS, Method
 from stages.lib.core.params import ALL
-from stages.lib.core.stage import run_stage
-from stages.lib.evaluation.context import Context
-from stages.lib.pruning import criteria, masks, schedule
-from stages.lib.training.recovery import recover
+from stages.lib.pruning import criteria, schedule
 
 
-class Arm(NamedTuple):
-    """A network to train.
+def chosen(context, method: Method, sparsities: list[float]) -> Iterator[dict]:
+    """The masks for each sparsity by a method's criterion and scope; no masks if it has none."""
+    from stages.lib.pruning import masks
 
-    pruned: the method that chooses its weights.
+    if not method.criterion:
+        yield from ({} for _ in sparsities)
+        return
+    scores = import_module(f"{criteria.__name__}.{method.criterion}").scores(
+        context.baseline, context.data.train, context.generator(method.criterion)
+    )
+    for sparsity in sparsities:
+        yield masks.SCOPES[method.scope](scores, sparsity)
+
+
+def pruned(context, name: str) -> None:
+    """Measures the networks of a method that prunes only."""
+    from stages.lib.pruning import masks
+
+    sparsities = context.params.sparsities
+    for sparsity, mask in zip(sparsities, chosen(context, METHODS[name], sparsities), strict=True):
+        network = masks.masked(context.baseline, mask)
+        context.results.record(network, name, target_sparsity=sparsity)
+
+
+def trained(
+    context, name: str, by: str, sparsity: float, epochs: int, learning_rate: float, saved: bool
+) -> None:
+    """Trains and measures a network.
+
+    by: the method that chooses its weights.
     saved: whether its file is kept.
     """
+    from stages.lib.training.recovery import recover
 
-    method: str
-    pruned: Method
-    sparsity: float
-    epochs: int
-    learning_rate: float
-    saved: bool
-
-
-def scores_by_criterion(context: Context) -> dict[str, masks.Scores]:
-    """The scores of the baseline's weights by each criterion in the registry."""
-    names = {method.criterion for method in METHODS.values() if method.criterion}
-    return {
-        name: import_module(f"{criteria.__name__}.{name}").scores(
-            context.baseline, context.data.train, context.generator(name)
-        )
-        for name in names
-    }
+    (mask,) = chosen(context, METHODS[by], [sparsity])
+    network = recover(
+        context,
+        context.baseline,
+        f"{name} {sparsity:g}",
+        epochs=epochs,
+        learning_rate=learning_rate,
+        masks=mask,
+    )
+    measure = context.results.save if saved else context.results.record
+    measure(network, name, target_sparsity=sparsity, extra_epochs=epochs)
 
 
-def chosen(method: Method, sparsity: float, scores: dict[str, masks.Scores]) -> masks.Masks:
-    """The masks by a method's criterion and scope; no masks if it has no criterion."""
-    if not method.criterion:
-        return {}
-    return masks.SCOPES[method.scope](scores[method.criterion], sparsity)
+def training(name: str, by: str, sparsity: float, *options) -> Arm:
+    return Arm(f"{name} {sparsity:g}", trained, (name, by, sparsity, *options))
 
 
 def finetuned(params) -> Iterator[Arm]:
@@ -54,7 +69,7 @@ def finetuned(params) -> Iterator[Arm]:
     for name in params.controls.finetuned:
         method = methods.finetuned_by_controls()[name].name
         for sparsity in params.sparsities if METHODS[name].criterion else [0.0]:
-            yield Arm(method, METHODS[name], sparsity, epochs, rate, False)
+            yield training(method, name, sparsity, epochs, rate, False)
 
 
 def equal_budget(params) -> Iterator[Arm]:
@@ -66,33 +81,21 @@ def equal_budget(params) -> Iterator[Arm]:
     }
     if asked == ALL:
         asked = [sparsity for sparsity in params.sparsities if round(sparsity, 6) in spent]
-    rate, dense = iterative.learning_rate, METHODS["baseline"]
-    yield Arm("baseline_long", dense, 0.0, spent[steps[-1]], rate, True)
+    rate = iterative.learning_rate
+    yield training("baseline_long", "baseline", 0.0, spent[steps[-1]], rate, True)
     for sparsity in asked:
         epochs = spent[round(sparsity, 6)]
-        yield Arm("finetune_long", METHODS["global"], sparsity, epochs, rate, True)
+        yield training("finetune_long", "global", sparsity, epochs, rate, True)
 
 
-def main(context: Context) -> None:
-    params, baseline, results = context.params, context.baseline, context.results
-    scores = scores_by_criterion(context)
-    for method in methods.of_stage("controls"):
-        for sparsity in params.sparsities if method.criterion else []:
-            pruned = masks.masked(baseline, chosen(method, sparsity, scores))
-            results.record(pruned, method.name, target_sparsity=sparsity)
-    arms = [*finetuned(params), *equal_budget(params)]
-    for arm in context.progress(arms, "network"):
-        network = recover(
-            context,
-            baseline,
-            f"{arm.method} {arm.sparsity:g}",
-            epochs=arm.epochs,
-            learning_rate=arm.learning_rate,
-            masks=chosen(arm.pruned, arm.sparsity, scores),
-        )
-        measure = results.save if arm.saved else results.record
-        measure(network, arm.method, target_sparsity=arm.sparsity, extra_epochs=arm.epochs)
+def arms(params) -> list[Arm]:
+    pruning = [
+        Arm(method.name, pruned, (method.name,))
+        for method in methods.of_stage("controls")
+        if method.criterion
+    ]
+    return [*pruning, *finetuned(params), *equal_budget(params)]
 
 
 if __name__ == "__main__":
-    run_stage(main, Context)
+    run_arms(arms)

@@ -5,19 +5,17 @@ Nothing is timed here, so that the same params give the same bytes.
 
 from pathlib import Path
 
+from stages.lib.arms.running import Arm, run_arms
 from stages.lib.core import hardware, outputs, paths, records
 from stages.lib.core.methods import METHODS
 from stages.lib.core.params import ALL
-from stages.lib.core.stage import run_stage
-from stages.lib.engines import onnx_files, onnx_int8
-from stages.lib.engines.onnx_files import Source
-from stages.lib.evaluation import device
-from stages.lib.evaluation.context import Context
-from stages.lib.models import checkpoints
 
 
-def sources(context: Context) -> list[Source]:
+def sources(context) -> list:
     """The baseline, the sparsest fine-tuned network, and fine-tuned networks with fewer filters."""
+    from stages.lib.engines.onnx_files import Source
+    from stages.lib.models import checkpoints
+
     options, seed = context.params.export_onnx, context.seed
     scopes, sparsities = options.structured_scopes, options.structured_sparsities
     chosen = [
@@ -32,7 +30,10 @@ def sources(context: Context) -> list[Source]:
     return [Source(row, checkpoints.load_model(Path(row.model), network=name)) for row in rows]
 
 
-def main(context: Context) -> None:
+def exported(context) -> None:
+    from stages.lib.engines import onnx_files, onnx_int8
+    from stages.lib.evaluation import device
+
     options, threads = context.params.export_onnx, context.params.compute.threads
     # The files are for a CPU, whatever device the networks were trained on.
     context.device = device.configure("cpu", threads)
@@ -43,5 +44,9 @@ def main(context: Context) -> None:
     outputs.write_csv(context.directory / paths.AGREEMENT, records.AGREEMENT, files.agreements)
 
 
+def arms(params) -> list[Arm]:
+    return [Arm("all files", exported)]
+
+
 if __name__ == "__main__":
-    run_stage(main, Context)
+    run_arms(arms)

@@ -1,17 +1,21 @@
 """Prunes the smallest weights of the network by one threshold over all layers."""
 
-from stages.lib.core.stage import run_stage
-from stages.lib.evaluation.context import Context
-from stages.lib.pruning import masks
-from stages.lib.pruning.criteria import magnitude
+from stages.lib.arms.running import Arm, run_arms
 
 
-def main(context: Context) -> None:
+def pruned(context) -> None:
+    from stages.lib.pruning import masks
+    from stages.lib.pruning.criteria import magnitude
+
     scores = magnitude.scores(context.baseline)
     for sparsity in context.params.sparsities:
-        pruned = masks.masked(context.baseline, masks.global_(scores, sparsity))
-        context.results.save(pruned, "global", target_sparsity=sparsity)
+        network = masks.masked(context.baseline, masks.global_(scores, sparsity))
+        context.results.save(network, "global", target_sparsity=sparsity)
+
+
+def arms(params) -> list[Arm]:
+    return [Arm("all sparsities", pruned)]
 
 
 if __name__ == "__main__":
-    run_stage(main, Context)
+    run_arms(arms)

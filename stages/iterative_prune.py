@@ -1,13 +1,14 @@
 """Prunes a step, trains a few epochs with the masks held, and repeats up to the target sparsity."""
 
-from stages.lib.core.stage import run_stage
-from stages.lib.evaluation.context import Context
-from stages.lib.pruning import masks, schedule
-from stages.lib.pruning.criteria import magnitude
-from stages.lib.training.recovery import recover
+from stages.lib.arms.running import Arm, run_arms
+from stages.lib.pruning import schedule
 
 
-def main(context: Context) -> None:
+def chain(context) -> None:
+    from stages.lib.pruning import masks
+    from stages.lib.pruning.criteria import magnitude
+    from stages.lib.training.recovery import recover
+
     options = context.params.iterative_prune
     network, chosen, epochs = context.baseline, None, 0
     steps = schedule.sparsities(options.step, options.target, context.params.sparsities)
@@ -25,5 +26,9 @@ def main(context: Context) -> None:
         context.results.save(network, "iterative", target_sparsity=sparsity, extra_epochs=epochs)
 
 
+def arms(params) -> list[Arm]:
+    return [Arm("all steps", chain)]
+
+
 if __name__ == "__main__":
-    run_stage(main, Context)
+    run_arms(arms)

@@ -4,16 +4,15 @@ to the best trade-off of each.
 
 from itertools import product
 
+from stages.lib.arms.running import Arm, run_arms
 from stages.lib.core import outputs, paths, records
-from stages.lib.core.stage import run_stage
-from stages.lib.evaluation.context import Context
-from stages.lib.models import prunable
-from stages.lib.pruning import masks, tradeoff
-from stages.lib.pruning.criteria import magnitude
 
 
-def sweep(context: Context, scores: masks.Scores) -> None:
+def sweep(context, scores) -> None:
     """Measures the network with each layer pruned alone to each sparsity."""
+    from stages.lib.models import prunable
+    from stages.lib.pruning import masks
+
     settings = list(product(scores, context.params.sparsities))
     for name, sparsity in context.progress(settings, "network"):
         mask = masks.keep_largest(scores[name], sparsity)
@@ -25,7 +24,10 @@ def sweep(context: Context, scores: masks.Scores) -> None:
         )
 
 
-def main(context: Context) -> None:
+def layers(context) -> None:
+    from stages.lib.pruning import masks, tradeoff
+    from stages.lib.pruning.criteria import magnitude
+
     params, baseline, results = context.params, context.baseline, context.results
     scores = magnitude.scores(baseline)
     sweep(context, scores)
@@ -46,5 +48,9 @@ def main(context: Context) -> None:
     )
 
 
+def arms(params) -> list[Arm]:
+    return [Arm("all layers", layers)]
+
+
 if __name__ == "__main__":
-    run_stage(main, Context)
+    run_arms(arms)

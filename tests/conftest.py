@@ -45,6 +45,8 @@ TINY = params_with(
         "seeds": [0],
         "sparsities": [0.3, 0.6],
         "compute": {"device": "cpu", "threads": 1},
+        # Stages import torch once: the two processes of the tests keep the cores busy.
+        "engine": {"workers": 1},
         "model": {"width": 4},
         "training": {"batch_size": 100},
         "train_baseline": {"epochs": 2},

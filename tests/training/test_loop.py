@@ -1,6 +1,7 @@
 import copy
 import math
 from itertools import pairwise
+from random import Random
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import inference
+from stages.lib.evaluation.states import States
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from stages.lib.training import loop
@@ -201,3 +203,107 @@ def test_frozen_parameters_stay_as_they_are_and_frozen(model, precision):
         assert torch.equal(found, parameter) is name.startswith("conv"), name
     with pytest.raises(UserError, match="head only: the network has no parameter that requires"):
         fit(model.requires_grad_(False), label="head only")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the training's own code may answer to it."""
+
+
+class Fickle(loop.TrainingScheme):
+    """Multiplies the logits by a number that changes from step to step."""
+
+    def __init__(self):
+        self.factor = torch.ones(())
+
+    def before_step(self, model, progress):
+        self.factor = self.factor * 1.01
+
+    def logits(self, model, inputs):
+        return model(inputs) * self.factor
+
+    def state(self):
+        return {"factor": self.factor}
+
+    def restore(self, state):
+        self.factor = state["factor"]
+
+
+def chain(model, folder, kill, seconds=0.0):
+    """Three trainings, each from the one before, as in an arm. kill: called at every step."""
+    states, scheme, curves = States(folder, seconds), Fickle(), []
+
+    class Counted(loop.CrossEntropy):
+        def __call__(self, *arguments):
+            kill()
+            return super().__call__(*arguments)
+
+    for seed in range(3):
+        model, curve = fit(
+            model, toys.training_params(shift=1), epochs=3, seed=seed, data=toys.data(train=40),
+            masks=masks.global_(magnitude.scores(model), 0.5), loss=Counted(), scheme=scheme,
+            states=states,
+        )  # fmt: skip
+        curves += curve
+    return {**model.state_dict(), "factor": scheme.factor}, curves
+
+
+@pytest.mark.parametrize("network", [toys.convnet, dropping])
+def test_a_training_killed_thirty_times_goes_on_bit_for_bit(tmp_path, network):
+    model, random, steps = toys.lived_in(network()), Random(0), []
+    whole, curves = chain(model, None, lambda: steps.append("whole"))
+    count, left = len(steps), 30
+    steps.clear()
+
+    def kill():
+        nonlocal left
+        if left and random.random() < 0.5:
+            left -= 1
+            raise Killed
+        steps.append("again")
+
+    for _ in range(31):
+        try:
+            tensors, found = chain(model, tmp_path, kill)
+            break
+        except Killed:
+            continue
+    # It was saved before every step, so that none was taken twice.
+    assert (left, len(steps)) == (0, count)
+    assert found == curves
+    for name, tensor in whole.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def test_only_the_steps_since_the_last_state_are_taken_twice(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("stages.lib.evaluation.states.time.monotonic", lambda: clock[0])
+    model, steps = toys.lived_in(toys.convnet()), []
+    whole, _ = chain(model, None, lambda: steps.append(0))
+    count, per_state = len(steps), 7
+    steps.clear()
+    limit = [20]
+
+    def kill():
+        clock[0] += 1
+        if len(steps) == limit[0]:
+            raise Killed
+        steps.append(0)
+
+    kills = 0
+    while True:
+        try:
+            tensors, _ = chain(model, tmp_path, kill, seconds=per_state)
+            break
+        except Killed:
+            kills, limit[0] = kills + 1, limit[0] + 10
+    assert kills > 3
+    assert count < len(steps) <= count + kills * (per_state + 1)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_scheme_that_does_not_tell_its_state_saves_none(tmp_path, model):
+    class Silent(loop.TrainingScheme):
+        """Says nothing."""
+
+    fit(model, scheme=Silent(), states=States(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,8 @@ the ratios of steps descend L + λ · R.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -185,3 +186,19 @@ class ExactRate(loop.TrainingScheme):
 
     def network(self, model: nn.Module) -> nn.Module:
         return linear.with_weights(model, self.quantized(model))
+
+    def state(self) -> dict[str, Any]:
+        # What the network computed with last is of no use in the next step.
+        kinds = torch.Tensor | float | int
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name != "x" and isinstance(value, kinds)
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                getattr(self, name).copy_(value)
+            else:
+                setattr(self, name, value)

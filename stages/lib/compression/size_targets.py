@@ -150,6 +150,7 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
             scheme=scheme,
             loss=Distillation(teacher, options.distillation, options.temperature),
             label=context.name,
+            states=context.states,
         )
         epochs += options.epochs
         yield Size(factor, epochs, of_size(scheme, model, budget, train, stream))

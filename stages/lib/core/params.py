@@ -5,6 +5,7 @@ Each stage validates the whole file, so that a typo in the last section stops th
 problems are reported at once.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,11 +65,26 @@ Network = string(
 )
 
 
+Address = string(
+    "auto, or the HOST:PORT of a Ray cluster's head, or ray://HOST:PORT",
+    lambda text: text == "auto" or bool(re.fullmatch(r"(ray://)?[\w.\[\]:-]+:\d+", text)),
+    ("auto",),
+)
+
+
 class Compute(Section):
     device: Literal["auto", "cpu", "cuda"]
     threads: Threads
     ranks: Annotated[int, Interval(ge=1, le=1024)]
     precision: Literal["auto", "float32", "bfloat16"]
+
+
+class Engine(Section):
+    name: Literal["local", "ray"]
+    workers: Literal["auto"] | Annotated[int, Interval(ge=1, le=1024)]
+    ahead: bool
+    address: Address
+    state_minutes: Annotated[float, Interval(ge=0, le=10_000)]
 
 
 class Data(Section):
@@ -195,6 +211,7 @@ class Params(Section):
     seeds: several(Seed)
     sparsities: ascending(Sparsity)
     compute: Compute
+    engine: Engine
     data: Data
     model: Model
     training: Training
@@ -214,6 +231,8 @@ class Params(Section):
 
 
 SECTIONS = tuple(Params.model_fields)
+# Sections that change no result: dvc.yaml does not list them, so that a change reruns nothing.
+UNTRACKED = ("engine",)
 
 
 class _Loader(yaml.SafeLoader):

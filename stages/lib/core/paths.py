@@ -60,6 +60,7 @@ SAFETENSORS = ".safetensors"
 EXPORTED_WEIGHTS = "model_weights_config.json"
 PACKED = ".packed"
 ONNX = ".onnx"
+ARRAY = ".npy"
 TABLE = ".csv"
 LABEL_TABLES = (".csv", ".tsv")
 PICTURE = ".svg"
@@ -91,7 +92,7 @@ def baseline(seed: int) -> Path:
 
 def array_name(part: str, kind: str) -> str:
     """File name of a prepared array: `train_images.npy`."""
-    return f"{part}_{kind}.npy"
+    return f"{part}_{kind}{ARRAY}"
 
 
 def network_name(

@@ -8,6 +8,8 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+# Whether loops show anything. In the worker of a stage they do not: the stage shows what is done.
+visible = True
 # In a log: seconds between two lines of a loop.
 PAUSE = 60.0
 
@@ -28,6 +30,9 @@ def shown(items: Iterable[Item], label: str, unit: str, total: int | None = None
     unit: what an item is.
     total: the number of items, if they cannot be counted.
     """
+    if not visible:
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, label, total, unit=unit, leave=False)
         return

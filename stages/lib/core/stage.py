@@ -76,8 +76,11 @@ class Stage:
         main(self)
         self.finish()
 
+    def close(self) -> None:
+        """Called when the outputs are at their final paths."""
 
-def _files(deps: Iterable[Path]) -> list[Path]:
+
+def files_of(deps: Iterable[Path]) -> list[Path]:
     """The files at these paths, and in those that are folders."""
     found = [file for dep in deps for file in (dep.rglob("*") if dep.is_dir() else [dep])]
     return [file for file in found if file.is_file() and file.suffix != ".pyc"]
@@ -108,7 +111,7 @@ class _Watch:
                 self.before[file] = None
 
     def _states(self) -> dict[Path, object]:
-        return {file: _state(file) for file in _files(self.deps)}
+        return {file: _state(file) for file in files_of(self.deps)}
 
     def check(self) -> None:
         """Raises UserError if something changed."""
@@ -164,5 +167,6 @@ def run_stage(
         with outputs.whole(declared.outs(seed), watch.check) as places:
             stage = kind(name, seed, params, places)
             stage.execute(main)
+        stage.close()
         line = timing.line((name, seed), stage.result, time.time() - STARTED)
         print(line, *stage.closing, sep="\n", flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.lib.core import custom_model, normalization, paths, prepared
+from stages.lib.core import custom_model, normalization, paths, prepared, records
 from stages.lib.core.params import NONE
 from stages.lib.core.repository import person_path
 from stages.lib.core.stage import Stage
@@ -18,11 +18,17 @@ from stages.lib.evaluation import counting, device, images, ranks, samples
 from stages.lib.evaluation.evaluator import Evaluator
 from stages.lib.evaluation.results import Results
 from stages.lib.evaluation.samples import Data
+from stages.lib.evaluation.states import States
 from stages.lib.models import checkpoints, head, registry
 
 
 class Context(Stage):
-    """A stage that works with networks. Each part is made when it is first used."""
+    """A stage that works with networks. Each part is made when it is first used.
+
+    states: where trainings save their states.
+    """
+
+    states = States()
 
     @cached_property
     def device(self) -> torch.device:
@@ -87,6 +93,15 @@ class Context(Stage):
         """Collects this stage's rows, networks and predictions."""
         return Results(self.directory, self.output, self.evaluator)
 
+    def begin(self, output: Path, place: Path, states: States) -> None:
+        """Begins an arm: what it leaves is written to `place` and becomes a part of `output`. Data
+        and baseline stay loaded.
+        """
+        self.states = states
+        for name in ("output", "directory", "results"):
+            vars(self).pop(name, None)
+        self.places = {output: place}
+
     def network(self, path: Path) -> nn.Module:
         """A network of the params' architecture from its file, on the device."""
         # The device first: it configures torch.
@@ -100,7 +115,7 @@ class Context(Stage):
     def finish(self) -> None:
         if "results" in vars(self):
             self.results.write()
-            self.result = self.result or self.results.told
+            self.result = self.result or records.told(self.results.rows)
 
     def execute(self, main: Callable[[Stage], None]) -> None:
         """As in Stage; in each of the ranks if the stage trains and compute.ranks is above 1."""

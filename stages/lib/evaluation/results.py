@@ -43,17 +43,6 @@ class Results:
         size = checkpoints.save_model(network, self.directory / file)
         return self.record_file(network, method, file, bytes_on_disk=size, **about)
 
-    @property
-    def told(self) -> str:
-        """Whole networks and their validation accuracy: `7 networks, 34.2 to 98.9 % validation`."""
-        known = [row.validation_accuracy for row in self.rows if row.layer == records.ALL_LAYERS]
-        if not known:
-            return ""
-        if len(known) == 1:
-            return f"{100 * known[0]:.1f} % validation"
-        least, most = min(known), max(known)
-        return f"{len(known)} networks, {100 * least:.1f} to {100 * most:.1f} % validation"
-
     def write(self) -> None:
         """Writes the rows and the predictions."""
         records.write(self.directory / paths.ROWS, self.rows)

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from stages.lib.core.progress import shown
 from stages.lib.core.records import Epoch
 from stages.lib.evaluation import images, ranks
 from stages.lib.evaluation.samples import Data
+from stages.lib.evaluation.states import States
 from stages.lib.models import workarounds
 from stages.lib.pruning.masks import apply_ as apply_masks
 from stages.lib.training import graphs
@@ -59,7 +61,7 @@ def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
 
 class TrainingScheme:
     """How a network is used while it trains; this one uses it as it is. Other schemes, such as
-    quantization-aware training, have the same four methods. Where steps are replayed, `logits` and
+    quantization-aware training, have the same methods. Where steps are replayed, `logits` and
     `gradients` must work as `graphs.Replayed` asks; `before_step` may read tensors and write to
     them, but must not replace them.
     """
@@ -82,6 +84,13 @@ class TrainingScheme:
     def network(self, model: nn.Module) -> nn.Module:
         """The network whose accuracy is measured, made from the one in training."""
         return model
+
+    def state(self) -> Any:
+        """What the scheme has found out while training, as `states.Snapshot` takes it."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Goes on from what `state` returned; its tensors are on the CPU."""
 
 
 class CrossEntropy:
@@ -150,6 +159,29 @@ class _Step:
         self.correct.zero_()
         return sums
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that changes from step to step, by name."""
+        named = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        momenta = {f"momentum {index}": one for index, one in enumerate(self.optimizer.momenta)}
+        return {**named, **momenta, "loss sum": self.loss_sum, "correct": self.correct}
+
+    def state(self) -> dict[str, Any]:
+        """What the steps so far have changed, for `restore`."""
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {"tensors": self.tensors(), "scheme": self.scheme.state(), "random": random}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` returned."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(state["tensors"][name])
+        self.scheme.restore(state["scheme"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
 
 def _drawn(
     count: int, options: Training, generator: torch.Generator, device: torch.device
@@ -162,6 +194,16 @@ def _drawn(
     moves = [images.moves(len(index), **augmentation) for index in parts]
     drawn = torch.cat([torch.cat(parts)[None], torch.cat(moves, dim=1)])
     return drawn.to(device).split([len(index) for index in parts], dim=1)
+
+
+def _state(
+    step: _Step, epoch: int, steps: int, curve: list[Epoch], generator: torch.Tensor
+) -> dict[str, Any]:
+    """A training's state. epoch: the one at work. steps: that it has taken. generator: the stream's
+    state when it began.
+    """
+    done = {"epoch": epoch, "steps": steps, "curve": curve, "generator": generator}
+    return done | step.state()
 
 
 def fit(
@@ -178,6 +220,7 @@ def fit(
     scheme: TrainingScheme | None = None,
     loss: CrossEntropy | None = None,
     label: str = "training",
+    states: States | None = None,
 ) -> tuple[nn.Module, list[Epoch]]:
     """A trained copy of `model`, in evaluation mode, and its learning curve.
 
@@ -191,6 +234,7 @@ def fit(
     scheme, loss: how the network is used, and its loss; by default TrainingScheme and
         CrossEntropy.
     label: names the training in the progress bar and in errors.
+    states: where the training saves its state, and goes on from the one it finds there.
 
     Raises UserError if the loss stops being finite.
     """
@@ -205,15 +249,30 @@ def fit(
     # Several ranks train large networks, whose steps a graph would not make faster.
     if replayed and place.type == "cuda" and ranks.count() == 1:
         take = graphs.Replayed(step)
+    # A scheme that does not tell its state cannot go on from one.
+    told = type(scheme) is TrainingScheme or type(scheme).state is not TrainingScheme.state
+    saved = (states if states and told else States()).begin()
     with _seeded(generator, step.device):
-        for epoch in shown(range(1, epochs + 1), label, "epoch"):
+        first, done = 1, 0
+        if state := saved.load():
+            first, done = state["epoch"], state["steps"]
+            curve = [Epoch(*point) for point in state["curve"]]
+            generator.set_state(state["generator"])
+            step.restore(state)
+        for epoch in shown(range(first, epochs + 1), label, "epoch"):
+            before = generator.get_state()
             parts = _drawn(count, options, generator, place)
             shares = [(epoch - 1 + number / len(parts)) / epochs for number in range(len(parts))]
             rates = [one_cycle(progress, learning_rate) for progress in shares]
             steps = zip(parts, shares, torch.tensor(rates, device=step.device), strict=True)
-            for drawn, progress, rate in steps:
+            for number, (drawn, progress, rate) in enumerate(steps):
+                if number < done:
+                    continue
+                if saved.due():
+                    saved.save(_state(step, epoch, number, curve, before))
                 scheme.before_step(model, progress)
                 take(drawn, rate)
+            done = 0
             loss_sum, correct = step.epoch()
             ranks.average_statistics(model)
             if not math.isfinite(loss_sum):
@@ -230,4 +289,5 @@ def fit(
                     validation_accuracy=ranks.accuracy(scheme.network(model), data.validation),
                 )
             )
+        saved.end(_state(step, epochs + 1, 0, curve, generator.get_state()))
     return model.eval(), curve

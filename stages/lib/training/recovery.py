@@ -39,5 +39,6 @@ def recover(
         masks=masks,
         loss=loss,
         label=context.name,
+        states=context.states,
     )
     return trained

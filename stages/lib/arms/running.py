@@ -1,0 +1,136 @@
+"""Runs a stage that consists of arms: parts that depend on no other part, such as the training of
+one network. Workers do the arms; the stage's own process writes everything and imports no torch, so
+that it takes a fifth of a second where all arms are done. Scripts import torch within their arms.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from stages.lib.arms import engine, joining, scratch
+from stages.lib.arms.scratch import Scratch
+from stages.lib.arms.worker import Refused, Task
+from stages.lib.core import hardware, paths, pipeline, progress, records
+from stages.lib.core import params as parameters
+from stages.lib.core.errors import UserError
+from stages.lib.core.stage import Stage, run_stage
+
+
+class Arm(NamedTuple):
+    """A part of a stage.
+
+    label: names it in errors.
+    function: of the stage's script. It is called with a Context and the arguments, and leaves its
+        results and files there.
+    arguments: plain values.
+    """
+
+    label: str
+    function: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+
+
+class Kept(NamedTuple):
+    """An arm's task, its number in its stage, and where its files are kept."""
+
+    task: Task
+    number: int
+    scratch: Scratch
+
+
+class ArmedStage(Stage):
+    """A stage for one seed that consists of arms."""
+
+    @cached_property
+    def engine(self) -> parameters.Engine:
+        """Where arms run, which changes no result."""
+        return parameters.read("engine").engine
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """What may change results beside params and files."""
+        return hardware.describe()
+
+    def scratch(self, seed: int) -> Scratch:
+        """What is kept of this stage's arms for a seed."""
+        declared = pipeline.declared(self.name)
+        (output,), deps = declared.outs(seed), declared.deps(seed)
+        return Scratch(output, scratch.key(self.name, seed, self.params, deps, self.machine))
+
+    def missing(self, arms: Sequence[Arm], seed: int, kept: Scratch) -> list[Kept]:
+        """The arms of a seed that have not finished."""
+        return [
+            Kept(
+                Task(
+                    stage=self.name,
+                    seed=seed,
+                    key=kept.key,
+                    params=self.params,
+                    output=kept.output.as_posix(),
+                    label=arm.label,
+                    function=arm.function.__name__,
+                    arguments=arm.arguments,
+                    root=os.getcwd(),  # noqa: PTH109  a plain value
+                    states=kept.states(number).as_posix(),
+                    seconds=60 * self.engine.state_minutes,
+                    machine=self.machine,
+                ),
+                number,
+                kept,
+            )
+            for number, arm in enumerate(arms)
+            if not kept.place(number).exists()
+        ]
+
+    def ahead(self, arms: Sequence[Arm]) -> list[Kept]:
+        """The arms of other seeds that are missing, if free workers may do them too."""
+        several = engine.workers(self.engine, self.params.compute) > 1
+        if not (self.engine.ahead and (several or self.engine.name == "ray")):
+            return []
+        found = []
+        for seed in parameters.read("seeds").seeds:
+            deps = pipeline.declared(self.name).deps(seed)
+            if seed != self.seed and all(path.exists() for path in deps):
+                kept = self.scratch(seed)
+                found += [] if kept.done() else self.missing(arms, seed, kept)
+        return found
+
+    def run(self, arms: Sequence[Arm]) -> None:
+        """Runs what has not finished, and joins the arms in the stage's output. Raises UserError if
+        an arm does; then the others are cancelled.
+        """
+        own = self.scratch(self.seed)
+        own.remove_outdated()
+        missing = self.missing(arms, self.seed, own)
+        missing += self.ahead(arms) if missing else []
+        results = engine.run([kept.task for kept in missing], self.engine, self.params.compute)
+        with closing(results):
+            for number, result in progress.shown(results, self.name, "arm", len(missing)):
+                kept = missing[number]
+                if not isinstance(result, Refused):
+                    kept.scratch.keep(kept.number, result)
+                elif kept.task.seed == self.seed:
+                    raise UserError(result.text)
+        joining.join([own.place(number) for number in range(len(arms))], self.directory)
+        rows = self.directory / paths.ROWS
+        self.result = records.told(records.read(rows)) if rows.exists() else ""
+
+    def close(self) -> None:
+        self.scratch(self.seed).close()
+
+
+def run_arms(arms: Callable[[SimpleNamespace], Iterable[Arm]], **options: Any) -> None:
+    """Runs a stage that consists of arms, as `run_stage` does.
+
+    arms: of the stage's script: from its params to its arms, in the order of their rows.
+    options: of `run_stage`.
+    """
+
+    def main(stage: ArmedStage) -> None:
+        stage.run(list(arms(stage.params)))
+
+    main.__module__ = arms.__module__
+    run_stage(main, ArmedStage, **options)
