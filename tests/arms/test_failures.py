@@ -1,4 +1,4 @@
-"""What goes wrong in arms: one line, nothing half-written, no process left, and finished arms kept."""
+"""Arms that go wrong: one line, nothing half-written, no process left, finished arms are kept."""
 
 import os
 import signal

@@ -5,6 +5,7 @@ cluster (Ray). Where an arm runs changes no result.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -20,9 +21,9 @@ from stages.lib.core.params import Compute, Engine
 
 Result = dict[str, bytes] | Refused
 Finished = Iterator[tuple[int, Result]]
-# What the server of the workers imports before it forks them. Only imports: a fork after OpenMP has
-# begun to work would hang.
-PRELOADED = ["torch", "stages.lib.evaluation.context"]
+PRELOADED = ["stages.lib.arms.preload"]
+# Python's tracker of semaphores would tell of those that a killed stage leaves, and removes them.
+SILENT = "ignore::UserWarning:multiprocessing.resource_tracker"
 # How often Ray starts an arm again whose worker or node is lost.
 RETRIES = 2
 AGAIN = "arms that had finished are kept; run `dvc repro` again"
@@ -66,7 +67,8 @@ def _start_server() -> None:
     """Starts the process that forks the workers, in which Ctrl-C is blocked, as it is then in them:
     the stage alone answers to it.
     """
-    resource_tracker.ensure_running()  # it would unblock Ctrl-C
+    sys.warnoptions.append(SILENT)
+    resource_tracker.ensure_running()  # here, because it would unblock Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
