@@ -1,11 +1,16 @@
 """Joins the tables of all stages and seeds into reports/: the report, pictures, plots, metrics."""
 
 import shutil
+import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stages.lib.analysis import (
     committed,
@@ -16,6 +21,7 @@ from stages.lib.analysis import (
     stage_tables,
     tables,
 )
+from stages.lib.analysis.class_costs import Predicted
 from stages.lib.core import hardware, methods, outputs, paths, prepared, records
 from stages.lib.core import params as parameters
 from stages.lib.core.stage import Stage, run_stage
@@ -82,10 +88,54 @@ def read_run(params: Any, meta: dict) -> tuple[Run, predictions.Correct]:
         meta=meta,
         hardware=hardware.read(paths.HARDWARE),
         chance=prepared.commonest(meta, "test")[1],
+        labels=labels_of(meta),
+        pictures=prepared.read_images(paths.PREPARED, "validation", meta),
+        made={"date": f"{date.today():%Y-%m-%d}", "commit": commit()},
         intervals=tables.intervals(correct, params.report.confidence),
         **{name: of_seeds(seeds, *table) for name, table in SEEDED.items()},
     )
-    return run, correct
+    return replace(run, predicted=predicted_of(run)), correct
+
+
+def labels_of(meta: dict) -> dict[str, NDArray[np.int64]]:
+    """The labels of the parts that networks are measured on."""
+    return {
+        part: prepared.read_labels(paths.PREPARED, part, meta) for part in ("validation", "test")
+    }
+
+
+def predicted_of(run: Run) -> dict[str, Predicted]:
+    """The classes that the baseline and the recommended files give."""
+    found = {}
+    for choice in (run.selection["baseline"], *run.chosen.values()):
+        stage = methods.METHODS[choice["method"]].stage
+        folders = [paths.stage_directory(stage, seed) for seed in run.seeds]
+        found[choice["name"]] = Predicted(
+            *(
+                np.stack(
+                    [
+                        predictions.classes(folder / predictions.FILES[part], labels)[
+                            choice["name"]
+                        ]
+                        for folder in folders
+                    ]
+                )
+                for part, labels in run.labels.items()
+            )
+        )
+    return found
+
+
+def commit() -> str:
+    """The commit of this code, marked if files differ from it; empty outside of a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip().replace("-dirty", " and changes")
 
 
 def evidence_of(run: Run, correct: predictions.Correct) -> findings.Evidence:

@@ -91,8 +91,8 @@ def test_every_chart_is_drawn_without_an_error_or_a_request(browser, files, name
     assert browser.get_log("browser") == []
     asked = [url for url in requests(browser) if not url.startswith("data:")]
     assert asked == [files[name].as_uri()]
-    # No name from a user's data became an element.
-    made = "return [document.scripts.length, document.querySelectorAll('img').length]"
+    # No name from a user's data became an element: each picture is a thumbnail.
+    made = "return [document.scripts.length, document.querySelectorAll('img:not(li > *)').length]"
     assert browser.execute_script(made) == [3, 0]
     empty = browser.execute_script(
         "return [...document.querySelectorAll('.chart')].map(one => one.id).filter("
@@ -114,7 +114,7 @@ def test_nothing_is_wider_than_the_screen(browser, files, name, width):
 
 def test_hovering_tells_the_numbers_and_a_click_on_the_legend_makes_the_others_pale(browser, files):
     show(browser, files["everything"])
-    marks = dict.fromkeys(("accuracy", "size", "latency", "error"), POINTS)
+    marks = dict.fromkeys(("pareto", "classes", "accuracy", "error"), POINTS)
     for chart, selector in (marks | dict.fromkeys(("ladder", "sensitivity"), CELLS)).items():
         point_at(browser, parts(browser, f"chart-{chart}-0", selector)[-1]).perform()
         tooltip = browser.find_element("id", "vg-tooltip-element")
@@ -123,11 +123,11 @@ def test_hovering_tells_the_numbers_and_a_click_on_the_legend_makes_the_others_p
 
     def opacities():
         return {
-            mark.get_attribute("opacity") for mark in parts(browser, "chart-close_up-0", POINTS)
+            mark.get_attribute("opacity") for mark in parts(browser, "chart-accuracy-1", POINTS)
         }
 
     before = opacities()
-    labels = parts(browser, "chart-close_up-0", ".role-legend-label text")
+    labels = parts(browser, "chart-accuracy-1", ".role-legend-label text")
     point_at(browser, labels[1]).click().perform()
     assert opacities() - before
 
@@ -155,9 +155,9 @@ def test_text_of_the_page_and_of_charts_stands_out(browser, files, scheme):
         assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, colours
 
 
-def test_on_paper_every_table_is_open_and_no_chart_is_cut(browser, files):
+def test_on_paper_charts_say_how_to_read_them_and_none_is_cut(browser, files):
     show(browser, files["everything"])
-    closed = "return document.querySelectorAll('details:not([open])').length"
+    closed = "return document.querySelectorAll('.reading:not([open])').length"
     assert browser.execute_script(f"dispatchEvent(new Event('beforeprint')); {closed}") == 0
     assert browser.execute_script(f"dispatchEvent(new Event('afterprint')); {closed}")
     emulate(browser, 700, media="print")

@@ -12,7 +12,16 @@ from shown_runs import FINDINGS, NAMES, RUNS, SELECTION, a_choice, a_row, a_run,
 from stages.lib.analysis.tables import KEYS
 from stages.lib.core import methods
 from stages.lib.core.methods import Look, Method
-from stages.lib.report import charts, context, figures, html, latency_figures, markdown, words
+from stages.lib.report import (
+    charts,
+    context,
+    cost_figures,
+    figures,
+    html,
+    latency_figures,
+    markdown,
+    words,
+)
 from stages.lib.report.run import TORCH
 
 ONE_SEED = a_run((0,))
@@ -122,12 +131,10 @@ def test_a_method_is_shown_everywhere_by_its_line_in_the_registry(monkeypatch):
     rows = pd.DataFrame(a_row(seed, name, 0.8, 0.9) for seed in run.seeds for name in both)
     run = dataclasses.replace(run, rows=pd.concat([run.rows, rows]))
     shown = figures.build(run)
-    for name in ("accuracy", "size"):
-        specification = str(shown[name].panels[0].chart.to_dict())
-        for text in (specification, str(shown[name].tables)):
-            assert "SNIP, global" in text
-        assert "#123456" in specification
-    assert "SNIP, global" in [panel.title for panel in shown["recovery"].panels]
+    specification = str(shown["accuracy"].panels[0].chart.to_dict())
+    for text in (specification, *(str(table) for table in shown["accuracy"].tables)):
+        assert "SNIP, global" in text
+    assert "#123456" in specification
     assert [charts.look(name).hollow for name in both] == [True, False]
     assert all("SNIP + fine-tuning" in report for report in reports(run, shown))
 
@@ -144,7 +151,7 @@ def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
     int8 = run.timed[(run.timed.method == "onnx_baseline_int8") & (run.timed.batch_size == 1)]
     assert int8.repetitions.item() == 27
     rows = shown["engines"].tables[0][1].rows
-    assert [row[4:] for row in rows if row[-1]] == [("64", *[""] * 3, "0", "could not be run")]
+    assert [row[4:] for row in rows if row[-1]] == [("64", *[""] * 4, "0", "could not be run")]
     # A network is called the same in every engine.
     assert {row[0] for row in rows if row[1] == "onnxruntime"} == {
         "dense baseline", "dense baseline, int8", "dense baseline, int8 (entropy)",
@@ -170,7 +177,8 @@ def test_every_ratio_is_the_quotient_of_two_latencies_shown(name):
 
 def front_of(run):
     """The names of the networks on the Pareto front of latency."""
-    return [row[0] for row in latency_figures.latency(run).tables[0][1].rows if row[-1]]
+    lines = cost_figures.gains(run)
+    return list(lines[lines.front & lines.name.str.contains("faster")].network)
 
 
 @pytest.mark.parametrize(
@@ -198,17 +206,17 @@ def test_the_selection_is_shown_as_it_is():
     table = context.recommended(run)
     assert table.rows[0][0] == "smallest.packed"
     assert table.rows[0][2:] == (
-        "820 B (48.8 × smaller)", "0.4 [-0.6, 1.4]", "94.6 % (92.6–96.6)", "not timed",
+        "820 B (48.8 × smaller)", "0.4 [-0.6, 1.4]", "94.6 % (92.6–96.6)", "not timed", "",
     )  # fmt: skip
     assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: ONNX Runtime int8")
     for text in reports(run, shown):
         assert "nothing saves: the baseline" in text
         assert "at most 1 percentage point of validation accuracy lost, at most 1,000 bytes" in text
-        assert re.search(r"0\.4 ms.{0,50}5 × speedup", text)
+        assert re.search(r"0\.4 ms.{0,50}5 × faster", text)
         # Budgets that share a row are named once.
         losses = re.findall(r"[\d.]+ (?:to [\d.]+ )?percentage points(?= \||: |</b>)", text)
         assert losses == ["0 to 0.5 percentage points", "2 percentage points"]
-        assert "a size in a chart is the mean over seeds" in text
+        assert "Sizes are those of the deployed seed's file" in text.replace("&#39;", "'")
 
 
 def test_a_choice_that_cannot_be_ranked_says_so():
@@ -221,7 +229,7 @@ def test_a_choice_that_cannot_be_ranked_says_so():
     text, page = reports(dataclasses.replace(a_run(), selection=SELECTION | {"budgets": budgets}))
     assert "2.5 ms (not ranked" in text
     assert "2.5 ms (the baseline's is not ranked" in text
-    assert "speedup</span>" not in page.split("recommended")[1]
+    assert "faster</span>" not in page.split("Best per accuracy budget")[1]
 
 
 def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
@@ -261,7 +269,7 @@ def test_warnings_stand_before_any_number():
         latency_ms=lambda table: table.latency_ms.where(table.method != "global", 9.0),
     )  # fmt: skip
     assert run.remarks == ["at_chance", "few_images", "one_seed", "busy", "unranked"]
-    for text, end in zip(reports(run), ("## Best", "The baseline</p>"), strict=True):
+    for text, end in zip(reports(run), ("![", "<figure"), strict=True):
         for name in run.remarks:
             assert words.paragraphs(name, run=run)[0] in text.split(end)[0]
 

@@ -49,9 +49,17 @@ def of_line(line: Any, engine: str) -> Latency:
     return Latency(float(line.latency_ms), iqr, engine, int(line.batch_size), int(line.threads))
 
 
+def told(milliseconds: float) -> float:
+    """A latency as reports show it, with three significant digits. Ratios are of these, so that a
+    reader who divides two of them gets the third.
+    """
+    return float(f"{milliseconds:.3g}")
+
+
 def _of_seeds(lines: pd.DataFrame) -> Latency:
     line = lines.iloc[0].copy()
     line[MEASURED] = lines[MEASURED].median(skipna=False)
+    line.latency_ms = told(line.latency_ms)
     return of_line(line, line.engine)
 
 

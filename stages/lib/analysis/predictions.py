@@ -34,8 +34,8 @@ class Key(NamedTuple):
 Correct = dict[Key, NDArray[np.bool_]]
 
 
-def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """On which images each network of a stage's file is right, by `Key.name`.
+def classes(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """The class that each network of a stage's file gives to each image, by `Key.name`.
 
     labels: int64 [images]. UserError with file and remedy if the file is missing or damaged, or
     does not have a class for each of these images.
@@ -46,13 +46,18 @@ def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
         raise UserError(f"{path}: not found; run `dvc repro`") from None
     except (SafetensorError, OSError, TypeError):  # TypeError: of a type that numpy has not
         raise UserError(f"{path}: not a whole safetensors file (cut short?); {REMEDY}") from None
-    for name, classes in stored.items():
-        if classes.dtype != np.int64 or classes.shape != labels.shape:
+    for name, found in stored.items():
+        if found.dtype != np.int64 or found.shape != labels.shape:
             raise UserError(
-                f"{path}: {name} is {classes.dtype} {list(classes.shape)} where the"
+                f"{path}: {name} is {found.dtype} {list(found.shape)} where the"
                 f" {len(labels)} images want int64 [{len(labels)}]; {REMEDY}"
             )
-    return {name: classes == labels for name, classes in stored.items()}
+    return stored
+
+
+def read(path: Path, labels: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """On which images each network of a stage's file is right, by `Key.name`. As `classes`."""
+    return {name: found == labels for name, found in classes(path, labels).items()}
 
 
 def correct(

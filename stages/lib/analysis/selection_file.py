@@ -19,6 +19,7 @@ def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
         "name": candidate.name,
         "words": candidate.words,
         "method": row.method,
+        "seed": row.seed,
         "file": row.model,
         "bytes": row.bytes_on_disk,
         "times_smaller": baseline.shipped.bytes_on_disk / row.bytes_on_disk,

@@ -31,8 +31,8 @@ class Method:
     title: its name for people.
     stage: the stage that makes its networks.
     family: one of the constants above.
-    look: in charts. The colour stands for what is removed and by which rule (Okabe and Ito's
-        palette for colour-blind readers); a square means that every layer has the same sparsity.
+    look: in charts. The colour stands for what is removed and by which rule; a square means that
+        every layer has the same sparsity.
     continues: the method whose network it starts from.
     training: the section of params.yaml with its training; empty if it does not train, which charts
         show by dashed lines and hollow points.
@@ -78,7 +78,7 @@ def exported_name(method: str, form: str, calibration: str = "") -> str:
 
 
 def _exported(methods: Iterable[Method]) -> list[Method]:
-    looks = {"float32": Look("#8A6FB3", "cross"), "int8": Look("#5B3A8E", "triangle-right")}
+    looks = {"float32": Look("#9A76C9", "cross"), "int8": Look("#7A52C7", "triangle-right")}
     found = []
     for one in methods:
         if one.name not in EXPORTED:
@@ -97,8 +97,9 @@ def _exported(methods: Iterable[Method]) -> list[Method]:
     return found
 
 
-_GREY, _LIGHT, _BLUE, _GREEN = "#999999", "#56B4E9", "#0072B2", "#009E73"
-_ORANGE, _RED, _PINK = "#E69F00", "#D55E00", "#CC79A7"
+# Okabe and Ito's hues, as light as stands out (3:1) from a white and from a dark page alike.
+_GREY, _LIGHT, _BLUE, _GREEN = "#808080", "#2B95CF", "#0072B2", "#00936B"
+_ORANGE, _RED, _PINK = "#B97A00", "#D55E00", "#C2609C"
 # In the order of the course.
 _FLOAT32 = [
     Method("baseline", "dense baseline", "train_baseline", DENSE, Look(INK, "circle"), "",
@@ -147,7 +148,7 @@ _COMPRESSED = [
            Look(_RED, "diamond")),
     Method("symmetric_channel", "symmetric, per channel", "int_quantize", INTEGER,
            Look(_ORANGE, "triangle-up")),
-    Method("packed", "pruned, quantized and packed", "compress", PACKED, Look("#B22222", "diamond"),
+    Method("packed", "pruned, quantized and packed", "compress", PACKED, Look("#C73A3A", "diamond"),
            training="compress"),
     Method("packed_pruned", "pruned and packed", "compress", PACKED, Look(_BLUE, "triangle-down"),
            training="compress"),

@@ -202,6 +202,7 @@ class Report(Section):
     sparsity: Sparsity
     # Nearer to 1, and the quantiles of every interval are infinite.
     confidence: Annotated[float, Interval(ge=0.5, le=0.9999)]
+    course: bool
     tolerance: Share
 
 

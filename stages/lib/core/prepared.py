@@ -228,12 +228,19 @@ def read_labels(directory: Path, part: str, meta: dict) -> np.ndarray:
     return labels
 
 
+def read_images(directory: Path, part: str, meta: dict) -> np.ndarray:
+    """The images of one part, uint8 [n, channels, height, width], memory-mapped. UserError if they
+    are damaged.
+    """
+    shape = (meta["images"][part], *meta["image_shape"])
+    return _array(directory / paths.array_name(part, "images"), np.uint8, shape)
+
+
 def load(directory: Path) -> Dataset:
     """Memory-maps the prepared data set. UserError with file and remedy if it is damaged."""
     meta = read_meta(directory)
     parts = []
     for name in PARTS:
-        shape = (meta["images"][name], *meta["image_shape"])
-        images = _array(directory / paths.array_name(name, "images"), np.uint8, shape)
+        images = read_images(directory, name, meta)
         parts.append(Part(images, read_labels(directory, name, meta)))
     return Dataset(*parts, meta["classes"], meta["mean"], meta["std"], meta["checksum"])

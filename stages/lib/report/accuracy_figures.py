@@ -12,7 +12,7 @@ from stages.lib.report import charts, columns, words
 from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
-from stages.lib.report.run import BASELINE, Run
+from stages.lib.report.run import Run
 
 # The close-up reaches this far below the baseline.
 CLOSE_UP = 0.1
@@ -30,29 +30,39 @@ def is_trained(lines: pd.DataFrame) -> list[bool]:
     return [methods.METHODS[name].trained for name in lines.method]
 
 
+def of_pruned(lines: pd.DataFrame) -> list[bool]:
+    """Whether the method of each line prunes."""
+    return [methods.METHODS[name].family != methods.DENSE for name in lines.method]
+
+
 def close_up_range(lines: pd.DataFrame, baseline: float) -> list[float]:
     """The accuracies from CLOSE_UP below the baseline's to a little above the best."""
     return [max(0.0, baseline - CLOSE_UP), max(baseline, lines.high.max()) + 0.005]
 
 
-def _by_sparsity(run: Run, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:
-    """Test accuracy against target sparsity. lines: of `Run.course`."""
+def _by_sparsity(
+    run: Run, title: str, lines: pd.DataFrame, domain: Sequence[float], number: int
+) -> Panel:
+    """Test accuracy against target sparsity, of the methods with the best accuracies. lines: of
+    `Run.pruned`.
+    """
     baseline = run.baseline
-    pruned = lines[lines.method != BASELINE].sort_values("removed", kind="stable")
+    lines = charts.few(lines).sort_values("removed", kind="stable")
     plot = Plot(
-        pruned,
-        charts.shares("removed", "weights removed", [-0.02, 1]),
+        lines,
+        charts.shares("removed", "weights removed", charts.around(lines.removed)),
         charts.shares("test_accuracy", "test accuracy", domain),
-        charts.looks(pruned.method),
+        charts.looks(lines.method),
         [columns.NAME, REMOVED, columns.ESTIMATE, columns.EPOCHS, NONZERO, columns.MACS, REDUCTION],
+        number,
     )
     plot.level(baseline.test_accuracy, (baseline.low, baseline.high))
-    return plot.bars().lines().points().panel(height=380)
+    return plot.bars().lines().points().panel(title, 420, 320)
 
 
 def _methods(run: Run) -> Table:
     """A table of all float32 networks, the baseline first: accuracy, MACs and size."""
-    lines = run.course
+    lines = run.pruned
     top5 = [Column("top-5, %", "test_top5", columns.percent_number)]
     return columns.table(
         lines,
@@ -65,17 +75,37 @@ def _methods(run: Run) -> Table:
 
 
 def accuracy(run: Run) -> Figure:
-    here = run.course[(run.course.target_sparsity - run.sparsity).abs() < 1e-9]
-    here = here.sort_values("test_accuracy", kind="stable")
-    trained = pd.Series(is_trained(here), here.index, dtype=bool)
+    pruned = run.pruned[of_pruned(run.pruned)]
+    trained = pd.Series(is_trained(pruned), pruned.index, dtype=bool)
+    here = (pruned.target_sparsity - run.sparsity).abs() < 1e-9
+    here = pruned[here].sort_values("test_accuracy", kind="stable")
+    baseline, close = run.baseline.test_accuracy, close_up_range(pruned, run.baseline.test_accuracy)
+    parts = (
+        ("as pruned", pruned[~trained], charts.around([*pruned.test_accuracy, baseline])),
+        ("trained after pruning, close up", pruned[trained], close),
+    )
+    drawn = [part for part in parts if len(part[1])]
+    recovered = recoveries(run)
+    reached = headline(run)
+    reached = reached[is_trained(reached)].dropna(subset="reached")
     return figure(
         run,
         "accuracy",
-        [_by_sparsity(run, run.course, charts.around([*run.course.low, *run.course.high]))],
-        [("Every method at every sparsity", _methods(run))],
-        pruned=here[~trained].to_dict("records"),
-        trained=here[trained].to_dict("records"),
-    )
+        [_by_sparsity(run, *one, number) for number, one in enumerate(drawn)]
+        or [charts.nothing("Nothing was pruned.")],
+        [
+            ("Every method at one sparsity", headline_table(run)),
+            ("Every method at every sparsity", _methods(run)),
+            *([("Before and after fine-tuning", columns.table(recovered, RECOVERY))]
+              if len(recovered) else []),
+        ],
+        pruned=here[~trained[here.index]].to_dict("records"),
+        trained=here[trained[here.index]].to_dict("records"),
+        reached=reached.sort_values("reached", ascending=False, kind="stable").to_dict("records"),
+        left_out=sum(max(0, part[1].method.nunique() - charts.MOST_NAMES) for part in drawn),
+        floor=close[0],
+        below=int((pruned[trained].test_accuracy < close[0]).sum()),
+    )  # fmt: skip
 
 
 def headline(run: Run) -> pd.DataFrame:
@@ -83,7 +113,7 @@ def headline(run: Run) -> pd.DataFrame:
     highest sparsity that loses little on validation; None for methods that do not prune.
     """
     found = []
-    for name, lines in run.course.groupby("method", sort=False):
+    for name, lines in run.pruned.groupby("method", sort=False):
         dense = methods.METHODS[name].family == methods.DENSE
         if not dense and not (lines.target_sparsity > 0).any():
             continue
@@ -107,22 +137,6 @@ def headline_table(run: Run) -> Table:
     )  # fmt: skip
 
 
-def close_up(run: Run) -> Figure:
-    lines = run.course[is_trained(run.course)]
-    domain = close_up_range(lines, run.baseline.test_accuracy)
-    reached = headline(run)
-    reached = reached[is_trained(reached)].dropna(subset="reached")
-    return figure(
-        run,
-        "close_up",
-        [_by_sparsity(run, lines, domain)],
-        [("Every method at one sparsity", headline_table(run))],
-        reached=reached.sort_values("reached", ascending=False, kind="stable").to_dict("records"),
-        floor=domain[0],
-        below=int((lines.test_accuracy < domain[0]).sum()),
-    )
-
-
 def recoveries(run: Run) -> pd.DataFrame:
     """Fine-tuning, for each network measured before and after it: method (as pruned), name,
     removed, before and after (test accuracies), gain and epochs.
@@ -130,7 +144,7 @@ def recoveries(run: Run) -> pd.DataFrame:
     kept = ["method", "name", "removed", "before", "after", "gain", "epochs"]
     found = []
     for start, end in methods.recoveries():
-        before, after = (run.course[run.course.method == one.name] for one in (start, end))
+        before, after = (run.pruned[run.pruned.method == one.name] for one in (start, end))
         both = before.merge(after, on="removed", suffixes=("", "_after"))
         accuracies = {"before": both.test_accuracy, "after": both.test_accuracy_after}
         both = both.assign(**accuracies, epochs=both.extra_epochs_after)
@@ -146,50 +160,6 @@ RECOVERY = (
     Column("gain, percentage points", "gain", tables.points),
     Column("epochs", "epochs", tables.count),
 )
-
-
-def _recovery(run: Run, name: str, lines: pd.DataFrame, domain: Sequence[float]) -> Panel:
-    """Test accuracy before (hollow) and after (filled) fine-tuning, by sparsity, for one method."""
-    look = charts.look(name)
-    lines = lines.assign(at=lines.removed.map(columns.sparsity))
-    shown = charts.with_texts(lines, ["at", "before", "after"], RECOVERY)
-    base = alt.Chart(shown).encode(
-        x=alt.X("at:O", sort=None, title="weights removed", axis=alt.Axis(labelAngle=0)),
-        tooltip=charts.hover(RECOVERY),
-    )
-    before, after = (
-        charts.shares(column, "test accuracy", domain).y for column in ("before", "after")
-    )
-    level = alt.Chart(pd.DataFrame({"before": [run.baseline.test_accuracy]}))
-    mark = {"color": look.colour, "shape": look.shape, "opacity": 1}
-    chart = alt.layer(
-        level.mark_rule(opacity=0.7).encode(y=before),
-        base.mark_rule(color=look.colour, strokeWidth=2, opacity=0.6).encode(y=before, y2="after"),
-        base.mark_point(size=60, strokeWidth=2, **mark).encode(y=before),
-        base.mark_point(size=75, filled=True, **mark).encode(y=after),
-    )
-    return Panel(methods.METHODS[name].title, chart.properties(height=200), 300)
-
-
-def recovery(run: Run) -> Figure | None:
-    found = recoveries(run)
-    if found.empty:
-        return None
-    domain = charts.around([*found.before, *found.after, run.baseline.test_accuracy])
-    panels = [
-        _recovery(run, start.name, lines, domain)
-        for start, _ in methods.recoveries()
-        if len(lines := found[found.method == start.name])
-    ]
-    return figure(
-        run,
-        "recovery",
-        panels,
-        [("Before and after", columns.table(found, RECOVERY))],
-        most=found.sort_values("gain", kind="stable").to_dict("records")[-1],
-        cases=len(found),
-        harmed=int((found.gain < 0).sum()),
-    )
 
 
 def _map(alone: pd.DataFrame) -> Panel:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from stages.lib.core import methods
@@ -17,9 +18,15 @@ from stages.lib.core.methods import INK
 from stages.lib.report.columns import Column
 
 WIDTH, HEIGHT = 560, 320
+# A legend with more entries cannot be read.
+MOST_NAMES = 8
+# Text in a chart: its size, the room of a letter and of a line, the gap to its point, in pixels.
+LABEL, LETTER, LINE, GAP = 11, 6.1, 13, 9
+# Where a label may stand, best first: to the right (1) or left of its point, below (1) or above.
+SIDES = ((1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1))
 KIB = 1024
 # The columns that marks read, if a table has them.
-SHOWN = ("name", "low", "high", "hollow", "front", "label", "theory")
+SHOWN = ("name", "low", "high", "hollow", "front", "label", "dx", "dy", "theory")
 CONFIG: dict[str, Any] = {
     "axis": {
         "domainColor": INK, "domainOpacity": 0.35, "tickColor": INK, "tickOpacity": 0.35,
@@ -162,9 +169,10 @@ def whole(column: str, values: pd.Series, title: str, room: float = 0) -> Axis:
     return Axis(column, {"axis": alt.Axis(title=title, values=ticks, format="d"), "scale": scale})
 
 
-# On a narrow page, a network's name is broken at its commas, and a layer's name loses its
+# On a narrow page, a network's name is broken at its first comma, and a layer's name loses its
 # beginning.
-BROKEN = "narrow ? split(datum.label, ', ') : datum.label"
+_REST = "join(slice(split(datum.label, ', '), 1), ', ')"
+BROKEN = f"narrow ? [split(datum.label, ', ')[0], truncate({_REST}, 28, 'center')] : datum.label"
 CUT = "truncate(datum.label, narrow ? 14 : 40, 'left')"
 
 
@@ -185,6 +193,11 @@ def around(values: Iterable[float], room: float = 0.05) -> list[float]:
     least, most = min(values), max(values)
     room *= max(most - least, 0.01)
     return [max(0.0, least - room), most + room]
+
+
+def times(column: str, values: pd.Series, title: str) -> Axis:
+    """A logarithmic axis of factors: 2 ×."""
+    return logarithmic(column, values, title, " ×", (1.15, 1.15))
 
 
 def hover(columns: Sequence[Column]) -> list[alt.Tooltip]:
@@ -260,20 +273,22 @@ class Plot:
         self.layers.append(rule.mark_rule(opacity=0.7, clip=True).encode(y=self.y.y))
         return self
 
-    def steps(self, front: pd.DataFrame) -> "Plot":
-        """A stepped line through the points of a Pareto front."""
+    def steps(self, front: pd.DataFrame, look: Look) -> "Plot":
+        """A stepped line through the points of a Pareto front, which saves most at its end."""
         line = alt.Chart(front[[self.x.column, self.y.column]]).mark_line(
-            interpolate="step-after", color=INK, strokeWidth=1.5, opacity=0.55, clip=True
+            interpolate="step-before", color=look.colour, strokeWidth=1.5, clip=True
         )
         self.layers.append(line.encode(x=self.x.x, y=self.y.y))
         return self
 
-    def bars(self) -> "Plot":
-        """Error bars, from column `low` to `high`."""
+    def bars(self, only: Any = True) -> "Plot":
+        """Error bars, from column `low` to `high`. only: of which rows, an expression."""
         y = self.y._replace(column="low").y
-        marks = self.base.mark_rule(clip=True)
+        marks = self.base.transform_filter(only) if only is not True else self.base
         self.layers.append(
-            marks.encode(y=y, y2="high:Q", stroke=self._stroke, opacity=self._pale(0.5, 0.04))
+            marks.mark_rule(clip=True).encode(
+                y=y, y2="high:Q", stroke=self._stroke, opacity=self._pale(0.5, 0.04)
+            )
         )
         return self
 
@@ -312,14 +327,79 @@ class Plot:
         return self
 
     def labels(self) -> "Plot":
-        """Column `label` to the right of each point."""
-        text = self.base.mark_text(align="left", dx=9, fontSize=11, color=INK)
+        """Column `label` beside each point, at `dx` and `dy` pixels from it: of `placed`, or to the
+        right. The page moves those that would overlap.
+        """
+        shift = {name: alt.ExprRef(f"datum.{name}") for name in ("dx", "dy")}
+        if "dx" not in self.base.data:
+            shift = {"dx": GAP, "dy": 0}
+        # The page knows labels by their line break.
+        text = self.base.transform_filter("datum.label").mark_text(
+            align="left", baseline="top" if "dx" in self.base.data else "middle", lineBreak="\n",
+            lineHeight=LINE, fontSize=LABEL, color=INK, **shift,
+        )  # fmt: skip
         self.layers.append(text.encode(y=self.y.y, text="label:N", opacity=self._pale(1, 0.1)))
         return self
 
     def panel(self, title: str = "", width: int = WIDTH, height: int = HEIGHT) -> Panel:
         chart = alt.layer(*self.layers).properties(height=height)
         return Panel(title, chart.add_params(NARROW) if self.y.kind == "N" else chart, width)
+
+
+def _pixels(values: pd.Series, axis: Axis, length: float) -> pd.Series:
+    """Where values lie along an axis with a domain, in pixels from its beginning."""
+    scale = axis.options["scale"].to_dict()
+    bend = np.log if scale.get("type") == "log" else np.asarray
+    low, high = (float(bend(end)) for end in scale["domain"])
+    return length * (bend(values) - low) / (high - low)
+
+
+def placed(
+    lines: pd.DataFrame, x: Axis, y: Axis, width: int = WIDTH, height: int = HEIGHT
+) -> pd.DataFrame:
+    """The lines with `dx` and `dy`: where the upper left corner of each `label` stands from its
+    point, so that labels keep apart from each other and from labelled points where they can.
+    """
+    across, down = _pixels(lines[x.column], x, width), height - _pixels(lines[y.column], y, height)
+    named = lines.label != ""
+    taken = [
+        (left - GAP / 2, top - GAP / 2, left + GAP / 2, top + GAP / 2)
+        for left, top in zip(across[named], down[named], strict=True)
+    ]
+    shifts = []
+    for label, left, top in zip(lines.label, across, down, strict=True):
+        if not label:
+            shifts.append((0.0, 0.0))
+            continue
+        rows = label.split("\n")
+        wide, tall = LETTER * max(map(len, rows)), LINE * len(rows)
+        found = []
+        for right, below in SIDES:
+            dx = {1: GAP, 0: -wide / 2, -1: -GAP - wide}[right]
+            dy = {1: GAP, 0: -tall / 2, -1: -GAP - tall}[below]
+            box = (left + dx, top + dy, left + dx + wide, top + dy + tall)
+            outside = max(0, -box[0], box[2] - width) + max(0, -box[1], box[3] - height)
+            cost = 100 * outside + sum(_overlap(box, other) for other in taken)
+            found.append((cost, dx, dy, box))
+        cost, dx, dy, box = min(found, key=lambda one: one[0])
+        taken.append(box)
+        shifts.append((dx, dy))
+    return lines.assign(dx=[dx for dx, _ in shifts], dy=[dy for _, dy in shifts])
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes (left, top, right, bottom) share."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, across) * max(0.0, down)
+
+
+def few(lines: pd.DataFrame, by: str = "method") -> pd.DataFrame:
+    """The lines of the MOST_NAMES names of a column with the best accuracies; all if they are
+    fewer.
+    """
+    best = lines.groupby(by, sort=False).test_accuracy.mean().nlargest(MOST_NAMES)
+    return lines[lines[by].isin(best.index)]
 
 
 def nothing(text: str) -> Panel:

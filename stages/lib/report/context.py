@@ -10,7 +10,7 @@ import pandas as pd
 from stages.lib.analysis import tables
 from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import Table
-from stages.lib.report import columns, words
+from stages.lib.report import class_figures, columns, words
 from stages.lib.report.accuracy_figures import headline_table
 from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure
@@ -21,6 +21,12 @@ Choice = Mapping[str, Any]
 FIRST_NAMES = 3
 
 
+def throughput(run: Run, choice: Choice) -> str:
+    """The images a second of a network in its largest batch; empty if that was not timed."""
+    line = run.throughput(choice)
+    return "" if line is None else f"{line.throughput:,.0f} (batch {line.batch_size})"
+
+
 def recommended(run: Run) -> Table:
     """The recommended files, or why there is none."""
     rows = []
@@ -29,7 +35,7 @@ def recommended(run: Run) -> Table:
         if choice is None:
             nearest = "; ".join(one["words"] for one in found["nearest"])
             why = f"{found['reason']}{f'; nearest: {nearest}' if nearest else ''}"
-            rows.append((f"{role}: none", why, "", "", "", ""))
+            rows.append((f"{role}: none", why, "", "", "", "", ""))
             continue
         smaller = tables.factor(choice["times_smaller"])
         rows.append(
@@ -40,11 +46,12 @@ def recommended(run: Run) -> Table:
                 words.interval(choice["validation_loss"]),
                 words.test(choice["test"]),
                 words.latency(choice),
+                throughput(run, choice),
             )
         )
     headers = (
         "file", "what it is", "size", "validation accuracy lost, percentage points",
-        "test accuracy", "latency of one image",
+        "test accuracy", "latency of one image", "images/s",
     )  # fmt: skip
     return Table(headers, rows, left=2)
 
@@ -116,6 +123,8 @@ def build(run: Run, findings: Sequence[Finding], figures: Mapping[str, Figure]) 
         "pruned": pruned(run.inventory),
         "headline": headline_table(run),
         "recommended": recommended(run),
+        "throughput": partial(throughput, run),
+        "changes": class_figures.changes(run),
         "refused": refused(run.filters),
         "settings": settings(run.params),
     }

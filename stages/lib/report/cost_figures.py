@@ -1,107 +1,153 @@
-"""Figures of accuracy and bytes: all files, packed files, the ladder of sizes."""
+"""Figures of what networks save: all of them, packed files, the ladder of sizes."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from stages.lib.analysis import ladder, pareto, tables
+from stages.lib.analysis import ladder, pareto, selection, tables
 from stages.lib.analysis.tables import Table, of_family
-from stages.lib.core import methods
+from stages.lib.core import methods, paths
 from stages.lib.report import charts, columns
 from stages.lib.report.accuracy_figures import close_up_range
-from stages.lib.report.charts import Axis, Look, Panel, Plot
+from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
-from stages.lib.report.run import CAST, Run
+from stages.lib.report.run import BASELINE, CAST, Run
 
-# Names in these charts that several methods share.
-SHARED = {
-    CAST: ("half precision", Look("#CC79A7", "triangle-up")),
-    methods.INTEGER: ("quantized weights", Look("#CC79A7", "square")),
+BASELINE_NAME = "the baseline"
+# What a network may save, by the roles of the selection: a file's bytes or a call's time.
+SAVES = {
+    selection.SMALLEST: ("file: × smaller", "smaller", Look("#0072B2", "square")),
+    selection.FASTEST: ("one image: × faster", "speedup", Look("#D55E00", "circle")),
 }
-ONNX_NAMES = {True: "ONNX Runtime, float32", False: "ONNX Runtime, int8"}
-SPEED = (columns.LATENCY, columns.SPEEDUP)
-SMALLER = Column("times smaller than the baseline", "smaller", tables.factor)
+LOOKS = {BASELINE_NAME: Look(charts.INK, "diamond")} | {
+    name: look for name, _, look in SAVES.values()
+}
+# Networks that save less are not drawn: they are no answer.
+LEAST_GAIN = 0.9
+LABEL_WIDTH = 22
+SMALLER = Column("× smaller", "smaller", tables.factor)
+GAIN = Column("saves", ("gain", "name"), lambda gain, name: f"{tables.factor(gain)} ({name})")
 
 
-def _legend_name(method: str, weight_bits: float) -> str:
-    """The name of a network in the legend."""
-    family = CAST if method == CAST else methods.METHODS[method].family
-    if family in SHARED:
-        return SHARED[family][0]
-    is_onnx = family == methods.ONNX
-    return ONNX_NAMES[weight_bits == 32] if is_onnx else methods.METHODS[method].title
+def front(lines: pd.DataFrame) -> pd.Series:
+    """Whether each line is on the Pareto front of gain and test accuracy: no other dominates it."""
+    on_front = pareto.pareto_front(1 / lines.gain.to_numpy(), lines.test_accuracy.to_numpy())
+    return pd.Series(on_front, lines.index)
 
 
-def _looks(lines: pd.DataFrame) -> dict[str, Look]:
-    """The looks of the legend's names, in the order of the registry."""
-    shared, order = dict(SHARED.values()), [*methods.METHODS, CAST]
-    found = lines.drop_duplicates("name").sort_values(
-        "method", key=lambda key: key.map(order.index)
-    )
-    return {
-        line.name: shared[line.name] if line.name in shared else charts.look(line.method)
-        for line in found[["name", "method"]].itertuples(index=False)
-    }
+def _chosen(run: Run, role: str) -> dict[str, Mapping[str, Any]]:
+    """The networks that the selection has for a role, by name, without the baseline."""
+    found = [budget[role] for budget in run.selection["budgets"]]
+    found.append(run.selection["recommended"][role]["choice"])
+    return {one["name"]: one for one in found if one and one["method"] != BASELINE}
 
 
-def front(networks: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """The Pareto front of `cost` and test accuracy, cheapest first: the networks that no other
-    network dominates.
+def gains(run: Run) -> pd.DataFrame:
+    """What every network saves: a line for its file and a line for its latency. Masked networks
+    save neither.
+
+    `gain`: how many times smaller or faster than the baseline; of chosen networks as in the
+    selection. `name`: what it saves; `front`: whether it is on the Pareto front; `label`: of chosen
+    networks and of the baseline.
     """
-    known = networks[networks[cost].notna()]
-    on_front = pareto.pareto_front(known[cost].to_numpy(), known.test_accuracy.to_numpy())
-    return known[on_front].sort_values([cost, "test_accuracy"], kind="stable")
+    networks = run.networks
+    masked = [name != CAST and methods.METHODS[name].masked for name in networks.method]
+    networks = networks[~np.array(masked) & (networks.method != BASELINE)]
+    found = []
+    for role, (name, column, _) in SAVES.items():
+        known = networks[networks[column].notna()]
+        if column == "speedup":
+            known = known[known.comparable.eq(True)]
+        chosen = _chosen(run, role)
+        keys = [_key(line) for line in known.itertuples()]
+        factors = {
+            key: one["times_smaller" if role == selection.SMALLEST else "speedup"]
+            for key, one in chosen.items()
+        }
+        known = known.assign(
+            gain=[factors.get(key) or own for key, own in zip(keys, known[column], strict=True)],
+            name=name,
+            label=[
+                _label(factors[key], name, line) if factors.get(key) else ""
+                for key, line in zip(keys, known.itertuples(), strict=True)
+            ],
+        )
+        found.append(known.assign(front=front(known)))
+    dense = run.networks[run.networks.method == BASELINE][:1]
+    dense = dense.assign(gain=1.0, name=BASELINE_NAME, label=BASELINE_NAME, front=True)
+    return pd.concat([dense, *found], ignore_index=True)
 
 
-def against_cost(
-    run: Run, name: str, cost: Column, x: Axis, networks: pd.DataFrame, ranked: pd.DataFrame
-) -> Figure:
-    """Test accuracy of every network against a cost, with the Pareto front.
-
-    name: of the figure.
-    cost: its column.
-    networks: those with a known cost.
-    ranked: those of them that may be on the front.
-    """
-    best = front(ranked, str(cost.fields))
-    lines = networks.assign(
-        name=list(map(_legend_name, networks.method, networks.weight_bits)),
-        front=networks.index.isin(best.index),
+def _key(line: Any) -> str:
+    """The name of a network in the selection."""
+    if line.method == CAST:
+        return ""
+    return paths.network_name(
+        line.method, line.target_sparsity, line.weight_bits, line.times_smaller
     )
+
+
+def _label(gain: float, name: str, line: Any) -> str:
+    """How much a network saves, and what it is, in short lines."""
+    what = textwrap.wrap(line.network.replace(" ×", "\u00a0×"), LABEL_WIDTH)
+    return "\n".join([f"{tables.factor(gain)} {name.split()[-1]}", *what])
+
+
+def against_gain(run: Run) -> Figure:
+    """Test accuracy of every network against what it saves, with the two Pareto fronts."""
+    lines = gains(run)
     domain = close_up_range(lines, run.baseline.test_accuracy)
-    plot = Plot(
-        lines,
-        x,
-        charts.shares("test_accuracy", "test accuracy", domain),
-        _looks(lines),
-        [columns.NETWORK, columns.ESTIMATE, columns.FILE, columns.MACS, *SPEED],
+    shown = lines[(lines.gain >= LEAST_GAIN) & (lines.test_accuracy >= domain[0])]
+    domain = charts.around([*shown[shown.front].low.clip(lower=domain[0]), *shown.high])
+    x = charts.logarithmic(
+        "gain", shown.gain, "times smaller or faster than the baseline", " ×", (1.1, 1.5)
     )
-    size = alt.condition("datum.front", alt.value(110), alt.value(45))
-    panel = plot.steps(best).bars().points(size).panel(height=340)
+    y = charts.shares("test_accuracy", "test accuracy", domain)
+    size = {"width": 820, "height": 420}
+    plot = Plot(
+        charts.placed(shown, x, y, **size), x, y, LOOKS,
+        [columns.NETWORK, columns.ESTIMATE, GAIN, columns.FILE, columns.LATENCY],
+    )  # fmt: skip
+    plot.level(run.baseline.test_accuracy)
+    for name, _, look in SAVES.values():
+        best = shown[shown.front & (shown.name == name)].sort_values("gain", kind="stable")
+        plot.steps(best, look)
+    points = alt.condition("datum.label != ''", alt.value(130), alt.value(30))
+    plot.bars("datum.label").points(points).labels()
+    told = lines[lines.front].sort_values(["name", "gain"], ascending=[True, False], kind="stable")
     return figure(
         run,
-        name,
-        [panel],
-        [(f"Every network by {cost.title}", _networks(lines, cost))],
-        front=best[best.test_accuracy >= domain[0]].to_dict("records"),
-        floor=domain[0],
-        below=int((lines.test_accuracy < domain[0]).sum()),
+        "pareto",
+        [plot.panel(**size)],
+        [
+            (f"Every network, {name}", _networks(lines[lines.name == name]))
+            for name, _, _ in SAVES.values()
+            if (lines.name == name).any()
+        ],
+        furthest={
+            role: told[told.name == name].iloc[0].to_dict()
+            for role, (name, _, _) in SAVES.items()
+            if (told.name == name).any()
+        },
+        hidden=len(lines) - len(shown),
     )
 
 
-def _networks(lines: pd.DataFrame, cost: Column) -> Table:
-    """A table of networks, the cheapest first."""
-    ordered = lines.sort_values([str(cost.fields), "test_accuracy"], kind="stable")
-    ratio = SMALLER if cost.fields == "bytes_on_disk" else columns.SPEEDUP
+def _networks(lines: pd.DataFrame) -> Table:
+    """A table of networks, those that save most first."""
+    ordered = lines.sort_values(["gain", "test_accuracy"], ascending=False, kind="stable")
     return columns.table(
         ordered.assign(on_front=ordered.front.map({True: "yes", False: ""})),
-        [columns.NETWORK, cost, ratio, columns.ESTIMATE, Column("on the front", "on_front")],
-    )
-
-
-def size(run: Run) -> Figure:
-    x = charts.sizes("bytes_on_disk", run.networks.bytes_on_disk, "file")
-    return against_cost(run, "size", columns.FILE, x, run.networks, run.networks)
+        [
+            columns.NETWORK, GAIN._replace(fields="gain", show=tables.factor), columns.ESTIMATE,
+            columns.FILE, columns.LATENCY, Column("on the front", "on_front"),
+        ],
+    )  # fmt: skip
 
 
 def packed(run: Run) -> Figure | None:
@@ -113,9 +159,7 @@ def packed(run: Run) -> Figure | None:
     accuracies = [*lines.low, *lines.high, baseline.test_accuracy]
     plot = Plot(
         lines,
-        charts.logarithmic(
-            "smaller", lines.smaller, "times smaller than the baseline's file", " ×", (1.15, 1.15)
-        ),
+        charts.times("smaller", lines.smaller, "times smaller than the baseline's file"),
         charts.shares("test_accuracy", "test accuracy", charts.around(accuracies)),
         charts.looks(lines.method),
         [columns.NAME, SMALLER, columns.FILE, columns.SPARSITY, columns.ESTIMATE],
@@ -156,7 +200,7 @@ def _ladder(rungs: pd.DataFrame) -> Panel:
         y=charts.names("name", charts.BROKEN).y,
         tooltip=charts.hover(LADDER),
     )
-    scale = alt.Scale(domain=list(KINDS.values()), range=["#0072B2", "#56B4E9"])
+    scale = alt.Scale(domain=list(KINDS.values()), range=["#0072B2", "#808080"])
     bars = base.mark_bar(height={"band": 0.68}, cornerRadiusEnd=2).encode(
         color=alt.Color("kind:N", title=None, scale=scale)
     )

@@ -9,6 +9,7 @@ from stages.lib.core import paths
 from stages.lib.report import (
     accuracy_figures,
     charts,
+    class_figures,
     cost_figures,
     latency_figures,
     quantization_figures,
@@ -17,17 +18,19 @@ from stages.lib.report.figure import Figure
 from stages.lib.report.run import Run
 
 FIGURES: tuple[Callable[[Run], Figure | None], ...] = (
-    accuracy_figures.accuracy, accuracy_figures.close_up, accuracy_figures.recovery,
-    cost_figures.size, cost_figures.packed, cost_figures.ladder_of_sizes,
-    latency_figures.latency, latency_figures.engines, latency_figures.structured,
-    latency_figures.formats, accuracy_figures.sensitivity, quantization_figures.bits,
-    quantization_figures.error, accuracy_figures.learning,
+    cost_figures.against_gain, class_figures.classes, accuracy_figures.accuracy,
+    cost_figures.packed, cost_figures.ladder_of_sizes, latency_figures.engines,
+    latency_figures.structured, accuracy_figures.sensitivity, quantization_figures.bits,
+    accuracy_figures.learning, latency_figures.formats, quantization_figures.error,
 )  # fmt: skip
+
+# Those that the course asked for, and nobody who compresses a network of their own.
+OF_COURSE = (latency_figures.formats, quantization_figures.error)
 
 
 def build(run: Run) -> dict[str, Figure]:
     """All figures that the run has numbers for, by name."""
-    drawn = (draw(run) for draw in FIGURES)
+    drawn = (draw(run) for draw in FIGURES if run.course or draw not in OF_COURSE)
     return {figure.name: figure for figure in drawn if figure is not None}
 
 

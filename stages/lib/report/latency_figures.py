@@ -1,4 +1,4 @@
-"""Figures of latencies: accuracy against latency, engines, smaller networks, number formats."""
+"""Figures of latencies: engines, smaller networks, number formats."""
 
 import pandas as pd
 
@@ -9,37 +9,23 @@ from stages.lib.core.records import ALL_LAYERS
 from stages.lib.report import charts, columns
 from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
-from stages.lib.report.cost_figures import against_cost
 from stages.lib.report.figure import Figure, figure
-from stages.lib.report.run import CPU, TORCH, Run, is_ranked
+from stages.lib.report.run import COURSE, CPU, TORCH, Run, is_ranked
 
 ENGINES = {
     TORCH: Look(charts.INK),
-    "onnxruntime": Look("#5B3A8E", "triangle-right"),
-    "torch bfloat16": Look("#CC79A7", "triangle-up"),
-    "torch float16": Look("#E69F00", "triangle-down"),
+    "onnxruntime": Look("#7A52C7", "triangle-right"),
+    "torch bfloat16": Look("#C2609C", "triangle-up"),
+    "torch float16": Look("#B97A00", "triangle-down"),
 }
 # Each batch size has a colour.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-SPEEDUP = "speedup over torch float32"
+COLOURS = ("#0072B2", "#B97A00", "#00936B", "#C2609C")
+SPEEDUP = "× faster than torch float32"
 NOTHING = "No latency was measured: the table says why."
 ENGINE = Column("engine", "engine")
 DEVICE = Column("device", "device")
 TIMES = Column("latency", "latency_ms", lambda value: f"{tables.milliseconds(value)} ms")
 TELLS = (TIMES, TIMES._replace(title="IQR", fields="latency_iqr_ms"), columns.SPEEDUP)
-
-
-def latency(run: Run) -> Figure | None:
-    """Test accuracy against latency for the networks that were timed."""
-    networks = run.networks[run.networks.latency_ms.notna()]
-    if networks.empty:
-        return None
-    x = charts.logarithmic(
-        "latency_ms", networks.latency_ms, f"ms a call, batch {run.batch_size}, CPU", "", (1.1, 1.1)
-    )
-    # A masked network does the baseline's work: if it seems faster, that is noise.
-    ranked = networks[networks.ranked.astype(bool) & ~networks.masked.astype(bool)]
-    return against_cost(run, "latency", columns.LATENCY, x, networks, ranked)
 
 
 def engine_lines(run: Run) -> pd.DataFrame:
@@ -69,11 +55,17 @@ def _network(line) -> str:
 
 
 def engines(run: Run) -> Figure | None:
-    """The same networks in torch and in ONNX Runtime, with a panel for each batch size."""
+    """The same networks in torch and in other engines, with a panel for each batch size. Networks
+    that torch alone executes are in the table.
+    """
     lines = engine_lines(run)
     known = lines[lines.latency_ms.notna()]
+    others = known[known.engine != TORCH].network
+    known = known[known.network.isin(others)]
     panels, order = [], list(dict.fromkeys(known.network))
     for batch, here in known.groupby("batch_size"):
+        best = here.speedup == here.groupby("network").speedup.transform("max")
+        here = here.assign(label=here.label.where(best, ""))
         plot = Plot(
             here,
             charts.logarithmic("speedup", here.speedup, SPEEDUP, " ×", (1.2, 1.9)),
@@ -82,7 +74,7 @@ def engines(run: Run) -> Figure | None:
             [columns.NETWORK, ENGINE, *TELLS],
             len(panels),
         )
-        height = 52 * here.network.nunique()
+        height = 44 * here.network.nunique()
         panels.append(plot.points(70).labels().panel(f"batch {batch}", 300, height))
     return figure(
         run,
@@ -133,22 +125,22 @@ def no_gain(run: Run) -> dict | None:
 
 
 def structured(run: Run) -> Figure:
-    """The latency of smaller networks against their MACs, both as shares of the baseline's."""
+    """How much faster smaller networks are, against how many times fewer MACs they have."""
     timed = run.timed[run.timed.engine == TORCH].sort_values("batch_size", kind="stable")
     table = columns.table(timed, [columns.NETWORK, DEVICE, *columns.TIMED])
     lines = timed[timed.latency_ms.notna()]
     keys = list(tables.KEYS[:3])
-    work = run.course[[*keys, "macs"]].assign(work=run.course.macs / run.baseline.macs)
-    lines = lines.merge(work, on=keys).assign(share=lambda found: 1 / found.speedup)
+    lines = lines.merge(run.pruned[[*keys, "reduction"]], on=keys)
     lines["name"] = [methods.METHODS[name].title for name in lines.method]
+    lines = of_family(lines[lines.reduction.notna() & ~lines.masked], *COURSE)
     panels = []
     for (device, batch), here in lines.groupby(["device", "batch_size"]):
         plot = Plot(
             here,
-            charts.shares("work", "MACs, of the baseline's", charts.around(lines.work)),
-            charts.shares("share", "latency, of the baseline's", charts.around(lines.share)),
+            charts.times("reduction", lines.reduction, "× fewer MACs"),
+            charts.times("speedup", lines.speedup, "× faster"),
             charts.looks(here.method),
-            [columns.NETWORK, Column("MACs", "work", columns.accuracy), *TELLS],
+            [columns.NETWORK, Column("× fewer MACs", "reduction", tables.factor), *TELLS],
             len(panels),
         )
         panels.append(plot.points(75).panel(f"batch {batch} on {device}", 300, 260))
@@ -175,17 +167,32 @@ FORMAT_COLUMNS = (
     Column("of images", "agreement_images", tables.count),
     columns.LATENCY,
     columns.IQR,
+    Column("× faster than float32", "speedup", tables.factor),
+    columns.THROUGHPUT,
     columns.REPETITIONS,
     Column("peak memory", "peak_memory_bytes", tables.size),
     columns.NOTE,
 )
 
 
+def against_float32(formats: pd.DataFrame) -> pd.Series:
+    """How many times faster than float32 each number format is, in the same network, device and
+    batch; NaN if either is not known. formats: of `Run.timed_formats`.
+    """
+    keys = ["network", "device", "batch_size"]
+    float32 = formats[formats.dtype == "float32"].drop_duplicates(keys).set_index(keys).latency_ms
+    return formats.join(float32.rename("float32_ms"), on=keys).float32_ms / formats.latency_ms
+
+
 def formats(run: Run) -> Figure:
-    """Latency by number format, with a panel for each network and device."""
+    """Speed by number format, with a panel for each network and device."""
     table, panels = run.timed_formats, []
+    table = table.assign(
+        speedup=against_float32(table), throughput=1000 * table.batch_size / table.latency_ms
+    )
     lines = table[table.latency_ms.notna()]
-    for title, here in lines.groupby(["network", "image_shape", "device"], sort=False):
+    drawn = lines[lines.speedup.notna()]
+    for title, here in drawn.groupby(["network", "image_shape", "device"], sort=False):
         panels.append(_formats("{} {} on {}".format(*title), here, len(panels)))
     alone = table[table.latency_ms.isna()].note
     fastest = lines[is_ranked(lines)].sort_values(["batch_size", "latency_ms"], kind="stable")
@@ -203,13 +210,14 @@ def formats(run: Run) -> Figure:
 
 def _formats(title: str, lines: pd.DataFrame, number: int) -> Panel:
     lines = lines.sort_values("batch_size", kind="stable").assign(
-        name="batch " + lines.batch_size.astype(str), label=lines.latency_ms.map(TIMES.show)
+        name="batch " + lines.batch_size.astype(int).astype(str),
+        label=lines.speedup.map(tables.factor),
     )
     found = list(dict.fromkeys(lines.name))
     looks = {name: Look(COLOURS[index % len(COLOURS)]) for index, name in enumerate(found)}
     plot = Plot(
         lines,
-        charts.logarithmic("latency_ms", lines.latency_ms, "ms a call", "", (1.3, 4)),
+        charts.logarithmic("speedup", lines.speedup, "× faster than float32", " ×", (1.3, 3)),
         charts.names("dtype", charts.BROKEN, grid=True, sort=list(dict.fromkeys(lines.dtype))),
         looks,
         [Column("", "dtype"), Column("batch", "batch_size"), *TELLS[:2]],

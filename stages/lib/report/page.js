@@ -3,8 +3,48 @@
 (() => {
   const { config, charts } = JSON.parse(document.getElementById("data").textContent);
   // Room for one column of a legend, and the width under which axes' names are shortened.
-  const LEGEND_COLUMN = 250;
+  const LEGEND_COLUMN = 275;
   const NARROW = 480;
+
+  // Where a label may stand beside its point, best first: to the right (1) or left, below (1) or above.
+  const SIDES = [[1, 0], [-1, 0], [1, -1], [-1, -1], [1, 1], [-1, 1], [0, -1], [0, 1]];
+  const GAP = 9;
+  const overlap = (one, other) =>
+    Math.max(0, Math.min(one.right, other.right) - Math.max(one.left, other.left)) *
+    Math.max(0, Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top));
+
+  // Moves the labels of a chart apart from each other and from labelled points. One for which there
+  // is no room is hidden: its numbers are in the tooltip and in the table.
+  const spreadLabels = (holder) => {
+    const texts = [...holder.querySelectorAll(".mark-text.role-mark text")].filter(
+      (text) => text.__data__.lineBreak,
+    );
+    const points = texts.map((text) => text.__data__);
+    const { width, height } = points[0]?.mark.group ?? {};
+    const taken = points.map(({ x, y }) => ({
+      left: x - GAP / 2, right: x + GAP / 2, top: y - GAP / 2, bottom: y + GAP / 2,
+    }));
+    for (const [index, text] of texts.entries()) {
+      const { x, y } = points[index];
+      text.setAttribute("text-anchor", "start");
+      const box = text.getBBox();
+      let best = { cost: Infinity };
+      for (const [across, down] of SIDES) {
+        const left = x + [-GAP - box.width, -box.width / 2, GAP][across + 1];
+        const top = y + [-GAP - box.height, -box.height / 2, GAP][down + 1];
+        const here = { left, top, right: left + box.width, bottom: top + box.height };
+        const outside =
+          Math.max(0, -left, here.right - width) + Math.max(0, -top, here.bottom - height);
+        const covered = taken.reduce((sum, other) => sum + overlap(here, other), 0);
+        const cost = 100 * outside + covered;
+        if (cost < best.cost) best = { cost, covered, here };
+      }
+      text.style.display = best.covered > 1 ? "none" : "";
+      if (best.covered > 1) continue;
+      text.setAttribute("transform", `translate(${best.here.left - box.x},${best.here.top - box.y})`);
+      taken.push(best.here);
+    }
+  };
 
   const draw = async (id) => {
     const holder = document.getElementById(id);
@@ -35,6 +75,8 @@
     });
     holder.view?.finalize();
     holder.view = view;
+    spreadLabels(holder);
+    view.addSignalListener("width", () => view.runAfter(() => spreadLabels(holder)));
     holder.dataset.drawn = "yes";
   };
 
@@ -53,15 +95,83 @@
   // Vega follows the width by itself; legends and shortened names need drawing anew.
   matchMedia("(max-width: 40rem)").addEventListener("change", drawAll);
 
-  // On paper nothing can be opened.
+  // On paper nothing can be opened: how to read a chart is told, the long tables are left out.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    opened = [...document.querySelectorAll("details.reading:not([open])")];
     for (const one of opened) one.open = true;
   });
   addEventListener("afterprint", () => {
     for (const one of opened) one.open = false;
   });
+
+  // Vega follows the width: labels are spread anew.
+  let waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => document.querySelectorAll(".chart").forEach(spreadLabels), 50);
+  });
+
+  // A click on a header sorts a table, by numbers where both cells begin with one.
+  const value = (row, column) => row.cells[column].textContent.trim();
+  const number = (text) => parseFloat(text.replaceAll(",", "").replace("−", "-"));
+  const UNITS = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
+  const size = (text) => number(text) * (UNITS[text.match(/[KMG]iB/)?.[0]] ?? 1);
+  const compare = (one, other) => {
+    if (!one || !other) return !one - !other;
+    const difference = size(one) - size(other);
+    return Number.isNaN(difference) ? one.localeCompare(other, undefined, { numeric: true }) : difference;
+  };
+  const sortBy = (header) => {
+    const table = header.closest("table");
+    const ascending = header.getAttribute("aria-sort") !== "ascending";
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+    const sign = ascending ? 1 : -1;
+    const column = header.cellIndex;
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((one, other) => {
+      const [a, b] = [value(one, column), value(other, column)];
+      return a && b ? sign * compare(a, b) : compare(a, b); // empty cells stay at the end
+    });
+    table.tBodies[0].append(...rows);
+  };
+
+  const markdown = (table) => {
+    const escaped = (cell) => cell.textContent.trim().replace(/\s+/g, " ").replaceAll("|", "\\|");
+    const line = (cells) => `| ${cells.join(" | ")} |`;
+    const headers = [...table.tHead.rows[0].cells];
+    return [
+      line(headers.map(escaped)),
+      line(headers.map((one) => (one.classList.contains("text") ? ":--" : "--:"))),
+      ...[...table.tBodies[0].rows].map((row) => line([...row.cells].map(escaped))),
+      "",
+    ].join("\n");
+  };
+  const copy = async (button, table) => {
+    try {
+      await navigator.clipboard.writeText(markdown(table));
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "The browser does not allow it";
+    }
+    setTimeout(() => (button.textContent = "Copy as Markdown"), 2000);
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    for (const header of table.tHead.rows[0].cells) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...header.childNodes);
+      button.addEventListener("click", () => sortBy(header));
+      header.append(button);
+    }
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = "Copy as Markdown";
+    button.addEventListener("click", () => copy(button, table));
+    table.parentElement.before(button);
+  }
 
   drawAll();
 })();

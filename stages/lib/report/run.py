@@ -1,15 +1,18 @@
 """A run: the tables of all its stages and seeds, and what is derived from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from stages.lib.analysis import number_formats, statistics, tables
+from stages.lib.analysis import latencies, number_formats, statistics, tables
+from stages.lib.analysis.class_costs import Predicted
 from stages.lib.analysis.tables import of_family
-from stages.lib.core import methods
+from stages.lib.core import methods, paths
 from stages.lib.core.records import ALL_LAYERS, MOST_IQR, torch_engine
 
 BASELINE = "baseline"
@@ -44,6 +47,11 @@ class Run:
     curves: EPOCH, the baseline's training.
     selection: selection.json, what `package` chose.
     intervals: of test accuracies, as for `tables.with_bounds`; None to show the spread over seeds.
+    predicted: the classes that the baseline and the recommended files give, by the name of a choice
+        of the selection; empty if they are not known.
+    labels: of the parts "validation" and "test", int64 [images].
+    pictures: the validation images, uint8 [images, channels, height, width].
+    made: when and from which commit the report was made: `date` and `commit`, may be empty.
     params: params.yaml by section, as plain values.
     meta, hardware: of the data and of the machine.
     chance: the chance level, a share.
@@ -66,6 +74,15 @@ class Run:
     hardware: Mapping[str, Any]
     chance: float
     intervals: pd.DataFrame | None = None
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
+    labels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    pictures: NDArray[np.uint8] | None = None
+    made: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def course(self) -> bool:
+        """Whether the report has the course's findings as an appendix."""
+        return self.params["report"]["course"]
 
     @property
     def sparsity(self) -> float:
@@ -121,7 +138,7 @@ class Run:
         return self.summary[self.summary.method == BASELINE].iloc[0]
 
     @cached_property
-    def course(self) -> pd.DataFrame:
+    def pruned(self) -> pd.DataFrame:
         """The float32 networks of the summary that were trained or pruned, in the order of the
         registry. `removed`: the target sparsity; without a target, the sparsity reached.
         """
@@ -139,7 +156,7 @@ class Run:
         with the repetitions of all seeds together.
         """
         keys = [*tables.KEYS[:3], "engine", "device", "batch_size"]
-        return self.latencies.groupby(keys, sort=False, as_index=False).agg(
+        found = self.latencies.groupby(keys, sort=False, as_index=False).agg(
             threads=("threads", "first"),
             isa=("isa", "first"),
             latency_ms=("latency_ms", "median"),
@@ -147,6 +164,7 @@ class Run:
             repetitions=("repetitions", "sum"),
             note=("note", "first"),
         )
+        return found.assign(latency_ms=found.latency_ms.map(latencies.told))
 
     @cached_property
     def timed(self) -> pd.DataFrame:
@@ -165,6 +183,7 @@ class Run:
             network=[_words(line) for line in found.itertuples()],
             masked=[methods.METHODS[name].masked for name in found.method],
             speedup=found.baseline_latency_ms / found.latency_ms,
+            throughput=1000 * found.batch_size / found.latency_ms,
             comparable=found.ranked & found.baseline_ranked.eq(True),
         )
 
@@ -214,6 +233,26 @@ class Run:
             high=found.accuracy, macs=self.baseline.macs, masked=False,
             smaller=self.baseline.bytes_on_disk / found.bytes_on_disk,
         ).drop(columns=["dtype", "accuracy"])  # fmt: skip
+
+    def throughput(self, choice: Mapping[str, Any]) -> pd.Series | None:
+        """The line of `timed` with a network's largest batch on the CPU; None if there is none.
+
+        choice: a network of the selection.
+        """
+        known = self.timed[self.timed.latency_ms.notna() & (self.timed.device == CPU)]
+        found = [
+            line
+            for _, line in known[known.engine == choice["engine"]].iterrows()
+            if paths.network_name(line.method, line.target_sparsity, line.weight_bits)
+            == choice["name"]
+        ]
+        return max(found, key=lambda line: line.batch_size, default=None)
+
+    @property
+    def chosen(self) -> dict[str, Mapping[str, Any]]:
+        """The recommended files that are not the baseline's, by role."""
+        found = {role: one["choice"] for role, one in self.selection["recommended"].items()}
+        return {role: one for role, one in found.items() if one and one["method"] != BASELINE}
 
     @property
     def equal_work(self) -> pd.Series:

@@ -43,7 +43,7 @@ def latency(choice: Mapping[str, Any]) -> str:
         ranked = iqr is not None and iqr <= MOST_IQR * choice["latency_ms"]
         whose = "the baseline's is not" if ranked else "not"
         return f"{text} ({whose} ranked: the IQR passes {100 * MOST_IQR:g} %)"
-    return f"{text} ({tables.factor(choice['speedup'])} speedup)"
+    return f"{text} ({tables.factor(choice['speedup'])} faster)"
 
 
 def instructions(isa: Sequence[str]) -> str:
@@ -55,7 +55,8 @@ FILTERS = {
     "percent": tables.percent, "accuracy": columns.accuracy, "change": tables.points,
     "loss": loss, "instructions": instructions, "interval": interval, "test": test,
     "latency": latency, "size": tables.size, "count": tables.count, "times": tables.times,
-    "milliseconds": tables.milliseconds, "factor": tables.factor,
+    "suffix": lambda file: Path(file).suffix, "milliseconds": tables.milliseconds,
+    "factor": tables.factor,
 }  # fmt: skip
 
 
