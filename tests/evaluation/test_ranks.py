@@ -18,6 +18,7 @@ from torch import nn
 from stages.lib.core import params
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import ranks
+from stages.lib.evaluation.states import States
 from stages.lib.pruning import masks
 from stages.lib.training import loop
 from tests import toys
@@ -43,7 +44,7 @@ def answered(net, images):
 NETWORKS = {"plain": plain, "dropping": functools.partial(plain, 0.5), "convnet": toys.convnet}
 
 
-def fit(model, scheme=None):
+def fit(model, scheme=None, states=None):
     return loop.fit(
         model,
         DATA,
@@ -53,6 +54,7 @@ def fit(model, scheme=None):
         generator=torch.Generator().manual_seed(3),
         masks=masks.of_zeros(model),
         scheme=scheme,
+        states=states,
         label="this training",
     )
 
@@ -77,16 +79,23 @@ def train_all(folder):
             save_file(tensors, folder / f"{name}-{time}-{ranks.number()}")
 
 
-def test_ranks_agree_repeat_and_equal_one_process(tmp_path):
-    ranks.launch(2, train_all, tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with what two ranks have trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    ranks.launch(2, train_all, folder)
+    return folder
+
+
+def test_ranks_agree_repeat_and_equal_one_process(trained):
     for name, build in NETWORKS.items():
         one, *others = (
-            load_file(tmp_path / f"{name}-{time}-{n}") for time in (0, 1) for n in (0, 1)
+            load_file(trained / f"{name}-{time}-{n}") for time in (0, 1) for n in (0, 1)
         )
         for other in others:
             assert toys.same_tensors(one, other)
-        trained, curve = fit(build())
-        alone = trained.state_dict() | {"curve": torch.tensor([list(epoch) for epoch in curve])}
+        network, curve = fit(build())
+        alone = network.state_dict() | {"curve": torch.tensor([list(epoch) for epoch in curve])}
         if name == "plain":
             for key, tensor in alone.items():
                 torch.testing.assert_close(one[key].to(tensor), tensor, rtol=1e-4, atol=1e-5)
@@ -112,12 +121,18 @@ def test_shares_hold_every_image_and_sum_to_the_batch(size, count):
 
 
 class Failing(loop.TrainingScheme):
-    """Fails in the second epoch, in the last rank alone."""
+    """Fails in the second epoch, in the last rank alone. Counts the steps."""
 
     def __init__(self, how):
-        self.how = how
+        self.how, self.steps = how, 0
+
+    def state(self):
+        """Nothing, but this says so."""
 
     def before_step(self, model, progress):
+        self.steps += 1
+        if self.how == "nothing":
+            return
         if 0.4 < progress < 0.5 and ranks.number() == 1:
             if self.how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -135,7 +150,6 @@ def train_until(how):
 @pytest.mark.parametrize(
     ("how", "kind", "words"),
     [
-        ("killed", UserError, r"^compute\.ranks: rank 1 ended with SIGKILL, .* use fewer ranks.*$"),
         ("user", UserError, "^data: a line$"),
         ("interrupted", KeyboardInterrupt, "^$"),
     ],
@@ -144,6 +158,30 @@ def test_one_ranks_failure_ends_all_and_is_one_line(how, kind, words):
     with pytest.raises(kind, match=words):
         ranks.launch(2, train_until, how)
     assert not multiprocessing.active_children()
+
+
+def train_on(folder, how):
+    """Goes on from the states in the folder, and writes what came out."""
+    join()
+    ranks.QUESTIONS = 1
+    scheme = Failing(how)
+    trained, _ = fit(NETWORKS["dropping"](), scheme, States(folder / f"rank-{ranks.number()}"))
+    steps = torch.tensor(scheme.steps)
+    save_file(trained.state_dict() | {"steps": steps}, folder / f"trained-{ranks.number()}")
+
+
+def test_a_rank_is_killed_and_all_go_on_from_their_states(trained, tmp_path):
+    words = r"^compute\.ranks: rank 1 ended with SIGKILL, .* use fewer ranks.*$"
+    with pytest.raises(UserError, match=words):
+        ranks.launch(2, train_on, tmp_path, "killed")
+    ranks.launch(2, train_on, tmp_path, "nothing")
+    for number in (0, 1):
+        whole = load_file(trained / f"dropping-0-{number}")
+        again = load_file(tmp_path / f"trained-{number}")
+        # Of three epochs of four batches.
+        assert again.pop("steps") < 12
+        whole.pop("curve")
+        assert toys.same_tensors(whole, again)
 
 
 def test_a_stage_runs_in_ranks_and_leaves_the_same_bytes(tmp_path):

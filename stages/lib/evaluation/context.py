@@ -138,7 +138,10 @@ def _run_as_rank(
     folder: for what the other ranks write.
     """
     with contextlib.ExitStack() as stack:
-        if not ranks.join(context.device):
+        first = ranks.join(context.device)
+        if context.states.folder:
+            context.states.folder /= f"rank-{ranks.number()}"
+        if not first:
             own = Path(tempfile.mkdtemp(dir=folder))
             context.places = {final: own / final.name for final in context.places}
             for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):

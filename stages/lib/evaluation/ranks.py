@@ -8,6 +8,7 @@ with torch.autograd.grad nor with functional_call. In a process that is no rank,
 changes or costs anything.
 """
 
+import itertools
 import logging
 import os
 import signal
@@ -29,6 +30,9 @@ from stages.lib.core.params import LEAST_IMAGES
 from stages.lib.evaluation import inference
 from stages.lib.evaluation.samples import Samples
 
+# Training steps between two questions whether it is time to save the state.
+QUESTIONS = 50
+_questions = itertools.count(1)
 # A rank whose peer is gone waits for its end, so that torchrun sees first who failed first.
 LAST_SECONDS = 10
 
@@ -102,6 +106,37 @@ def gradients(own: Sequence[torch.Tensor | None], weight: float) -> Sequence[tor
 def totals(*own: torch.Tensor) -> Sequence[torch.Tensor]:
     """Sums of numbers over all ranks."""
     return own if count() == 1 else _summed([number.double() for number in own])
+
+
+def _message(number: float) -> torch.Tensor:
+    """A number for the other ranks, where this rank computes."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return torch.tensor([number], dtype=torch.float64, device=device)
+
+
+def wait() -> None:
+    """Returns when all ranks have come here."""
+    if count() > 1:
+        float(_summed([_message(0)])[0])
+
+
+def agreed(own: float) -> bool:
+    """Whether all ranks have the same number."""
+    if count() == 1:
+        return True
+    sums = [float(_summed([_message(number)])[0]) for number in (own, own**2)]
+    return sums == [count() * own, count() * own**2]
+
+
+def first_says(answer: bool) -> bool:
+    """The first rank's answer to a question that all ranks ask again and again. Only each
+    `QUESTIONS`th is answered, because ranks wait for each other to answer; the others are denied.
+    """
+    if count() == 1:
+        return answer
+    if next(_questions) % QUESTIONS:
+        return False
+    return bool(_summed([_message(0 if number() else answer)])[0])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stages.lib.core import outputs, paths
+from stages.lib.evaluation import ranks
 from stages.lib.models import checkpoints
 
 KEY = "state"
@@ -45,6 +46,7 @@ class Snapshot:
         """Writes the file, whole or not at all."""
         with outputs.whole_file(file) as partial:
             checkpoints.save_tensors(partial, self.tensors, {KEY: self.rest})
+            ranks.wait()  # so that all have the same state, or none has
 
 
 def read(file: Path) -> Any:
@@ -72,7 +74,9 @@ class States:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self.folder is not None and time.monotonic() >= self.saved + self.seconds
+        if self.folder is None:
+            return False
+        return ranks.first_says(time.monotonic() >= self.saved + self.seconds)
 
     def write(self) -> None:
         """Writes how the trainings ended that are not written yet: going on, none is repeated."""
@@ -90,8 +94,12 @@ class Saved:
         self.file = (states.folder or Path()) / f"{number}{paths.SAFETENSORS}"
 
     def load(self) -> Any:
-        """The state that was saved last, or None."""
-        return read(self.file) if self.states.folder and self.file.exists() else None
+        """The state that was saved last, or None; also if that of another rank is not of the same
+        step.
+        """
+        state = read(self.file) if self.states.folder and self.file.exists() else None
+        steps = (state["epoch"], state["steps"]) if state else (0, 0)
+        return state if all(map(ranks.agreed, steps)) else None
 
     def due(self) -> bool:
         """Whether it is time to save."""
