@@ -74,6 +74,71 @@ def test_the_fingerprint_follows_what_is_imported_from_the_files_folder(
     assert len(fingerprints) == 2
 
 
+# What net.py says, and the file that it reads so.
+READS = [
+    ('open("cfg.json")', "cfg.json"),
+    ('open(HERE / "cfg.json")', "cfg.json"),
+    ('open(HERE / "configs" / name)', "configs/small.json"),
+    ('open(HERE.joinpath("deep", "er", "cfg.json"))', "deep/er/cfg.json"),
+    ('open(HERE / f"{name}.json")', "small.json"),
+    ('open(HERE / (name + ".json"))', "deep/small.json"),
+    ('load("weights/mine.pt")', "weights/mine.pt"),
+    ('load("../outside/w.pt")', "../outside/w.pt"),
+    ('import blocks\n# open("x")', "of_blocks.yaml"),
+]
+
+
+@pytest.mark.parametrize(("statement", "file"), READS)
+def test_the_fingerprint_follows_what_the_code_names(folder, statement, file):
+    name = write(folder / "nets/net.py", f"{statement}\n")
+    write(folder / "nets/blocks.py", "CONFIG = 'of_blocks.yaml'\n")
+    fingerprints = set()
+    for text in ("1", "2"):
+        write(folder / "nets" / file, text)
+        write(folder / "nets/another.txt", text)
+        fingerprints.add(custom_model.fingerprint(name))
+    assert len(fingerprints) == 2
+    (folder / "nets" / file).write_text("1")
+    write(folder / "nets/another.txt", "3")
+    assert custom_model.fingerprint(name) in fingerprints
+
+
+@pytest.mark.parametrize("place", [".", ".dvc/tmp/exps/tmp1"])
+def test_in_a_copy_for_an_experiment_the_fingerprint_is_the_same(folder, place, monkeypatch):
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder / place)
+    write(Path.cwd() / "net.py", "open('cfg.json')\n")
+    write(Path.cwd() / "cfg.json", "{}")
+    assert custom_model.fingerprint("net.py:make").startswith("b7d3c301fb53")
+
+
+def test_results_and_hidden_files_are_not_followed(folder):
+    name = write(folder / "net.py", "x = ['artifacts', 'a.json', '.git', 'data/prepared', '']\n")
+    before = custom_model.fingerprint(name)
+    for place in ("artifacts/a.json", ".git/a.json", ".venv/a.json", "data/prepared/a.json"):
+        write(folder / place, "1")
+    assert custom_model.fingerprint(name) == before
+
+
+def test_files_whose_names_are_not_in_the_code_are_told(folder):
+    for file in ("known.json", "secret.json", "written.json", ".hidden.json"):
+        write(folder / "nets" / file, "{}")
+    text = """
+from pathlib import Path
+import json
+HERE = Path(__file__).parent
+def make():
+    open(HERE / "known.json")
+    open(HERE / "".join(["secret", chr(46), "json"]))
+    open(HERE / (chr(46) + "hidden" + chr(46) + "json"))
+    open(HERE / ("written" + chr(46) + "json"), "w")
+"""
+    name = write(folder / "nets/net.py", text)
+    custom_model.call(name, OFFERED)
+    (folder / "nets/written.json").read_text()  # not by the factory
+    assert custom_model.unwatched(name) == [Path("secret.json")]
+
+
 def test_the_fingerprint_is_of_the_file_itself_and_of_no_other(folder):
     name = write(folder / "net.py", "import os, torch\nfrom json import loads\n")
     before = custom_model.fingerprint(name)

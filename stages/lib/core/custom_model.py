@@ -4,13 +4,16 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stages.lib.core import named_files
 from stages.lib.core.errors import UserError
 from stages.lib.core.repository import person_path
 
@@ -66,29 +69,71 @@ def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
     return {candidate for candidate in candidates if candidate.is_file()}
 
 
-def fingerprint(name: str) -> str | None:
-    """SHA-256 of the file and of what it imports from its own folder, without running it; None if
-    it is missing.
+def watched(start: Path) -> dict[Path, bytes]:
+    """The SHA-256 of the file, of what it imports from its own folder, and of the files that the
+    code of these names, without running it.
     """
+    found: dict[Path, bytes] = {}
+    waiting, folder = [start], start.parent
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        code = file.read_bytes()
+        found[file] = hashlib.sha256(code).digest()
+        try:
+            tree = ast.parse(code)
+        except (SyntaxError, ValueError):  # loading it reports the error with its line
+            continue
+        waiting += _imported(file, tree, folder)
+        for other in named_files.named(tree, folder) - found.keys():
+            with other.open("rb") as content:
+                found[other] = hashlib.file_digest(content, "sha256").digest()
+    return found
+
+
+def fingerprint(name: str) -> str | None:
+    """SHA-256 of everything that is `watched` for a network; None if its file is missing."""
     start, _ = split(name)
     if not start.is_file():
         return None
-    reached: dict[str, bytes] = {}
-    waiting = [start]
-    while waiting:
-        file = waiting.pop()
-        key = file.relative_to(start.parent).as_posix()
-        if key in reached:
-            continue
-        reached[key] = file.read_bytes()
-        try:
-            waiting += _imported(file, ast.parse(reached[key]), start.parent)
-        except (SyntaxError, ValueError):  # loading it reports the error with its line
-            continue
+    entries = {os.path.relpath(file, start.parent): one for file, one in watched(start).items()}
     digest = hashlib.sha256()
-    for key in sorted(reached):
-        digest.update(f"{key} {len(reached[key])}\n".encode() + reached[key])
+    for key in sorted(entries):
+        digest.update(key.encode(errors="surrogateescape") + b"\0" + entries[key])
     return digest.hexdigest()
+
+
+# While a factory is called, what it opens for reading; else None.
+_opened: set[str] | None = None
+_last_opened: set[str] = set()
+
+
+@cache
+def _listen() -> None:
+    def hear(event: str, details: tuple) -> None:
+        reads = event == "open" and not details[2] & (os.O_WRONLY | os.O_RDWR)
+        if reads and _opened is not None and isinstance(details[0], (str, bytes)):
+            _opened.add(os.fsdecode(details[0]))
+
+    sys.addaudithook(hear)
+
+
+def unwatched(name: str) -> list[Path]:
+    """The files below its folder that the factory opened when it was last called, and whose names
+    are not in its code: their changes are not noticed.
+    """
+    start, _ = split(name)
+    folder = start.resolve().parent
+    known = {file.resolve() for file in watched(start)}
+    opened = {Path(path).resolve() for path in _last_opened}
+    return sorted(
+        path.relative_to(folder)
+        for path in opened - known
+        if path.is_relative_to(folder)
+        and path.suffix not in (".py", ".pyc")
+        and not named_files.is_skipped(path, folder)
+    )
 
 
 def _blame(file: Path, error: BaseException) -> str:
@@ -134,6 +179,20 @@ def _importable(folder: Path) -> Iterator[None]:
                 _brought.setdefault(folder, set()).add(name)
 
 
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Notes which files are opened meanwhile."""
+    global _opened
+    _listen()
+    _opened = set()
+    try:
+        yield
+    finally:
+        _last_opened.clear()
+        _last_opened.update(_opened)
+        _opened = None
+
+
 def _load(name: str) -> Any:
     file, factory = split(name)
     # Dataclasses look up their module by name, and files of two folders may have the same stem.
@@ -172,7 +231,8 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
             takes = inspect.signature(factory).parameters
             everything = any(each.kind is each.VAR_KEYWORD for each in takes.values())
             wanted = {key: value for key, value in offered.items() if everything or key in takes}
-            return factory(**wanted)
+            with _listening():
+                return factory(**wanted)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             given = ", ".join(f"{key}={value}" for key, value in wanted.items())
             hint = ""

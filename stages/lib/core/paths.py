@@ -74,6 +74,11 @@ SITE_SCRIPT = "page.js"
 STAGED_IMAGES = "images.staged"
 
 
+def is_result(path: Path) -> bool:
+    """Whether an absolute path lies in a folder into which this pipeline writes."""
+    return any(path.is_relative_to(Path.cwd() / each) for each in (ARTIFACTS, REPORTS, PREPARED))
+
+
 def stage_directory(stage: str, seed: int | None = None) -> Path:
     """The folder of a stage's outputs: `artifacts/STAGE`, or `artifacts/STAGE/seed-N`."""
     directory = ARTIFACTS / stage

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import NONE
 from stages.lib.core.records import Epoch
@@ -20,6 +21,13 @@ def network(context: Context) -> nn.Module:
     file, data = context.params.model.weights, context.data
     model = registry.build_seeded(context.architecture, context.seed)
     registry.check(model, data.image_shape, len(data.classes))
+    if custom_model.is_own(context.params.model.name):
+        for path in custom_model.unwatched(context.params.model.name)[:3]:
+            print(
+                f"note: model.name: it reads {path}, whose name is not in its code, so changes of"
+                " that file are not noticed; write the name there",
+                file=sys.stderr,
+            )
     if not prunable.weights(model):
         raise UserError("model.name: no convolution or linear layer, hence nothing to prune")
     idle = counting.unused(model, data.image_shape)
