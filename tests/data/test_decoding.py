@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import sys
 import warnings
 import zlib
 from functools import cache
@@ -81,6 +82,149 @@ def test_deep_pgm_files_are_scaled_and_floats_round_to_the_nearest(tmp_path):
     levels = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     path = saved(tmp_path / "x.tif", Image.fromarray(levels))
     assert np.array_equal(decode(path, None, "L")[0], np.arange(256).reshape(16, 16))
+
+
+def tiff(path, numbers, **tags):
+    """A TIFF of one channel, uncompressed, with these tags, as other programs write them."""
+    numbers = np.asarray(numbers)
+    height, width = numbers.shape
+    bits = tags.pop("bits", numbers.dtype.itemsize * 8)
+    data = numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()
+    if bits == 12:
+        pairs = numbers.reshape(-1, 2).astype(np.uint32)
+        packed = (pairs[:, 0] << 12) | pairs[:, 1]
+        data = b"".join(int(value).to_bytes(3, "big") for value in packed)
+    form = {"u": 1, "i": 2, "f": 3}[numbers.dtype.kind]
+    entries = {
+        256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height,
+        279: len(data), 339: form,
+    } | {int(name.lstrip("t")): value for name, value in tags.items()}  # fmt: skip
+    fields = b""
+    for tag, value in sorted(entries.items()):
+        if value < 0:
+            fields += struct.pack("<HHIi", tag, 9, 1, value)
+        else:
+            fields += struct.pack("<HHII", tag, 4, 1, value)
+    header = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    path.write_bytes(header + data + struct.pack("<H", len(entries)) + fields + bytes(4))
+    return path
+
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+SIGNED = np.arange(-32768, 32768, 16, dtype=np.int16).reshape(64, 64)
+TWELVE = np.rint(RAMP / 4095 * 255)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tags", "expected"),
+    [
+        (RAMP, {}, np.rint(RAMP / 257)),
+        (RAMP, {"t281": 4095}, TWELVE),
+        (RAMP // 2, {"t281": 2047}, np.rint(RAMP // 2 / 2047 * 255)),
+        (RAMP, {"t281": 4000 + 95}, TWELVE),
+        (RAMP, {"bits": 12}, TWELVE),
+        (RAMP, {"t262": 0}, 255 - np.rint(RAMP / 257)),
+        (RAMP, {"t262": 0, "t281": 4095}, 255 - TWELVE),
+        (SIGNED, {}, np.rint((SIGNED.astype(int) + 32768) / 257)),
+        (SIGNED // 64, {"t340": -512, "t341": 511}, np.rint((SIGNED // 64 + 512.0) / 1023 * 255)),
+        ((RAMP // 16).astype(np.uint8), {}, RAMP // 16),
+        ((RAMP // 16).astype(np.uint8), {"t262": 0}, 255 - RAMP // 16),
+        ((RAMP // 16).astype(np.int16).astype(np.int8), {}, (RAMP // 16).astype(np.uint8) ^ 128),
+        (RAMP.astype(np.int32), {"t340": 0, "t341": 4095}, TWELVE),
+    ],
+)
+def test_the_range_that_a_tiff_declares_is_used(tmp_path, numbers, tags, expected):
+    found = decode(tiff(tmp_path / "x.tif", numbers, **tags), None, "L")[0]
+    assert np.array_equal(found, expected)
+
+
+def png(path, depth, kind, rows, key):
+    """A PNG with a colour key. kind: 0 for grey, 2 for RGB; rows: packed bytes, one a row."""
+
+    def chunk(name, content):
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    per_pixel = depth * (3 if kind == 2 else 1)
+    width = len(rows[0]) * 8 // per_pixel
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0))
+        + chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_grey_colour_key_is_transparent_at_every_depth(tmp_path, depth, share):
+    top = 2**depth - 1
+    key = share * top
+    values = [0, top] * 8  # half of the pixels are the key
+    number = 0
+    for value in values:
+        number = number << depth | value
+    row = number.to_bytes(2 * depth, "big")
+    path = png(tmp_path / "x.png", depth, 0, [row] * 16, [key])
+    expected = [255 if value == key else 255 * value // top for value in values]
+    assert decode(path, None, "L")[0, 3].tolist() == expected
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_colour_key_is_transparent_in_rgb(tmp_path, depth):
+    top = 2**depth - 1
+    colours = [(0, top, 0), (top // 3, 0, top)] * 4
+    row = b"".join(value.to_bytes(depth // 8, "big") for colour in colours for value in colour)
+    path = png(tmp_path / "x.png", depth, 2, [row] * 8, colours[1])
+    found = decode(path, None, "RGB")
+    assert found[:, 2].T.tolist() == [[0, 255, 0], [255, 255, 255]] * 4
+
+
+def test_of_16_bit_greys_only_the_very_level_is_transparent(tmp_path):
+    row = b"".join(value.to_bytes(2, "big") for value in (1000, 1001) * 4)
+    path = png(tmp_path / "x.png", 16, 0, [row] * 8, [1001])
+    assert decode(path, None, "L")[0, 0].tolist() == [4, 255] * 4
+
+
+def test_a_byte_changed_in_a_png_never_passes(tmp_path):
+    whole = encoded("png")
+    data = whole.index(b"IDAT")
+    for place in np.random.default_rng(0).integers(data, len(whole) - 16, 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        (tmp_path / "x.png").write_bytes(damaged)
+        with decoding.quiet_pillow(), pytest.raises(UnreadableError):
+            decode(tmp_path / "x.png", 16, "RGB")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", "PostScript, which Pillow"),
+        (b"\xc5\xd0\xd3\xc6" + bytes(40), "PostScript, which Pillow does not read: it is a program"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC, which Pillow does not read: pip install pillow-h"),
+        (b"\xff\x0a" + bytes(40), "JPEG XL, which Pillow does not read: pip install pillow-jxl-plugin"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL, which Pillow does not read"),
+    ],
+)  # fmt: skip
+def test_formats_of_other_packages_are_named_and_no_interpreter_is_started(
+    tmp_path, content, words, monkeypatch
+):
+    monkeypatch.setattr("subprocess.Popen", None)
+    (tmp_path / "x.jpg").write_bytes(content)
+    with decoding.quiet_pillow(), pytest.raises(UnreadableError) as error:
+        decode(tmp_path / "x.jpg", 16, "RGB")
+    assert words in str(error.value)
+
+
+def test_plugins_that_are_installed_are_used(monkeypatch):
+    registered = []
+    plugin = SimpleNamespace(register_heif_opener=lambda: registered.append("heif"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    with decoding.quiet_pillow():
+        assert registered == ["heif"]
 
 
 def test_jpeg_colours_survive_in_cmyk(tmp_path):

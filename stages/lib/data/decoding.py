@@ -6,22 +6,32 @@ transparent. Colour profiles are not applied. Of an animation, the first frame i
 """
 
 import logging
+import re
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from stages.lib.core.errors import UserError, printable
+from stages.lib.data import levels
 
 SMALLEST, LARGEST = 8, 1024
 # A decoded pixel and its copy in another mode take up to 8 bytes: half a gigabyte at most.
 MOST_PIXELS = 2**26
-_FROM_16_BITS = [round(level / 257) for level in range(2**16)]
+# Pillow would hand PostScript to an interpreter.
+_NEVER = {"EPS", "WMF"}
+# Formats that Pillow reads with a plugin: how a file of it begins, and the package.
+_PLUGINS = {
+    "HEIC": (re.compile(rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL), "pillow-heif"),
+    "JPEG XL": (re.compile(rb"\xff\x0a|\0{3}\x0cJXL ", re.DOTALL), "pillow-jxl-plugin"),
+    "PostScript": (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), ""),
+}
 
 # Modes whose pixels cannot be interpolated, and the mode that they are converted to first.
 _PLAIN = {
@@ -62,6 +72,12 @@ def quiet_pillow() -> Iterator[None]:
     """Prepares Pillow for decoding in threads, and suppresses its warnings meanwhile."""
     # A thread that finds this half done would take a known format for an unknown one.
     Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401  importing registers it
     log, limit = logging.getLogger("PIL"), Image.MAX_IMAGE_PIXELS
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -75,26 +91,23 @@ def quiet_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
+def eight_bits(image: Image.Image, about: levels.Declared) -> Image.Image:
     """The image in a mode with 8 bits per channel that can be resized: L, LA, RGB, RGBA or CMYK.
 
-    16-bit greys are scaled by 255/65535, floats in 0…1 by 255. Raises UnreadableError if the range
-    of the numbers is unknown.
+    about: what the file says of its numbers. Raises UnreadableError if their range is unknown.
     """
     mode = image.mode
+    if mode.startswith("I;16") or mode in ("I", "F"):
+        try:
+            return levels.to_grey(image, about)
+        except levels.UnknownRangeError as error:
+            raise UnreadableError(str(error)) from None
+    if mode in ("1", "L", "RGB") and about.key is not None:
+        return levels.with_key(image, about.key)
     if mode in ("1", "L", "P", "RGB") and "transparency" in image.info:
         return image.convert("RGBA")
-    # Pillow scales PGM files with more than 8 bits to 16 bits.
-    if mode.startswith("I;16") or (mode == "I" and file_format == "PPM"):
-        return image.convert("I").point(_FROM_16_BITS, "L")
-    if mode == "F":
-        levels = np.asarray(image)
-        if not (levels.min() >= 0 and levels.max() <= 1):
-            raise UnreadableError("floating-point pixels that are not all within 0…1")
-        # convert("L") would drop the fraction.
-        return image.point(lambda level: level * 255 + 0.5).convert("L")
-    if mode == "I":
-        raise UnreadableError("32-bit pixels, of which the range is not known")
+    if mode == "L" and about.signed_bytes:
+        return image.point(lambda level: level ^ 128)
     if mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return image
     if mode not in _PLAIN:
@@ -126,13 +139,27 @@ def to_array(image: Image.Image, mode: str) -> np.ndarray:
 
 
 def _finished(image: Image.Image, size: int | None, mode: str) -> np.ndarray:
-    file_format = image.format
+    about = levels.declared(image)
     image.load()
     # A broken EXIF block raises all kinds of errors, but the image may still be fine.
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
-    plain = eight_bits(image, file_format)
+    plain = eight_bits(image, about)
     return to_array(plain if size is None else square(plain, size), mode)
+
+
+def _identified(file: BinaryIO) -> Image.Image:
+    formats = [name for name in Image.OPEN if name not in _NEVER]
+    try:
+        return Image.open(file, formats=formats)
+    except Image.UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(16)
+        for name, (pattern, package) in _PLUGINS.items():
+            if pattern.match(start):
+                remedy = f"pip install {package}" if package else "it is a program, and not run"
+                raise UnreadableError(f"{name}, which Pillow does not read: {remedy}") from None
+        raise
 
 
 def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
@@ -142,7 +169,7 @@ def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
     if status.st_size == 0:
         raise UnreadableError("an empty file")
     with path.open("rb") as file:
-        image = Image.open(file)
+        image = _identified(file)
         if size is None and max(image.size) > LARGEST:
             raise UserError(
                 f"data.image_size: auto, but {printable(str(path))} has"
@@ -160,6 +187,10 @@ def _open(path: Path, size: int | None, mode: str) -> np.ndarray:
             raise UnreadableError(
                 f"{whole / 1e6:.0f} million pixels; at most {MOST_PIXELS / 1e6:.0f}"
             )
+        if image.format == "PNG":
+            # Its checksums tell damage that decodes without an error.
+            image.verify()
+            image = _identified(file)
         with _BUDGET.of(pixels):
             found = _finished(image, size, mode)
             del image  # before another thread may start on an image as large
