@@ -461,7 +461,7 @@ def take(file: Path, epochs: int = 0, **model) -> Path:
     context.device, context.precision = torch.device("cpu"), torch.float32
     context.data = toys.data()
     context.training_normalize = context.data.train.normalize
-    train_baseline.main(context)
+    train_baseline.baseline(context)
     context.finish()
     return context.directory
 
