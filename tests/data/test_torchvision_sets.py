@@ -7,11 +7,13 @@ import pickle
 import struct
 import tarfile
 import urllib.error
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 from torchvision import datasets
 from torchvision.datasets import utils
 
@@ -103,6 +105,37 @@ def put_svhn(root, monkeypatch):
     return root / "train_32x32.mat"
 
 
+def eurosat_jpegs():
+    """The files of a set in class folders, by name."""
+    files = {}
+    for number, image in enumerate(pixels(TRAIN + TEST, 3, 64, 64)):
+        file = io.BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0)).save(file, "JPEG")
+        files[f"class {number % 10}/class {number % 10}_{number}.jpg"] = file.getvalue()
+    return files
+
+
+def put_eurosat(root, monkeypatch):
+    archive = root / "eurosat" / "EuroSAT.zip"
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name, content in eurosat_jpegs().items():
+            zipped.writestr(f"2750/{name}", content)
+    whole = md5(archive.read_bytes())
+    known = torchvision_sets.FOLDER_SETS["eurosat"]
+    changed = known._replace(md5=whole, files=TRAIN + TEST)
+    monkeypatch.setitem(torchvision_sets.FOLDER_SETS, "eurosat", changed)
+    extract = datasets.eurosat.download_and_extract_archive
+
+    def with_this_sum(url, download_root, md5):
+        # What torchvision asks for is what a person is told.
+        assert (url.rpartition("/")[2], md5) == (archive.name, known.md5)
+        extract(url, download_root, md5=whole)
+
+    monkeypatch.setattr(datasets.eurosat, "download_and_extract_archive", with_this_sum)
+    return archive
+
+
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 PUT = {
     "mnist": lambda *place: put_mnist(*place, "MNIST"),
@@ -112,16 +145,21 @@ PUT = {
         *place, "CIFAR100", 100, ["train"], "fine_labels", "fine_label_names"
     ),
     "svhn": put_svhn,
+    "eurosat": put_eurosat,
 }
-SHAPES = dict.fromkeys(PUT, (3, 32, 32)) | dict.fromkeys(("mnist", "fashion_mnist"), (1, 28, 28))
+ARRAYS = [name for name in PUT if name not in torchvision_sets.FOLDER_SETS]
+SHAPES = dict.fromkeys(ARRAYS, (3, 32, 32)) | dict.fromkeys(("mnist", "fashion_mnist"), (1, 28, 28))
 
 
 def read(source, root, image_size="auto", color="auto"):
-    data = SimpleNamespace(source=source, root=str(root), image_size=image_size, color=color)
+    data = SimpleNamespace(
+        source=source, root=str(root), image_size=image_size, color=color, max_unreadable=0,
+        validation_images=10, test_images=10, split_seed=0,
+    )  # fmt: skip
     return sources.read(data, root.parent / "staged")
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(params=PUT)
 def source(request):
     return request.param
 
@@ -131,6 +169,7 @@ def there(source, tmp_path, monkeypatch):
     return PUT[source](tmp_path / "sets", monkeypatch)
 
 
+@pytest.mark.parametrize("source", ARRAYS, indirect=True)
 def test_images_and_labels_are_those_of_the_files(source, there, tmp_path):
     found = read(source, tmp_path / "sets")
     shape = SHAPES[source]
@@ -144,6 +183,29 @@ def test_images_and_labels_are_those_of_the_files(source, there, tmp_path):
     assert len(found.classes) == classes
     name = {"mnist": "3", "svhn": "3", "fashion_mnist": "Dress"}.get(source, "class 3")
     assert found.classes[3] == name
+
+
+def test_files_in_class_folders_are_decoded_as_a_persons_own(tmp_path, monkeypatch):
+    put_eurosat(tmp_path / "sets", monkeypatch)
+    found = read("eurosat", tmp_path / "sets")
+    files = sorted(eurosat_jpegs().items())
+    assert found.classes == [f"class {number}" for number in range(10)]
+    assert found.labels.tolist() == [int(name[6]) for name, _ in files]
+    assert not found.parts.any()
+    for image, (_, content) in zip(found.images[:], files, strict=True):
+        assert np.array_equal(image.transpose(1, 2, 0), np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_a_half_unpacked_folder_is_not_believed(tmp_path, monkeypatch):
+    archive = put_eurosat(tmp_path / "sets", monkeypatch)
+    whole = read("eurosat", tmp_path / "sets").images[:]
+    lost = archive.parent / "2750/class 3/class 3_3.jpg"
+    lost.unlink()
+    assert np.array_equal(read("eurosat", tmp_path / "sets").images[:], whole)
+    lost.unlink()
+    archive.unlink()
+    with pytest.raises(UserError, match=r"has not 34 files\); put EuroSAT\.zip \(MD5 "):
+        read("eurosat", tmp_path / "sets")
 
 
 @pytest.mark.parametrize(("color", "channels"), [("grey", 1), ("rgb", 3)])
@@ -184,9 +246,13 @@ def test_without_a_network_the_message_names_every_file_and_its_place(source, tm
         "cifar10": ["cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a)"],
         "cifar100": ["cifar-100-python.tar.gz (MD5 eb9058c3a382ffc7106e4002c42a8d85)"],
         "svhn": ["train_32x32.mat (MD5 e26dedcc434d2e4c54c9b2d4a06d8373)", "test_32x32.mat"],
+        "eurosat": ["EuroSAT.zip (MD5 c8fa014336c82ac7804f0398fcb19387)"],
     }[source]
     assert all(name in message for name in names)
-    folder = {"mnist": "/MNIST/raw", "fashion_mnist": "/FashionMNIST/raw"}.get(source, "")
+    folders = {
+        "mnist": "/MNIST/raw", "fashion_mnist": "/FashionMNIST/raw", "eurosat": "/eurosat",
+    }  # fmt: skip
+    folder = folders.get(source, "")
     assert message.endswith(f"into {tmp_path}/sets{folder}")
     assert "Name or service not known" in message
 

@@ -19,7 +19,7 @@ from stages.lib.core import custom_model, hardware, methods, network_names, path
 from stages.lib.core.errors import UserError, reason
 from stages.lib.core.rules import Section, ascending, decimals, several, string
 
-TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+TORCHVISION_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "eurosat")
 SOURCES = ("digits", *TORCHVISION_SETS, "image_folder")
 # A mirrored digit is another digit or none at all.
 UNMIRRORED_SOURCES = ("digits", "mnist", "svhn")

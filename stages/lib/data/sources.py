@@ -62,7 +62,7 @@ def _sets(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
 
 
 def public_set(data: Any, size: int | None, staged: Path) -> Images:
-    """The digits, or one of torchvision's sets. Errors are those of `torchvision_sets.load`."""
+    """The digits, or one of torchvision's sets of arrays. Errors are those of `torchvision_sets.load`."""
     labels, classes = [], []
 
     def loaded() -> Iterator[np.ndarray]:
@@ -79,9 +79,9 @@ def public_set(data: Any, size: int | None, staged: Path) -> Images:
     return Images(images, np.concatenate(labels), classes, np.concatenate(parts))
 
 
-def own_images(data: Any, size: int | None, staged: Path) -> Images:
-    """The images in the folders below data.root. Raises the errors of `image_folder`."""
-    listed = image_folder.list_images(person_path(data.root))
+def files_below(root: Path, data: Any, size: int | None, staged: Path) -> Images:
+    """The images in the folders below `root`. Raises the errors of `image_folder`."""
+    listed = image_folder.list_images(root)
     # Find an impossible split now, not after decoding a million files.
     splits.parts(listed.labels, listed.parts, data, listed.classes)
     images, reasons = staging.decode_all(
@@ -109,4 +109,9 @@ def read(data: Any, staged: Path) -> Images:
     be read.
     """
     size = None if data.image_size == "auto" else data.image_size
-    return (own_images if data.source == "image_folder" else public_set)(data, size, staged)
+    root = person_path(data.root)
+    if data.source in torchvision_sets.FOLDER_SETS:
+        root = torchvision_sets.folder(data.source, root)
+    elif data.source != "image_folder":
+        return public_set(data, size, staged)
+    return files_below(root, data, size, staged)

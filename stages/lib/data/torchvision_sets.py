@@ -1,8 +1,12 @@
 """Public sets, which torchvision downloads once and checks by their MD5 sums."""
 
 import os
+import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,13 +14,43 @@ from stages.lib.core.errors import UserError
 
 CLASS_NAMES = {
     "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100", "svhn": "SVHN",
+    "cifar100": "CIFAR100", "svhn": "SVHN", "eurosat": "EuroSAT",
 }  # fmt: skip
+
+
+class FolderSet(NamedTuple):
+    """A set of image files in class folders, and what torchvision does not say about it.
+
+    archive, folder: below the root. files: how many images the folder has when it is whole.
+    """
+
+    archive: str
+    md5: str
+    folder: str
+    files: int
+
+
+FOLDER_SETS = {
+    "eurosat": FolderSet(
+        "eurosat/EuroSAT.zip", "c8fa014336c82ac7804f0398fcb19387", "eurosat/2750", 27_000
+    )
+}
 _SECONDS_OF_SILENCE = 60
 
 
-def _files(dataset: type) -> list[tuple[str, str]]:
+def _dataset(source: str) -> type:
+    from torchvision import datasets  # takes seconds
+
+    # A server that does not answer is an error; torchvision would wait for ever.
+    socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
+    return getattr(datasets, CLASS_NAMES[source])
+
+
+def _files(source: str) -> list[tuple[str, str]]:
     """(path below the root, MD5 sum) of the files that a user can put there by hand."""
+    if source in FOLDER_SETS:
+        return [(FOLDER_SETS[source].archive, FOLDER_SETS[source].md5)]
+    dataset = _dataset(source)
     if hasattr(dataset, "resources"):
         return [(f"{dataset.__name__}/raw/{name}", md5) for name, md5 in dataset.resources]
     if hasattr(dataset, "split_list"):
@@ -24,11 +58,11 @@ def _files(dataset: type) -> list[tuple[str, str]]:
     return [(dataset.filename, dataset.tgz_md5)]
 
 
-def _remedy(dataset: type, root: Path) -> str:
+def _remedy(source: str, root: Path) -> str:
     from torchvision.datasets.utils import check_integrity
 
     wanted: dict[str, list[str]] = {}
-    for path, md5 in _files(dataset):
+    for path, md5 in _files(source):
         if check_integrity(root / path, md5):
             continue
         torn = ", the one there is torn or another file" if (root / path).exists() else ""
@@ -53,20 +87,56 @@ def _unpack_anew(dataset: type, root: Path) -> None:
             archive.with_suffix("").unlink(missing_ok=True)
 
 
+@contextmanager
+def _errors_naming(source: str, root: Path) -> Iterator[None]:
+    """Turns any error into a UserError with the missing files, their MD5 sums and where to put
+    them.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a damaged file makes torchvision raise about anything
+        # Of several mirrors the last one's answer.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        remedy = _remedy(source, root) or "make it readable, or delete it and run again"
+        raise UserError(
+            f"data.source {source}: not whole in {root}, and not to be downloaded or read"
+            f" ({reason}); {remedy}"
+        ) from None
+
+
+def folder(source: str, root: Path) -> Path:
+    """The folder of one of FOLDER_SETS, with a folder of image files for each class, downloaded
+    into `root` if it is not there. Errors are those of `load`.
+    """
+    known = FOLDER_SETS[source]
+    place = root / known.folder
+
+    def is_whole() -> bool:
+        return sum(1 for _ in place.glob("*/*")) == known.files
+
+    with _errors_naming(source, root):
+        from torchvision.datasets.utils import check_integrity
+
+        # torchvision would accept a folder that a kill left half unpacked.
+        if not is_whole() and check_integrity(root / known.archive, known.md5):
+            shutil.rmtree(place, ignore_errors=True)
+        _dataset(source)(root, download=True)
+        if not is_whole():
+            raise ValueError(f"{place} has not {known.files:,} files")
+    return place
+
+
 def load(source: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The training or the test part of a public set, downloaded into `root` if it is not there.
+    """The training or the test part of a public set of arrays, downloaded into `root` if it is not
+    there.
 
     Returns images, uint8 [n, height, width] or [n, height, width, 3]; labels, int64 [n]; class
     names. Without a network, raises UserError with the missing files, their MD5 sums and where to
     put them.
     """
-    from torchvision import datasets  # takes seconds
-
-    dataset = getattr(datasets, CLASS_NAMES[source])
+    dataset = _dataset(source)
     part = {"split": "train" if train else "test"} if source == "svhn" else {"train": train}
-    # A server that does not answer is an error; torchvision would wait for ever.
-    socket.setdefaulttimeout(_SECONDS_OF_SILENCE)
-    try:
+    with _errors_naming(source, root):
         if train:  # which comes first
             _unpack_anew(dataset, root)
         found = dataset(root, download=True, **part)
@@ -76,12 +146,4 @@ def load(source: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, 
         classes = list(found.classes) if own_names else [str(digit) for digit in range(10)]
         if labels.shape != images.shape[:1] or not set(labels) <= set(range(len(classes))):
             raise ValueError("images and labels do not fit together")
-    except Exception as error:  # noqa: BLE001  a damaged file makes torchvision raise about anything
-        # Of several mirrors the last one's answer.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        remedy = _remedy(dataset, root) or "make it readable, or delete it and run again"
-        raise UserError(
-            f"data.source {source}: not whole in {root}, and not to be downloaded or read"
-            f" ({reason}); {remedy}"
-        ) from None
     return images.transpose(0, 2, 3, 1) if source == "svhn" else images, labels, classes
