@@ -135,7 +135,7 @@ def reader(tiny, tmp_path_factory) -> Repository:
     """A copy of the tiny repository with all files that the pages name."""
     repository = tiny.copy(tmp_path_factory.mktemp("reader") / "repository")
     here = repository.path
-    for name in ("docs", "tests", "reports/reference"):
+    for name in ("docs", "params", "tests", "reports/reference"):
         shutil.copytree(ROOT / name, here / name)
     shutil.copy(ROOT / "requirements-dev.txt", here)
     texts = "".join(page.read_text(encoding="utf-8") for page in documents.PAGES)
@@ -163,7 +163,16 @@ def test_what_a_page_tells_to_type_works(reader, monkeypatch, page):
             type_block(reader, block)
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.rglob("params*.yaml")), ids=name_of)
+# What runs them: the tiny repository, test_photos.py and the test below.
+PARAMS_FILES = ("params.yaml", "params/photos.yaml", "reports/reference/cifar10/params.yaml")
+
+
+def test_every_params_file_is_run_by_a_test():
+    files = {*ROOT.rglob("params*.yaml"), *ROOT.glob("params/*.yaml")}
+    assert {name_of(file) for file in files} == set(PARAMS_FILES)
+
+
+@pytest.mark.parametrize("file", [ROOT / name for name in PARAMS_FILES], ids=name_of)
 def test_every_params_file_is_valid(file):
     params.validate(params.parse(file.read_text(encoding="utf-8")))
 

@@ -10,6 +10,8 @@ from stages.lib.core import custom_model, methods, normalization, paths, preproc
 
 VERSION = 3
 NORMALIZE = "normalize"
+# The `data.source` that is a person's own.
+OWN = "image_folder"
 LOADERS = {
     paths.PACKED: "stages.lib.compression.packed.load(path)[0]",
     paths.ONNX: "onnxruntime.InferenceSession(path)",
@@ -102,7 +104,8 @@ def describe(
     budgets: Budgets,
     run: Run,
 ) -> dict[str, Any]:
-    """The card of the recommended files, for JSON. Accuracies and losses are shares.
+    """The card of the recommended files, for JSON. Accuracies and losses are shares. The name of a
+    person's own data is that of their folder.
 
     selected: the selection, as stored.
     choices: the networks, by role.
@@ -120,6 +123,7 @@ def describe(
     }
     data = ("source", "checksum", "classes", "image_shape", "images")
     mean, std = run.normalization
+    source, root = run.meta["source"], Path(run.settings["data"]["root"])
     return {
         "version": VERSION,
         "budgets": dict(budgets),
@@ -127,7 +131,8 @@ def describe(
         "baseline": selected["baseline"],
         "seeds": list(run.seeds),
         "confidence": run.confidence,
-        "data": {name: run.meta[name] for name in data},
+        "data": {"name": (source == OWN and root.stem) or source}
+        | {name: run.meta[name] for name in data},
         "preprocessing": preprocessing.describe(run.meta["image_shape"])
         | {"normalization": {"mean": mean, "std": std}},
         "machine": dict(run.machine),

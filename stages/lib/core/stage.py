@@ -107,6 +107,8 @@ class _Watch:
         # A file written after this process began may be newer than what was imported.
         now = time.time()
         for file in self.before:
+            if paths.ARTIFACTS in file.parents:  # programs that are handed over
+                continue
             if file.suffix in paths.CODE and STARTED < file.stat().st_mtime <= now:
                 self.before[file] = None
 

@@ -62,7 +62,7 @@ def _sets(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
 
 
 def public_set(data: Any, size: int | None, staged: Path) -> Images:
-    """The digits, or one of torchvision's sets of arrays. Errors are those of `torchvision_sets.load`."""
+    """The digits, or a set of torchvision's. Errors are those of `torchvision_sets.load`."""
     labels, classes = [], []
 
     def loaded() -> Iterator[np.ndarray]:

@@ -67,7 +67,7 @@ def _files(folder: Path, roles: Mapping[str, Any]) -> str:
 
 def _budgets(budgets: Mapping[str, float]) -> str:
     units = {
-        "max_accuracy_drop": lambda limit: f"at most {100 * limit:g} points of accuracy lost",
+        "max_accuracy_drop": lambda limit: f"at most {100 * limit:g} % of validation accuracy lost",
         "max_bytes": lambda limit: f"at most {limit:,} bytes",
         "max_latency_ms": lambda limit: f"at most {limit:g} ms for one image",
     }

@@ -152,10 +152,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check and not check(HERE, arguments.threads):
             return 1
         if arguments.photos:
-            there = [HERE / name for name in NETWORKS if (HERE / name).exists()]
-            if not (arguments.model or there):
-                raise ProblemError(f"{HERE}: holds no {' or '.join(NETWORKS)}; see README.md")
-            network = Network(arguments.model or there[0], arguments.threads)
+            named = [arguments.model] if arguments.model else NETWORKS
+            files = [*map(Path, named[: bool(arguments.model)]), *(HERE / name for name in named)]
+            there = [file for file in files if file.exists()]
+            if not there:
+                raise ProblemError(f"{HERE}: holds no {' or '.join(named)}; see README.md")
+            network = Network(there[0], arguments.threads)
             for photo in arguments.photos:
                 (chances,) = probabilities(network.logits(network.read(photo)[None]))
                 best = int(chances.argmax())
