@@ -1,20 +1,22 @@
 """How much faster a run would be with more workers: an estimate from measured times of its arms.
 
     python -m tests.benchmarks.scaling [--params FILE] [--workers 8 64 512] [--longer 1 100]
-        [--times TIMES.json]
+        [--times TIMES.json] [STAGE …]
 
-Runs the pipeline once in a temporary copy, all arms one after the other, and times each arm, what
-else a stage does, and what it takes to start a stage: DVC, Python, torch. With --times it writes
-them to that file, or reads them if it exists. Then it lays the arms out: DVC runs one stage after
-the other; in each, free workers take the next arm in order, of the stage's other seeds too.
---longer multiplies the times of arms, as larger images or networks do.
+Runs the pipeline, or these stages of it, once in a temporary copy, all arms one after the other,
+and times each arm, what else a stage does, and what it takes to start a stage: DVC, Python, torch.
+With --times it writes them to that file, or reads them if it exists. Then it lays the arms out: DVC
+runs one stage after the other; in each, free workers take the next arm in order, of the stage's
+other seeds too. --longer multiplies the times of arms, as larger images or networks do.
 
-An estimate and no measurement: workers are as fast as the one that was measured, and moving files
+Seconds are those of the CPU with one thread, so other work on the machine counts little. An
+estimate and no measurement: workers are as fast as the one that was measured, and moving files
 between machines takes no time.
 """
 
 import heapq
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,7 @@ from typing import NamedTuple
 import yaml
 
 from stages.lib.analysis import tables
-from tests.benchmarks.common import ROOT, parser, timed
+from tests.benchmarks.common import ROOT, parser
 from tests.conftest import Repository
 
 # Runs all stages in one process, and writes the seconds of each arm and of each stage as a whole.
@@ -34,19 +36,21 @@ import stages.lib.evaluation.context
 from stages.lib.arms import worker
 from stages.lib.core import params, paths, pipeline
 file, arms, whole, plain = sys.argv[1], {}, {}, worker.run
+entries = pipeline.stages(paths.PIPELINES[::-1])
+names = sys.argv[2:] or list(entries)
 def timed(task):
-    start = time.perf_counter()
+    start = time.process_time()
     result = plain(task)
-    arms.setdefault(task.stage, []).append(time.perf_counter() - start)
+    arms.setdefault(task.stage, []).append(time.process_time() - start)
     return result
 worker.run, seeds = timed, params.read("seeds").seeds
-for name, entry in pipeline.stages(paths.PIPELINES[::-1]).items():
-    per_seed = pipeline.declared(name).per_seed
-    for seed in (seeds if "matrix" in entry else seeds[:1]) if per_seed else [None]:
-        start = time.perf_counter()
+for name in names:
+    per_seed, matrix = pipeline.declared(name).per_seed, "matrix" in entries[name]
+    for seed in (seeds if matrix else seeds[:1]) if per_seed else [None]:
+        start = time.process_time()
         sys.argv = [""] if seed is None else ["", "--seed", str(seed)]
         runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
-        whole.setdefault(name, []).append(time.perf_counter() - start)
+        whole.setdefault(name, []).append(time.process_time() - start)
 json.dump([arms, whole], open(file, "w"))
 """
 # A short stage, by which it is measured what the start of one takes.
@@ -68,24 +72,26 @@ class Times(NamedTuple):
     starts: int
 
 
-def measure(params: dict) -> Times:
+def measure(params: dict, stages: Sequence[str]) -> Times:
     """The times of a run with these params, with one worker."""
-    seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         repository = Repository(Path(folder) / "repository", params)
         repository.change("engine.workers", 1)
         repository.change("engine.ahead", False)
         file = Path(folder) / "times.json"
-        done = repository.run(sys.executable, "-c", TIMED, str(file))
+        done = repository.run(sys.executable, "-c", TIMED, str(file), *stages)
         assert done.returncode == 0, done.stderr
         arms, whole = json.loads(file.read_text())
         short = f"{SHORT}@{params['seeds'][0]}"
-        with timed(seconds, "start"):
-            repository.repro("--force", "--single-item", short)
+        before = os.times()
+        repository.repro("--force", "--single-item", short)
+        after = os.times()
+        start = after.children_user + after.children_system
+        start -= before.children_user + before.children_system
     return Times(
         arms,
         {name: sum(each) - sum(arms.get(name, [])) for name, each in whole.items()},
-        max(0.0, seconds["start"] - whole[SHORT][0]),
+        max(0.0, start - whole[SHORT][0]),
         sum(map(len, whole.values())),
     )
 
@@ -157,11 +163,13 @@ def main() -> None:
     arguments.add_argument("--workers", type=int, nargs="+", default=[8, 64, 512])
     arguments.add_argument("--longer", type=float, nargs="+", default=[1, 100])
     arguments.add_argument("--times", type=Path)
+    arguments.add_argument("stages", metavar="STAGE", nargs="*")
     options = arguments.parse_args()
     if options.times and options.times.exists():
         times = Times(**json.loads(options.times.read_text()))
     else:
-        times = measure(yaml.safe_load(options.params.read_text(encoding="utf-8")))
+        params = yaml.safe_load(options.params.read_text(encoding="utf-8"))
+        times = measure(params, options.stages)
         if options.times:
             options.times.write_text(json.dumps(times._asdict()))
     counts = {name: len(arms) for name, arms in times.arms.items()}

@@ -7,11 +7,12 @@ import tarfile
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from stages.lib.models import checkpoints
 from tests import toys
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 
 # plain_protocol is run by protocol_speed.
 SMALL = {
@@ -20,13 +21,17 @@ SMALL = {
     "packed_size": ("MODEL", "over bound"),
     "prepare_memory": ("--images 100 --size 16", "peak memory"),
     "protocol_speed": ("--train 100 --width 4 --seeds 1 --busy 0", "iterative 0.9"),
+    "scaling": (
+        "--params PARAMS --workers 8 --longer 1 -- probe prepare_data train_baseline global_prune",
+        "2 arms of 2 stages",
+    ),
     "structured_families": ("squeezenet1_1", "masked − small"),
 }
 
 
 def test_every_benchmark_is_run_here():
     benchmarks = {path.stem for path in (ROOT / "tests/benchmarks").glob("*.py")}
-    others = {"plain_protocol", "common", "scaling", "test_benchmarks", "test_scaling"}
+    others = {"plain_protocol", "common", "test_benchmarks", "test_scaling"}
     assert benchmarks == {*SMALL, *others}
 
 
@@ -52,6 +57,8 @@ def test_a_benchmark_prints_its_numbers(monkeypatch, tmp_path, capsys, name):
     model = tmp_path / "network.safetensors"
     checkpoints.save_model(toys.convnet(), model)
     places = {"MODEL": model, "IMAGES": tmp_path / "images.tar.xz", "OUT": tmp_path / "out"}
+    places["PARAMS"] = tmp_path / "params.yaml"
+    places["PARAMS"].write_text(yaml.safe_dump(TINY))
     if "IMAGES" in arguments:
         archive(places["IMAGES"])
     words = [str(places.get(word, word)) for word in arguments.split()]
