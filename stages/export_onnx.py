@@ -1,4 +1,5 @@
-"""Writes ONNX files in float32 and static int8, and measures their accuracy as executed.
+"""Writes ONNX files in float32 and static int8, and measures their accuracy as executed in
+every engine.
 
 Nothing is timed here, so that the same params give the same bytes.
 """
@@ -6,7 +7,7 @@ Nothing is timed here, so that the same params give the same bytes.
 from pathlib import Path
 
 from stages.lib.arms.running import Arm, run_arms
-from stages.lib.core import hardware, outputs, paths, records
+from stages.lib.core import engines, hardware, outputs, paths, records
 from stages.lib.core.methods import METHODS
 from stages.lib.core.params import ALL
 
@@ -39,7 +40,9 @@ def exported(context) -> None:
     context.device = device.configure("cpu", threads)
     images = onnx_files.calibration_samples(context.data, options.calibration_images, context.seed)
     bits = onnx_int8.weight_bits(options.weight_bits, hardware.read(paths.HARDWARE))
-    files = onnx_files.Collection(context.results, images, bits, options.percentile, threads)
+    files = onnx_files.Collection(
+        context.results, images, bits, options.percentile, threads, engines.read(paths.ENGINES)
+    )
     files.add_all(sources(context), options.calibration)
     outputs.write_csv(context.directory / paths.AGREEMENT, records.AGREEMENT, files.agreements)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.lib.core import hardware, outputs, paths, records
+from stages.lib.core import engines, hardware, outputs, paths, records
 from stages.lib.core.stage import run_stage
 from stages.lib.engines import benchmark
 from stages.lib.engines.benchmark import Subject
@@ -28,7 +28,7 @@ def subjects(context: Context, seed: int) -> list[Subject]:
     for device in dict.fromkeys((benchmark.CPU, context.device)):
         timed += benchmark.in_torch(*networks[0], [device], [*dtypes])
         timed += [benchmark.of_torch(*network, device) for network in networks[1:]]
-    return timed + [benchmark.of_file(row, options.threads) for row in exported]
+    return timed + benchmark.of_files(exported, engines.read(paths.ENGINES), options.threads)
 
 
 def main(context: Context) -> None:

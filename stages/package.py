@@ -24,6 +24,7 @@ from stages.lib.analysis.selection import Candidate
 from stages.lib.analysis.tables import times
 from stages.lib.compression import storage_sizes
 from stages.lib.core import (
+    engines,
     hardware,
     methods,
     normalization,
@@ -48,7 +49,8 @@ IMAGES = 100
 
 def candidates_of(stage: Stage, rows: list[Row], meta: dict[str, Any]) -> list[Candidate]:
     """The networks to choose from."""
-    seeds, keys = stage.params.seeds, [selection.key_of(row) for row in rows if row.model]
+    seeds = stage.params.seeds
+    keys = [key for row in rows if row.model for key in selection.executed(row)]
     folders = [[paths.stage_directory(name, seed) for name in methods.stages()] for seed in seeds]
     validation, test = (
         predictions.correct(folders, part, keys, prepared.read_labels(paths.PREPARED, part, meta))
@@ -153,7 +155,7 @@ def main(stage: Stage) -> None:
             name: pipeline.declared(name).params for name in ("prepare_data", *methods.stages())
         },
         meta=meta,
-        machine=hardware.read(paths.HARDWARE) | {"onnxruntime": metadata.version("onnxruntime")},
+        machine=hardware.read(paths.HARDWARE) | engines.versions(),
         confidence=params.report.confidence,
     )
     stage.result = f"{times(len(hashes), 'file')} recommended"

@@ -1,10 +1,11 @@
-"""Describes the machine and the user's images, network and weights. Always runs, without torch. Its
-files change only when these do, and then the stages that depend on them run again.
+"""Describes the machine, the optional engines, and the user's images, network and weights. Always
+runs, without torch. Its files change only when these do, and then the stages that depend on them
+run again.
 """
 
 import sys
 
-from stages.lib.core import hardware, outputs, paths, requirements
+from stages.lib.core import engines, hardware, outputs, paths, requirements
 from stages.lib.core.stage import Stage, run_stage
 from stages.lib.data import fingerprint, listing
 
@@ -16,6 +17,7 @@ def main(stage: Stage) -> None:
     machine = hardware.describe()
     for output, description in (
         (paths.HARDWARE, machine),
+        (paths.ENGINES, engines.installed()),
         (paths.INPUT_DATA, fingerprint.of_images(data)),
         (paths.INPUT_MODEL, fingerprint.of_network(model)),
     ):

@@ -4,6 +4,7 @@ from made_up import right, row
 
 from stages.lib.analysis import selection
 from stages.lib.analysis.latencies import Latency
+from stages.lib.analysis.predictions import Key
 from stages.lib.core import methods
 
 SEEDS = (0, 1, 2)
@@ -16,7 +17,7 @@ class Kept:
     """Rows and latencies in the making; a value is the same for each seed, or a list of theirs."""
 
     def __init__(self, seeds=SEEDS, **baseline):
-        self.seeds, self.rows, self.latencies = list(seeds), [], {}
+        self.seeds, self.rows, self.latencies, self.further = list(seeds), [], {}, {}
         self.add("baseline", **(BASELINE | baseline))
 
     def add(
@@ -40,7 +41,15 @@ class Kept:
                 )
             )  # fmt: skip
         if ms is not None:
-            self.latencies[method, target, bits] = Latency(ms, iqr, engine, 1, 1)
+            self.latencies[method, target, bits, engine] = Latency(ms, iqr, engine, 1, 1)
+        return self
+
+    def in_openvino(self, method, target=0.0, bits=32, *, accuracy, ms=None, iqr=0.001):
+        """What a network that is there already does in a further engine."""
+        key = Key(method, target, bits, engine="openvino")
+        self.further[key] = [accuracy] * len(self.seeds)
+        if ms is not None:
+            self.latencies[method, target, bits, key.engine] = Latency(ms, iqr, key.engine, 1, 1)
         return self
 
     def packed(self, times_smaller, method="packed", **other):
@@ -55,7 +64,7 @@ class Kept:
         return {
             key: right([getattr(one, f"{part}_accuracy") for one in found], images)
             for key, found in networks.items()
-        }
+        } | {key: right(accuracies, images) for key, accuracies in self.further.items()}
 
     @property
     def candidates(self):

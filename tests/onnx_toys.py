@@ -5,7 +5,8 @@ import hashlib
 import onnx
 import torch
 
-from stages.lib.engines import calibration, onnx_export, onnx_int8, onnx_session
+from stages.lib.core.engines import ENGINES
+from stages.lib.engines import calibration, executors, onnx_export, onnx_int8
 from stages.lib.evaluation import images
 from stages.lib.evaluation.samples import Samples
 from tests import toys
@@ -32,13 +33,14 @@ def operators(file):
     return [node.op_type for node in onnx.load_from_string(file).graph.node]
 
 
-def answers(file, given):
-    return onnx_session.logits(onnx_session.session(file, 1), given.images, 100)
+def answers(file, given, engine="onnxruntime"):
+    execute = executors.load(ENGINES[engine], file, 1, "the network")
+    return executors.logits(execute, given.images, 100)
 
 
-def compared(model, file, given):
-    """torch and ONNX Runtime."""
-    return onnx_export.compare(onnx_export.torch_logits(model, given), answers(file, given))
+def compared(model, file, given, engine="onnxruntime"):
+    """torch and an engine."""
+    return onnx_export.compare(onnx_export.torch_logits(model, given), answers(file, given, engine))
 
 
 def digests():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.lib.core import methods, params, paths, pipeline
+from stages.lib.core.engines import ENGINES
 from stages.lib.core.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,10 +124,13 @@ def test_no_module_of_the_library_is_left_over():
     # The registry names criteria of pruning, which stage `controls` imports by their names.
     folder = ROOT / "stages/lib/pruning/criteria"
     names = {method.criterion for method in METHODS.values() if method.criterion}
-    criteria = [folder / f"{name}.py" for name in names]
+    named = [folder / f"{name}.py" for name in names]
+    # So does that of engines, which stages that execute files import.
+    loaders = {engine.module for engine in ENGINES.values() if engine.module}
+    named += [ROOT / f"stages/lib/engines/{name}.py" for name in loaders]
     # The server of the workers imports it by its name.
     preloaded = ROOT / "stages/lib/arms/preload.py"
-    used = set().union(*map(closure, [*SCRIPTS, *criteria, preloaded]))
+    used = set().union(*map(closure, [*SCRIPTS, *named, preloaded]))
     assert set(LIBRARY) <= used
 
 
@@ -307,7 +311,7 @@ def test_stages_without_networks_do_not_import_torch(name):
 
 
 def test_requirements_are_pinned_exactly():
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in ("requirements.txt", "requirements-openvino.txt", "requirements-dev.txt"):
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted), file

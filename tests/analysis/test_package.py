@@ -47,11 +47,11 @@ def folder(tmp_path, monkeypatch):
 
 def latency_lines(networks):
     """What latency_bench says of them, beside a larger batch and half precision."""
-    for (method, target, bits), latency in networks.latencies.items():
+    for (method, target, bits, engine), latency in networks.latencies.items():
         for row in networks.rows:
             if (row.method, row.target_sparsity, row.weight_bits) == (method, target, bits):
                 line = dict.fromkeys(records.LATENCY, "") | {
-                    "seed": row.seed, "method": method, "engine": latency.engine,
+                    "seed": row.seed, "method": method, "engine": engine,
                     "target_sparsity": target, "weight_bits": bits, "device": "cpu",
                     "batch_size": 1, "threads": 1, "latency_ms": latency.milliseconds,
                     "latency_iqr_ms": latency.iqr_ms, "repetitions": 40, "model": row.model,
@@ -238,6 +238,16 @@ def test_the_card_says_how_a_file_is_read_and_which_stages_made_it(method, bits,
     assert one["made"]["stages"] == ["train_baseline", *stages]
     own = set(stages) - {"global_prune"}
     assert one["made"]["params"].keys() >= own | {"data", "model", "training", "compute"}
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_card_says_how_a_file_is_read_in_the_engine_that_was_fastest():
+    networks = plenty().in_openvino("onnx_baseline_int8", 0.0, 8, accuracy=0.946, ms=0.1)
+    leave(networks)
+    one = run()[FASTEST]["chosen"]
+    assert (one["file"], one["engine"], one["latency_ms"]) == ("fastest.onnx", "openvino", 0.1)
+    assert one["load"] == 'openvino.compile_model(path, "CPU")'
+    assert one["validation_loss"]["estimate"] == pytest.approx(0.004)
 
 
 BASELINE_ROWS = paths.stage_directory("train_baseline", SEEDS[-1]) / paths.ROWS

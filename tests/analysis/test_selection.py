@@ -70,12 +70,46 @@ def test_without_a_baseline_or_latencies_it_is_said_why_nothing_is_chosen():
 def test_a_latency_whose_spread_passes_three_tenths_of_it_is_not_ranked(iqr):
     name = "onnx_baseline_int8-8bit"
     networks = plenty()
-    networks.latencies["onnx_baseline_int8", 0.0, 8] = Latency(0.4, iqr, "onnxruntime", 1, 1)
+    networks.latencies["onnx_baseline_int8", 0.0, 8, "onnxruntime"] = Latency(
+        0.4, iqr, "onnxruntime", 1, 1
+    )
     assert (networks.chosen(FASTEST, 0.01) == name) == (iqr == 0.12)
     (one,) = [one for one in networks.candidates if one.name == name]
     told = selection_file.describe(one, networks.candidates[0])
     assert (told["latency_ms"], told["latency_iqr_ms"]) == (0.4, iqr)
     assert (told["speedup"] is None) == (iqr != 0.12)
+
+
+INT8 = ("onnx_baseline_int8", 0.0, 8)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "ms", "engine"),
+    [(0.944, 0.2, "openvino"), (0.944, 0.6, "onnxruntime"), (0.92, 0.2, "onnxruntime"),
+     (0.95, None, "onnxruntime")],
+    ids=["faster", "slower", "not accurate enough there", "not timed there"],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ROLES)
+def test_a_file_is_taken_in_its_fastest_engine_that_is_accurate_enough(accuracy, ms, engine, role):
+    networks = Kept().add("onnx_baseline_int8", bits=8, bytes=12_000, accuracy=0.944, ms=0.4)
+    before = networks.choose(role, 0.01)
+    networks.in_openvino(*INT8, accuracy=accuracy, ms=ms)
+    choice = networks.choose(role, 0.01)
+    # However many engines execute it, a file counts once.
+    assert choice.reason == before.reason
+    assert (choice.candidate.engine, choice.candidate.latency.engine) == (engine, engine)
+    told = selection_file.describe(choice.candidate, networks.candidates[0])
+    assert told["engine"] == engine
+    assert told["validation_loss"]["estimate"] == pytest.approx(0.006)
+
+
+def test_a_network_is_near_once():
+    networks = plenty().in_openvino(*INT8, accuracy=0.94, ms=0.3)
+    nearest = networks.choose(FASTEST, 0.01, None, 0.05).nearest
+    assert [(one.name, one.engine) for one in nearest] == [
+        ("structured_global_finetune-0.8", "torch"), ("onnx_baseline_int8-8bit", "openvino"),
+        ("onnx_baseline_float32", "onnxruntime"),
+    ]  # fmt: skip
 
 
 def test_the_shipped_file_is_that_of_the_best_seed_on_validation_the_first_of_equals():

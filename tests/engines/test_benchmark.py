@@ -5,7 +5,8 @@ from itertools import zip_longest
 import pytest
 import torch
 
-from stages.lib.core import records
+from stages.lib.core import engines, records
+from stages.lib.core.engines import ENGINES
 from stages.lib.engines import benchmark, latency, onnx_export
 from stages.lib.engines.latency import Latency
 from stages.lib.evaluation import images
@@ -30,7 +31,7 @@ def of_file(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "f.onnx"
     path.write_bytes(onnx_export.export(network, SAMPLES, ["a", "b", "c"], {}))
     row, _ = Evaluator(3, toys.data(), 1).row(network, "onnx_baseline_float32", model=str(path))
-    return benchmark.of_file(row, 1)
+    return benchmark.of_file(row, ENGINES["onnxruntime"], {}, 1)
 
 
 def measured(subjects, sizes=(2,), seconds=0.02):
@@ -59,10 +60,43 @@ def test_each_engine_gives_the_same_logits(network, of_file):
             benchmark.of_torch(ABOUT, network, NORMALIZE, CPU, dtype).prepare(PIXELS)()
             for dtype in ("float32", "bfloat16")
         )
-        deployed = torch.from_numpy(of_file.prepare(PIXELS)()[0])
+        deployed = torch.from_numpy(of_file.prepare(PIXELS)())
     assert torch.allclose(eager, deployed, atol=1e-4)
     assert half.dtype == torch.bfloat16
     assert torch.allclose(eager, half.float(), atol=0.1 * float(eager.abs().max()))
+
+
+def test_an_engine_that_is_not_installed_has_one_line_that_says_so(of_file, tmp_path):
+    path = of_file.about["model"]
+    rows = [
+        Evaluator(3, toys.data(), 1).row(toys.convnet(), method, model=path)[0]
+        for method in ("onnx_baseline_float32", "onnx_baseline_int8")
+    ]
+    (absent,) = [engine.name for engine in ENGINES.values() if engine.requirements]
+    lines = measured(benchmark.of_files(rows, {absent: None}, 1))
+    told = "not run: OpenVINO is not installed (pip install -r requirements-openvino.txt)"
+    assert [(line["method"], line["engine"]) for line in lines] == [
+        ("onnx_baseline_float32", "onnxruntime"),
+        ("onnx_baseline_float32", absent),
+        ("onnx_baseline_int8", "onnxruntime"),
+    ]
+    assert lines[1]["note"] == told
+    assert [line["repetitions"] > 0 for line in lines] == [True, False, True]
+    there = benchmark.of_files(rows, {absent: "1.0"}, 1)
+    assert [one.engine for one in there] == ["onnxruntime", absent] * 2
+
+
+def test_a_file_that_an_engine_cannot_load_has_a_line_that_says_why(of_file, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no network")
+    row, _ = Evaluator(3, toys.data(), 1).row(
+        toys.convnet(), "onnx_baseline_float32", model=str(broken)
+    )
+    lines = measured([*benchmark.of_files([row], engines.installed(), 1), of_file])
+    for line in lines[:-1]:
+        assert line["note"].startswith("not run: ")
+        assert (line["repetitions"], "\n" in line["note"]) == (0, False)
+    assert lines[-1]["repetitions"] > 0
 
 
 UNSTEADY = "unsteady: the IQR is 40% of the median; not ranked"

@@ -3,22 +3,24 @@
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
-from stages.lib.core import outputs, paths, records
+from stages.lib.core import engines, outputs, paths, records
 from stages.lib.core.errors import UserError
-from stages.lib.engines import onnx_export, onnx_files, onnx_int8
+from stages.lib.engines import executors, onnx_export, onnx_files, onnx_int8
 from stages.lib.evaluation import counting, results
 from stages.lib.evaluation.evaluator import Evaluator
 from tests import toys
 
 ALL = ["minmax", "entropy", "percentile"]
+ABSENT = {"openvino": None}
 
 
 @pytest.fixture
 def collect(tmp_path):
     """Exports a baseline and a fine-tuned network: rows and agreements by method."""
 
-    def run(calibrations=ALL):
+    def run(calibrations=ALL, versions=ABSENT, engine="onnxruntime"):
         data = toys.data()
         model, other = toys.lived_in(toys.convnet()), toys.lived_in(toys.convnet(), seed=1)
         evaluator = Evaluator(0, data, counting.prunable_weights(model))
@@ -28,7 +30,7 @@ def collect(tmp_path):
         ]
         kept = results.Results(tmp_path, tmp_path, evaluator)
         images = onnx_files.calibration_samples(data, 10, 0)
-        files = onnx_files.Collection(kept, images, 8, 99.0, 1)
+        files = onnx_files.Collection(kept, images, 8, 99.0, 1, versions)
         files.add_all(sources, calibrations)
         kept.write()
         outputs.write_csv(tmp_path / paths.AGREEMENT, records.AGREEMENT, files.agreements)
@@ -36,7 +38,9 @@ def collect(tmp_path):
         assert {Path(row.model).name for row in rows.values()} == {
             path.name for path in tmp_path.glob("*.onnx")
         }
-        return rows, {line["method"]: line for line in files.agreements}
+        lines = [line for line in files.agreements if line.get("engine", engine) == engine]
+        assert len({line["method"] for line in lines}) == len(lines)
+        return rows, {line["method"]: line for line in lines}
 
     return run
 
@@ -88,6 +92,46 @@ def test_a_file_that_cannot_be_made_has_a_line_that_says_why(
     for method, line in agreements.items():
         assert line["note"] == ("a reason" if method in noted else "")
         assert ("agreement" in line) == (method in left)
+
+
+def test_an_engine_that_is_not_installed_has_a_line_for_each_file(collect, tmp_path):
+    rows, lines = collect(["minmax"], engine="openvino")
+    assert sorted(lines) == sorted(rows) == FOUR
+    told = "OpenVINO is not installed (pip install -r requirements-openvino.txt)"
+    assert {line["note"] for line in lines.values()} == {told}
+    assert not any("agreement" in line for line in lines.values())
+    stored = load_file(tmp_path / paths.PREDICTIONS)
+    assert sorted(stored) == sorted(Path(row.model).stem for row in rows.values())
+
+
+def test_each_file_is_executed_in_every_engine_that_is_installed(collect, tmp_path):
+    pytest.importorskip("openvino")
+    rows, lines = collect(["minmax"], engines.installed(), engine="openvino")
+    assert sorted(lines) == FOUR
+    stored = load_file(tmp_path / paths.PREDICTIONS)
+    labels = toys.data().test.labels.numpy()
+    for method, line in lines.items():
+        assert (line["note"], line["images"]) == ("", len(labels))
+        # int8 may differ by a step of the last layer's input; the classes of these networks do not.
+        assert line["agreement"] >= 0.9
+        name = paths.executed_name(Path(rows[method].model).stem, "openvino")
+        assert (stored[name] == labels).mean() == pytest.approx(line["test_accuracy"])
+
+
+def test_a_file_that_an_engine_cannot_run_has_a_line_that_says_why(collect, monkeypatch):
+    real = executors.load
+
+    def refuses(engine, *arguments):
+        if engine.name == "openvino":
+            raise UserError("a reason")
+        return real(engine, *arguments)
+
+    monkeypatch.setattr(executors, "load", refuses)
+    rows, lines = collect(["minmax"], {"openvino": "1.0"}, engine="openvino")
+    assert sorted(rows) == FOUR
+    assert {method: line["note"] for method, line in lines.items()} == dict.fromkeys(
+        FOUR, "a reason"
+    )
 
 
 def test_a_file_whose_logits_are_not_torchs_says_so(collect, monkeypatch):

@@ -120,7 +120,7 @@ def type_block(repository: Repository, block: documents.Block) -> None:
         if block.language == "sh":
             command = ["bash", "-e", "-c", REHEARSED + block.text]
         else:
-            alone = ALONE if "import predict" in block.text else ""
+            alone = ALONE if re.search("import predict|openvino", block.text) else ""
             command = [sys.executable, "-c", alone + block.text]
         done = repository.run(*command, HOME=str(repository.path / "home"))
         assert done.returncode == 0, f"{block.place}: {done.stdout[-1000:]}{done.stderr[-2000:]}"

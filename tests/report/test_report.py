@@ -181,13 +181,27 @@ def front_of(run):
     return list(lines[lines.front & lines.name.str.contains("faster")].network)
 
 
+def test_a_network_is_shown_in_its_fastest_engine_with_the_accuracy_in_it():
+    networks = drawn("everything")[0].networks
+    for method, engine, time, accuracy in (
+        ("onnx_baseline_int8", "onnxruntime", 0.4, 0.94),
+        ("onnx_baseline_int8_entropy", "openvino", 0.405, 0.93),
+        ("packed", None, None, 0.945),
+    ):
+        found = networks[networks.method == method].iloc[0]
+        assert found.test_accuracy == pytest.approx(accuracy)
+        assert found.low <= found.test_accuracy <= found.high
+        if engine:
+            assert (found.engine, found.latency_ms) == (engine, pytest.approx(time))
+
+
 @pytest.mark.parametrize(
     ("method", "name", "iqr", "is_ranked"),
     [
-        ("onnx_baseline_int8", "ONNX Runtime int8", 0.0029, True),
-        ("onnx_baseline_int8", "ONNX Runtime int8", 0.0031, False),
+        ("onnx_baseline_int8", "ONNX int8", 0.0029, True),
+        ("onnx_baseline_int8", "ONNX int8", 0.0031, False),
         # A masked network does the baseline's work: what it seems to save is noise.
-        ("onnx_finetune_float32", "global + fine-tuning, ONNX Runtime, 95 %", 0.0, False),
+        ("onnx_finetune_float32", "global + fine-tuning, ONNX, 95 %", 0.0, False),
     ],
 )
 def test_masked_networks_and_latencies_with_a_wide_iqr_are_not_ranked(method, name, iqr, is_ranked):
@@ -208,7 +222,7 @@ def test_the_selection_is_shown_as_it_is():
     assert table.rows[0][2:] == (
         "820 B (48.8 × smaller)", "0.4 [-0.6, 1.4]", "94.6 % (92.6–96.6)", "not timed", "",
     )  # fmt: skip
-    assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: ONNX Runtime int8")
+    assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: ONNX int8")
     for text in reports(run, shown):
         assert "nothing saves: the baseline" in text
         assert "at most 1 percentage point of validation accuracy lost, at most 1,000 bytes" in text
@@ -227,8 +241,8 @@ def test_a_choice_that_cannot_be_ranked_says_so():
         for fastest in (choice, choice | {"latency_iqr_ms": 2.5})
     ]
     text, page = reports(dataclasses.replace(a_run(), selection=SELECTION | {"budgets": budgets}))
-    assert "2.5 ms (not ranked" in text
-    assert "2.5 ms (the baseline's is not ranked" in text
+    assert "2.5 ms in torch (not ranked" in text
+    assert "2.5 ms in torch (the baseline's is not ranked" in text
     assert "faster</span>" not in page.split("Best per accuracy budget")[1]
 
 

@@ -1,21 +1,18 @@
-"""The latency of each network: on the CPU, in the engine that executes its file."""
+"""The latency of each network on the CPU, in every engine that executes its file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from stages.lib.core import paths, records
+from stages.lib.core import engines, records
 
-# The engine of each kind of file. Packed files and files of integers are unpacked first and have no
-# latency of their own.
-ENGINES = {paths.SAFETENSORS: "torch", paths.ONNX: "onnxruntime"}
 CPU = "cpu"
 MEASURED = ["latency_ms", "latency_iqr_ms"]
-# A network: method, target sparsity and bits per weight.
-Timed = tuple[str, float, int]
+# A network in an engine: method, target sparsity, bits per weight, engine.
+Timed = tuple[str, float, int, str]
+KEYS = ["method", "target_sparsity", "weight_bits", "engine"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,16 @@ def _of_seeds(lines: pd.DataFrame) -> Latency:
 
 
 def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> dict[Timed, Latency]:
-    """The latencies of the networks that were timed for every seed.
+    """The latencies of the networks that were timed for every seed, in each engine of their files.
 
     table: records.LATENCY of all seeds.
     batch_size: images per call.
     """
-    engine = table.model.fillna("").map(lambda file: ENGINES.get(Path(file).suffix))
-    here = table[
-        (table.engine == engine) & (table.device == CPU) & (table.batch_size == batch_size)
-    ].dropna(subset=["latency_ms"])
-    groups = here.groupby(["method", "target_sparsity", "weight_bits"], sort=False)
+    here = table[(table.device == CPU) & (table.batch_size == batch_size)]
+    here = here.dropna(subset=["latency_ms", "model"])
+    executes = [
+        line.engine in {engine.name for engine in engines.of_file(line.model)}
+        for line in here.itertuples()
+    ]
+    groups = here[executes].groupby(KEYS, sort=False)
     return {key: _of_seeds(lines) for key, lines in groups if set(lines.seed) == set(seeds)}

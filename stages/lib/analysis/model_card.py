@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.analysis.selection import Budgets, Candidate, Choice
-from stages.lib.core import custom_model, methods, normalization, paths, preprocessing
+from stages.lib.core import custom_model, engines, methods, normalization, paths, preprocessing
 
 VERSION = 3
 NORMALIZE = "normalize"
@@ -14,7 +14,6 @@ NORMALIZE = "normalize"
 OWN = "image_folder"
 LOADERS = {
     paths.PACKED: "stages.lib.compression.packed.load(path)[0]",
-    paths.ONNX: "onnxruntime.InferenceSession(path)",
     paths.SAFETENSORS: "stages.lib.models.checkpoints.load_model(path)",
 }
 INTEGER_LOADER = "stages.lib.quantization.linear.load_model(path)[0]"
@@ -60,14 +59,16 @@ def _input(suffix: str, run: Run) -> dict[str, Any]:
     return {**about, NORMALIZE: {"mean": mean, "std": std}, "how": how}
 
 
-def _loader(family: str, suffix: str, network: str) -> str:
+def _loader(candidate: Candidate, suffix: str, network: str) -> str:
     """The call that reads the file. It names a custom network, because a file must not choose which
     code runs.
     """
+    if suffix == paths.ONNX:
+        return engines.ENGINES[candidate.engine].load
+    family = methods.METHODS[candidate.shipped.method].family
     call = INTEGER_LOADER if family == methods.INTEGER else LOADERS[suffix]
-    if suffix != paths.ONNX and custom_model.is_own(network):
-        call = call.replace("(path)", f"(path, network={network!r})")
-    return call
+    own = custom_model.is_own(network)
+    return call.replace("(path)", f"(path, network={network!r})") if own else call
 
 
 def _deployed(
@@ -76,7 +77,7 @@ def _deployed(
     """The card's entry for a file. told: what the selection says about the candidate."""
     row = candidate.shipped
     source = Path(row.model)
-    family, stages = methods.METHODS[row.method].family, methods.made_by(row.method)
+    stages = methods.made_by(row.method)
     sections = dict.fromkeys(
         name for stage in ("prepare_data", *stages) for name in run.sections[stage]
     )
@@ -85,7 +86,7 @@ def _deployed(
         "file": role + source.suffix,
         "source": row.model,
         "sha256": sha256,
-        "load": _loader(family, source.suffix, run.settings["model"]["name"]),
+        "load": _loader(candidate, source.suffix, run.settings["model"]["name"]),
         "input": _input(source.suffix, run),
         "output": {
             "shape": ["n", len(run.meta["classes"])],

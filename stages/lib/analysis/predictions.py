@@ -17,17 +17,22 @@ FILES = {"validation": paths.VALIDATION_PREDICTIONS, "test": paths.PREDICTIONS}
 
 
 class Key(NamedTuple):
-    """The key of a network within a seed. The fields are those of records.Row."""
+    """The key of a network within a seed. The fields are those of records.Row.
+
+    engine: in which it was executed; empty for the first engine that executes its kind of file.
+    """
 
     method: str
     target_sparsity: float = 0.0
     weight_bits: int = 32
     times_smaller: float = 1.0
+    engine: str = ""
 
     @property
     def name(self) -> str:
         """The name under which its predictions are stored."""
-        return paths.network_name(*self)
+        name = paths.network_name(*self[:-1])
+        return paths.executed_name(name, self.engine) if self.engine else name
 
 
 # Whether the network of each seed is right on each image: bool [seeds, images].

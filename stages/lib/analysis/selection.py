@@ -16,6 +16,7 @@ from stages.lib.analysis import statistics, tables
 from stages.lib.analysis.latencies import Latency, Timed
 from stages.lib.analysis.predictions import Correct, Key
 from stages.lib.analysis.statistics import Interval
+from stages.lib.core import engines
 from stages.lib.core.methods import METHODS
 from stages.lib.core.records import ALL_LAYERS, Row
 
@@ -37,22 +38,25 @@ Budgets = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network whose file is kept for every seed.
+    """A network whose file is kept for every seed, in an engine.
 
-    rows: one per seed, in the order of the seeds.
-    loss: of validation accuracy against the baseline, paired by image and seed.
-    test: its accuracy on the test images.
-    latency: of one image; None if it was not timed for every seed.
+    rows: one per seed, in the order of the seeds. Their accuracies are those in the first engine
+        that executes the file.
+    loss: of validation accuracy in this engine against the baseline, paired by image and seed.
+    test: its accuracy on the test images in this engine.
+    latency: of one image in this engine; None if it was not timed for every seed.
+    engine: its name; empty if none executes the file as it is.
     """
 
     rows: tuple[Row, ...]
     loss: Interval
     test: Interval
     latency: Latency | None = None
+    engine: str = ""
 
     @property
     def name(self) -> str:
-        """Its name, unique in a run."""
+        """The network's name, unique in a run."""
         return key_of(self.rows[0]).name
 
     @property
@@ -130,6 +134,14 @@ def key_of(row: Row) -> Key:
     return Key(row.method, row.target_sparsity, row.weight_bits, row.times_smaller)
 
 
+def executed(row: Row) -> dict[Key, str]:
+    """For each engine that executes a row's file, the key of the predictions, and the engine's
+    name; if there is none, the row's key and an empty name.
+    """
+    key, names = key_of(row), [engine.name for engine in engines.of_file(row.model)] or [""]
+    return {key: names[0]} | {key._replace(engine=name): name for name in names[1:]}
+
+
 def collect(
     rows: Sequence[Row],
     validation: Correct,
@@ -138,10 +150,11 @@ def collect(
     seeds: Sequence[int],
     confidence: float,
 ) -> list[Candidate]:
-    """The candidates: all networks whose files are kept for every seed, in the order of METHODS.
+    """The candidates: all networks whose files are kept for every seed, in the order of METHODS. A
+    network that was executed and timed in a further engine is one more candidate.
 
     rows: of all seeds, with the baseline's.
-    validation, test: which network is right on which image.
+    validation, test: which network is right on which image, in which engine.
     latencies: of one image.
     confidence: of each interval.
 
@@ -168,9 +181,13 @@ def collect(
             found,
             statistics.difference(validation[baseline], validation[key], confidence),
             statistics.accuracy(test[key], confidence),
-            latencies.get(key[:3]),
+            latencies.get((*key[:3], engine)),
+            engine,
         )
-        for key, found in whole.items()
+        for found in whole.values()
+        for key, engine in executed(found[0]).items()
+        if key in validation and key in test
+        if not key.engine or (*key[:3], engine) in latencies
     ]
 
 
@@ -184,6 +201,14 @@ def _least(pool: Sequence[Candidate], budget: str) -> list[Candidate]:
         return list(pool)
     fastest = min(known, key=lambda one: one.latency.milliseconds)
     return [one for one in known if not fastest.latency.is_faster(one.latency)]
+
+
+def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The first candidate of each network."""
+    found: dict[str, Candidate] = {}
+    for one in candidates:
+        found.setdefault(one.name, one)
+    return list(found.values())
 
 
 def overshoot(candidate: Candidate, budgets: Budgets) -> dict[str, float]:
@@ -228,10 +253,11 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
         # By the worst overshoot, then the next.
         nearest = sorted(pool, key=lambda one: sorted(overshoot(one, budgets).values())[::-1])
         reason = f"{_why_none(pool, budgets, what)}; the nearest is {nearest[0].words}"
-        return Choice(None, reason, tuple(nearest[:NEAREST]))
+        return Choice(None, reason, tuple(_distinct(nearest)[:NEAREST]))
     equal = _least(good, costs[0])
-    others = f", equal to {len(equal) - 1} of them within the noise" if len(equal) > 1 else ""
-    reason = f"the {role} of {len(good)} within the budgets{others}"
+    among, alike = len(_distinct(good)), len(_distinct(equal))
+    others = f", equal to {alike - 1} of them within the noise" if alike > 1 else ""
+    reason = f"the {role} of {among} within the budgets{others}"
     return Choice(_least(equal, costs[1])[0], reason)
 
 

@@ -52,10 +52,10 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def intervals(correct: Mapping[tuple, NDArray], confidence: float) -> pd.DataFrame:
     """The interval of each network's test accuracy, for `with_bounds`.
 
-    correct: bool [seeds, images], by the columns KEYS.
+    correct: bool [seeds, images], by `predictions.Key`, which begins with the columns KEYS.
     """
     found = {key: statistics.accuracy(right, confidence) for key, right in correct.items()}
-    lines = [(*key, interval.low, interval.high) for key, interval in found.items()]
+    lines = [(*key[: len(KEYS)], interval.low, interval.high) for key, interval in found.items()]
     return pd.DataFrame(lines, columns=[*KEYS, "low", "high"])
 
 

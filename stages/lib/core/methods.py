@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 # Families, by what a method does to the baseline: only trains it; removes single weights; removes
-# filters; prunes one layer alone; quantizes its weights; packs it; writes a file for ONNX Runtime.
+# filters; prunes one layer alone; quantizes its weights; packs it; writes an ONNX file.
 DENSE, UNSTRUCTURED, STRUCTURED = "dense", "unstructured", "structured"
 LAYER, INTEGER, PACKED, ONNX = "layer", "integer", "packed", "onnx"
 # The colour of the text around a chart: black in a picture, light on a dark page.
@@ -89,7 +89,7 @@ def _exported(methods: Iterable[Method]) -> list[Method]:
             kinds += [("int8", name, f" int8, {name}") for name in CALIBRATIONS]
         found += [
             Method(
-                exported_name(one.name, form, calibration), f"{title}ONNX Runtime{told}",
+                exported_name(one.name, form, calibration), f"{title}ONNX{told}",
                 "export_onnx", ONNX, looks[form], one.name, one.training,
             )
             for form, calibration, told in kinds

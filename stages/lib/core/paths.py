@@ -6,12 +6,14 @@ PARAMS = Path("params.yaml")
 # The stage that always runs has its own file.
 PIPELINES = (Path("dvc.yaml"), Path("probe/dvc.yaml"))
 REQUIREMENTS = Path("requirements.txt")
+OPENVINO_REQUIREMENTS = Path("requirements-openvino.txt")
 PREPARED = Path("data/prepared")
 PARTS = ("train", "validation", "test")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
 # How long each stage took on this machine. No output: it differs from run to run.
 SECONDS = ARTIFACTS / "seconds.json"
+ENGINES = ARTIFACTS / "engines.json"
 DEPLOY = ARTIFACTS / "deploy"
 # Beside DVC's own notes, which Git ignores: the hashes of the person's images, by data.root.
 CONTENT = Path(".dvc/tmp/content")
@@ -110,3 +112,10 @@ def network_name(
     if times_smaller != 1:
         return f"{method}-{times_smaller:g}x"
     return f"{method}{sparsity}" if weight_bits == 32 else f"{method}{sparsity}-{weight_bits}bit"
+
+
+def executed_name(network: str, engine: str) -> str:
+    """What the predictions of a network are called in an engine that is not the first to execute
+    its kind of file: `onnx_baseline_int8-8bit-openvino`. network: of `network_name`.
+    """
+    return f"{network}-{engine}"

@@ -112,11 +112,12 @@ FORMAT = (
     "network", "image_shape", "device", "dtype", "parameters", "bytes_on_disk", "tensor_bytes",
     "accuracy", "agreement", "agreement_images", "peak_memory_bytes", "note",
 )  # fmt: skip
-# The logits of an ONNX file compared with those of the same network in torch, on the test images.
-# note: why there is no file, or that its float32 logits differ from torch's.
+# An ONNX file as an engine executes it: its logits compared with those of the same network in
+# torch, on the test images, and its accuracies. engine: empty if there is no file. note: why there
+# is no file, why the engine does not execute it, or that its float32 logits differ from torch's.
 AGREEMENT = (
-    "seed", "method", "target_sparsity", "weight_bits", "images", "largest_difference",
-    "largest_logit", "agreement", "model", "note",
+    "seed", "method", "engine", "target_sparsity", "weight_bits", "images", "largest_difference",
+    "largest_logit", "agreement", "validation_accuracy", "test_accuracy", "model", "note",
 )  # fmt: skip
 # A latency. engine: executes the network. isa: the instruction sets that decide the speed of
 # kernels. Latencies are the median and the IQR for the whole batch. repetitions: the number of

@@ -1,4 +1,4 @@
-"""Times networks in torch and ONNX Runtime, in turns."""
+"""Times networks in torch and, as ONNX files, in every other engine, in turns."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stages.lib.core import errors, records
+from stages.lib.core import engines, errors, records
+from stages.lib.core.engines import Engine
+from stages.lib.core.errors import UserError
 from stages.lib.core.records import Row
-from stages.lib.engines import latency, number_formats, onnx_session
+from stages.lib.engines import executors, latency, number_formats
 from stages.lib.engines.latency import Call, Latency
 from stages.lib.evaluation.images import Normalize
 
@@ -101,19 +103,35 @@ def in_torch(
     return subjects
 
 
-def of_file(row: Row, threads: int) -> Subject:
-    """ONNX Runtime on the CPU, on raw images, which the file normalizes.
+def of_file(row: Row, engine: Engine, versions: engines.Versions, threads: int) -> Subject:
+    """An ONNX file in an engine on the CPU, on raw images, which the file normalizes.
 
     Its threads do not spin while they wait: when timed in turns with torch on the same cores,
     spinning made torch ten times slower. With one thread, none waits.
+
+    versions: of `engines.read`. An engine that is not installed is a note.
     """
-    file = Path(row.model).read_bytes()
-    session = onnx_session.session(file, threads, name=row.model, spinning=False)
 
     def prepare(images: torch.Tensor) -> Call:
-        return partial(session.run, None, {onnx_session.IMAGES: images.contiguous().numpy()})
+        if why := engines.missing(engine, versions):
+            raise UserError(why)
+        file = Path(row.model).read_bytes()
+        execute = executors.load(engine, file, threads, row.model, spinning=False)
+        return partial(execute, images.contiguous().numpy())
 
-    return Subject("onnxruntime", about(row), CPU, prepare)
+    return Subject(engine.name, about(row), CPU, prepare)
+
+
+def of_files(rows: Sequence[Row], versions: engines.Versions, threads: int) -> list[Subject]:
+    """ONNX files, each in every engine; in an engine that is not installed the first alone, which
+    says so.
+    """
+    return [
+        of_file(row, engine, versions, threads)
+        for place, row in enumerate(rows)
+        for engine in engines.of_file(row.model)
+        if place == 0 or not engines.missing(engine, versions)
+    ]
 
 
 def _prepared(

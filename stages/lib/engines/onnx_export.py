@@ -16,7 +16,7 @@ from torch import nn
 
 from stages.lib.core import errors, preprocessing
 from stages.lib.core.errors import UserError
-from stages.lib.engines import onnx_session
+from stages.lib.engines import executors, onnx_session
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
 from stages.lib.evaluation.images import Normalize
 from stages.lib.evaluation.samples import Samples
@@ -188,7 +188,8 @@ def export(
                 # It warns of its age and of every branch on sizes. The result is compared anyway.
                 warnings.simplefilter("ignore")
                 file = sealed(exporter(network, images[:TRACED], folded), notes)
-            logits = onnx_session.logits(onnx_session.session(file, 1), images, BATCH)
+            execute = onnx_session.load(file, 1, "the ONNX network")
+            logits = executors.logits(execute, images, BATCH)
             if logits.shape != reference.shape:
                 raise UserError(f"it answers with {list(logits.shape)}")
             agreement = compare(reference, logits)

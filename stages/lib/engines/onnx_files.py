@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stages.lib.core import methods, paths
+from stages.lib.core import engines, methods, paths
+from stages.lib.core.engines import Engine
 from stages.lib.core.errors import UserError
 from stages.lib.core.records import Row
-from stages.lib.engines import calibration, onnx_export, onnx_int8, onnx_session
-from stages.lib.evaluation import device
+from stages.lib.engines import calibration, executors, onnx_export, onnx_int8, onnx_session
+from stages.lib.evaluation import device, inference
+from stages.lib.evaluation.evaluator import Predicted
 from stages.lib.evaluation.results import Results
 from stages.lib.evaluation.samples import Data, Samples
 
@@ -36,19 +38,26 @@ def calibration_samples(data: Data, count: int, seed: int) -> Samples:
 
 class Collection:
     """Collects files and rows in `results`, measured in ONNX Runtime, and lines of
-    records.AGREEMENT in `agreements`.
+    records.AGREEMENT in `agreements`, of every engine.
 
     samples: for the calibration.
     bits: of int8 weights.
     percent: of the values that the calibration `percentile` keeps.
-    threads: of ONNX Runtime.
+    threads: of each engine.
+    versions: of the optional engines, of `engines.read`.
     """
 
     def __init__(
-        self, results: Results, samples: Samples, bits: int, percent: float, threads: int
+        self,
+        results: Results,
+        samples: Samples,
+        bits: int,
+        percent: float,
+        threads: int,
+        versions: engines.Versions,
     ) -> None:
         self.results, self.samples, self.bits = results, samples, bits
-        self.percent, self.threads = percent, threads
+        self.percent, self.threads, self.versions = percent, threads, versions
         self.data = results.evaluator.data
         self.agreements: list[dict[str, Any]] = []
 
@@ -57,14 +66,43 @@ class Collection:
         about = {"seed": row.seed, "method": method, "target_sparsity": row.target_sparsity}
         self.agreements.append({**about, "weight_bits": bits, **columns})
 
-    def _record(self, source: Source, method: str, file: bytes, bits: int) -> Row:
-        """Keeps a file and its row, measured by executing it."""
-        name = paths.network_name(method, source.row.target_sparsity, bits) + paths.ONNX
-        network = onnx_session.session(file, self.threads, name=name)
+    def _executed(self, engine: Engine, file: bytes, name: str) -> tuple[Predicted, torch.Tensor]:
+        """The predictions of a file in an engine, and its logits on the test images."""
+        execute = executors.load(engine, file, self.threads, name)
         validation, test = (
-            onnx_session.logits(network, part.images, part.batch_size)
+            executors.logits(execute, part.images, part.batch_size)
             for part in (self.data.validation, self.data.test)
         )
+        return onnx_session.predictions(validation, test, self.data), test
+
+    def _compare(
+        self, source: Source, row: Row, engine: Engine, predicted: Predicted, logits: torch.Tensor
+    ) -> None:
+        """Adds a line of records.AGREEMENT about an engine that executed a file."""
+        agreement = onnx_export.compare(source.logits, logits)
+        differs = row.weight_bits == FLOAT_BITS and not agreement.is_same
+        accuracies = {
+            f"{part}_accuracy": inference.share_correct(classes, samples.labels)
+            for part, classes, samples in (
+                ("validation", predicted.validation, self.data.validation),
+                ("test", predicted.test, self.data.test),
+            )
+        }
+        self._note(
+            source.row, row.method, row.weight_bits, engine=engine.name, images=agreement.images,
+            largest_difference=agreement.difference, largest_logit=agreement.largest,
+            agreement=agreement.agreement, **accuracies, model=row.model,
+            note="its logits are not torch's" if differs else "",
+        )  # fmt: skip
+
+    def _record(self, source: Source, method: str, file: bytes, bits: int) -> Row:
+        """Keeps a file and its row, measured by executing it in the first engine. It is executed in
+        every other one too, or a line says why not.
+        """
+        network = paths.network_name(method, source.row.target_sparsity, bits)
+        name = network + paths.ONNX
+        first, *further = engines.of_file(name)
+        predicted, logits = self._executed(first, file, name)
         (self.results.directory / name).write_bytes(file)
         row = self.results.record_file(
             source.model,
@@ -74,15 +112,20 @@ class Collection:
             weight_bits=bits,
             extra_epochs=source.row.extra_epochs,
             bytes_on_disk=len(file),
-            predicted=onnx_session.predictions(validation, test, self.data),
+            predicted=predicted,
         )
-        agreement = onnx_export.compare(source.logits, test)
-        differs = bits == FLOAT_BITS and not agreement.is_same
-        self._note(
-            row, method, bits, images=agreement.images, largest_difference=agreement.difference,
-            largest_logit=agreement.largest, agreement=agreement.agreement, model=row.model,
-            note="its logits are not torch's" if differs else "",
-        )  # fmt: skip
+        self._compare(source, row, first, predicted, logits)
+        for engine in further:
+            why = engines.missing(engine, self.versions)
+            try:
+                if why:
+                    raise UserError(why)
+                predicted, logits = self._executed(engine, file, name)
+            except UserError as error:
+                self._note(row, method, bits, engine=engine.name, model=row.model, note=str(error))
+                continue
+            self.results.predictions[paths.executed_name(network, engine.name)] = predicted
+            self._compare(source, row, engine, predicted, logits)
         return row
 
     def _add_int8(self, source: Source, float32: bytes, calibrations: Sequence[str]) -> str:

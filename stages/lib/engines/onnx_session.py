@@ -4,6 +4,7 @@ import torch
 
 from stages.lib.core import errors
 from stages.lib.core.errors import UserError
+from stages.lib.engines.executors import Execute
 from stages.lib.engines.onnx_runtime import onnxruntime
 from stages.lib.evaluation import inference
 from stages.lib.evaluation.evaluator import Predicted
@@ -45,16 +46,10 @@ def session(
         raise UserError(f"{name}: ONNX Runtime cannot load it ({reason})") from None
 
 
-def logits(
-    network: onnxruntime.InferenceSession, images: torch.Tensor, batch_size: int
-) -> torch.Tensor:
-    """The logits of `images`, uint8 [n, c, h, w], computed in batches: float32 [n, classes]."""
-    return torch.cat(
-        [
-            torch.from_numpy(network.run(None, {IMAGES: batch.cpu().contiguous().numpy()})[0])
-            for batch in images.split(batch_size)
-        ]
-    )
+def load(model: bytes, threads: int, name: str, spinning: bool = True) -> Execute:
+    """As `executors.load`."""
+    network = session(model, threads, name=name, spinning=spinning)
+    return lambda images: network.run(None, {IMAGES: images})[0]
 
 
 def predictions(validation: torch.Tensor, test: torch.Tensor, data: Data) -> Predicted:

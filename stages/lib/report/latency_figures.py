@@ -5,6 +5,7 @@ import pandas as pd
 from stages.lib.analysis import tables
 from stages.lib.analysis.tables import Table, of_family
 from stages.lib.core import methods
+from stages.lib.core.engines import ENGINES
 from stages.lib.core.records import ALL_LAYERS
 from stages.lib.report import charts, columns
 from stages.lib.report.charts import Look, Panel, Plot
@@ -12,9 +13,7 @@ from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
 from stages.lib.report.run import COURSE, CPU, TORCH, Run, is_ranked
 
-ENGINES = {
-    TORCH: Look(charts.INK),
-    "onnxruntime": Look("#7A52C7", "triangle-right"),
+LOOKS = {name: Look(*engine.look) for name, engine in ENGINES.items()} | {
     "torch bfloat16": Look("#C2609C", "triangle-up"),
     "torch float16": Look("#B97A00", "triangle-down"),
 }
@@ -71,7 +70,7 @@ def engines(run: Run) -> Figure | None:
             here,
             charts.logarithmic("speedup", here.speedup, SPEEDUP, " ×", (1.2, 1.9)),
             charts.names("network", charts.BROKEN, grid=True, sort=order),
-            {name: look for name, look in ENGINES.items() if name in set(here.name)},
+            {name: look for name, look in LOOKS.items() if name in set(here.name)},
             [columns.NETWORK, ENGINE, *TELLS],
             len(panels),
         )
@@ -98,12 +97,13 @@ def engine_table(run: Run) -> Table:
     """A table of every network in every engine: latency, accuracy, and agreement with torch."""
     keys = list(tables.KEYS[:3])
     whole = run.summary[run.summary.layer == ALL_LAYERS]
-    agreed = run.agreements.groupby(keys, as_index=False).agreement.mean()
-    accurate = whole[[*keys, "test_accuracy"]].drop_duplicates(keys)
-    lines = engine_lines(run).merge(accurate, "left", keys).merge(agreed, "left", keys)
+    executed = run.agreements.groupby([*keys, "engine"], as_index=False)
+    executed = executed[["agreement", "test_accuracy"]].mean()
+    # The summary's accuracies of networks that are no ONNX files are of float32 in torch.
+    in_torch = tables.of_family(whole, *COURSE)[[*keys, "test_accuracy"]].drop_duplicates(keys)
+    known = pd.concat([in_torch.assign(engine=TORCH), executed])
+    lines = engine_lines(run).merge(known, "left", [*keys, "engine"])
     lines = lines.sort_values("batch_size", kind="stable")
-    # The accuracies are of float32 and of files.
-    lines["test_accuracy"] = lines.test_accuracy.mask(lines.engine.str.startswith(f"{TORCH} "))
     accuracy = Column("test accuracy, %", "test_accuracy", columns.percent_number)
     agreement = Column("top-1 agreement with torch, %", "agreement", columns.percent_number)
     told = [columns.NETWORK, ENGINE, accuracy, agreement, *columns.TIMED]

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from stages.lib.analysis import latencies, number_formats, statistics, tables
 from stages.lib.analysis.class_costs import Predicted
 from stages.lib.analysis.tables import of_family
-from stages.lib.core import methods, paths
+from stages.lib.core import engines, methods, paths
 from stages.lib.core.records import ALL_LAYERS, MOST_IQR, torch_engine
 
 BASELINE = "baseline"
 TORCH = torch_engine("float32")
-# The engine that executes each kind of file.
-OF_FILES = (TORCH, "onnxruntime")
 CPU = "cpu"
 CAST = "cast"
 # Latencies of networks with equal work may differ by this factor; more means a busy machine.
@@ -201,7 +199,7 @@ class Run:
     @cached_property
     def networks(self) -> pd.DataFrame:
         """Every network with its costs: a line of the summary joined with that of `timed` if it was
-        timed on the CPU. The baseline in half precision is included.
+        timed on the CPU, in the fastest engine. The baseline in half precision is included.
 
         Quantized weights of several widths are stored in 8 or 16 bits: of equally large files, only
         the widest is included.
@@ -211,10 +209,22 @@ class Run:
         widest = integers.groupby(["method", "bytes_on_disk"]).weight_bits.transform("max")
         found = found.drop(index=integers.index[integers.weight_bits < widest])
         timed = self.timed[(self.timed.device == CPU) & (self.timed.batch_size == self.batch_size)]
-        files = timed[timed.engine.isin(OF_FILES)].drop(columns="network")
         keys = list(tables.KEYS[:3])
-        joined = found.merge(files, "left", keys)
+        files = timed[timed.engine.isin(engines.ENGINES)].drop(columns="network")
+        files = files.sort_values(["ranked", "latency_ms"], ascending=[False, True], kind="stable")
+        joined = self._as_executed(found.merge(files.drop_duplicates(keys), "left", keys))
         return pd.concat([joined, self._casts(timed)], ignore_index=True)
+
+    def _as_executed(self, networks: pd.DataFrame) -> pd.DataFrame:
+        """The networks with their test accuracies in the engine of their latency. Those of the
+        summary are in the first engine; the ends of error bars move with them.
+        """
+        keys = [*tables.KEYS[:3], "engine"]
+        executed = self.agreements.groupby(keys, as_index=False).test_accuracy.mean()
+        found = networks[keys].merge(executed, "left", keys).set_index(networks.index).test_accuracy
+        moved = (found - networks.test_accuracy).fillna(0)
+        bars = ["test_accuracy", "low", "high", "change"]
+        return networks.assign(**networks[bars].add(moved, axis=0))
 
     def _casts(self, timed: pd.DataFrame) -> pd.DataFrame:
         """The first seed's baseline in half precision, with the columns of `networks`, if it was

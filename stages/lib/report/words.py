@@ -11,6 +11,7 @@ import jinja2
 
 from stages.lib.analysis import tables
 from stages.lib.core import paths
+from stages.lib.core.engines import ENGINES
 from stages.lib.core.records import MOST_IQR
 from stages.lib.report import columns
 
@@ -34,10 +35,11 @@ def test(found: Mapping[str, float]) -> str:
 
 
 def latency(choice: Mapping[str, Any]) -> str:
-    """The text of a latency in selection.json, with its speedup."""
+    """The text of a latency in selection.json, with its engine and speedup."""
     if choice["latency_ms"] is None:
         return "not timed"
-    text = f"{tables.milliseconds(choice['latency_ms'])} ms"
+    engine = ENGINES[choice["engine"]].title
+    text = f"{tables.milliseconds(choice['latency_ms'])} ms in {engine}"
     if choice["speedup"] is None:
         iqr = choice["latency_iqr_ms"]
         ranked = iqr is not None and iqr <= MOST_IQR * choice["latency_ms"]
