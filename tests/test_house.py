@@ -311,7 +311,9 @@ def test_stages_without_networks_do_not_import_torch(name):
 
 
 def test_requirements_are_pinned_exactly():
-    for file in ("requirements.txt", "requirements-openvino.txt", "requirements-dev.txt"):
+    files = ("requirements.txt", "requirements-openvino.txt", "requirements-ray.txt",
+             "requirements-dev.txt")  # fmt: skip
+    for file in files:
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted), file

@@ -5,6 +5,7 @@ cluster (Ray). Where an arm runs changes no result.
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ PRELOADED = ["stages.lib.arms.preload"]
 SILENT = "ignore::UserWarning:multiprocessing.resource_tracker"
 # How often Ray starts an arm again whose worker or node is lost.
 RETRIES = 2
+SECONDS_TO_ANSWER = 10
 AGAIN = "arms that had finished are kept; run `dvc repro` again"
 
 
@@ -139,6 +141,13 @@ def _in_processes(tasks: Sequence[Task], count: int, gpus: int) -> Finished:
         pool.shutdown(cancel_futures=True)
 
 
+def _reach(address: str) -> None:
+    """Raises OSError if nothing answers at HOST:PORT. Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+
+
 def _on_ray(tasks: Sequence[Task], engine: Engine, compute: Compute) -> Finished:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -151,9 +160,12 @@ def _on_ray(tasks: Sequence[Task], engine: Engine, compute: Compute) -> Finished
     # A cluster's processes do not have this one's environment.
     found = {"PYTHONPATH": os.getcwd()}  # noqa: PTH109  text
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    own = not ray.is_initialized()
     try:
-        ray.init(engine.address, runtime_env={"env_vars": found}, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        if own:
+            _reach(engine.address)
+            ray.init(engine.address, runtime_env={"env_vars": found}, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"engine.address: {engine.address}: no Ray cluster answers ({reason(error)}); start one"
             " with `ray start --head`"
@@ -185,4 +197,5 @@ def _on_ray(tasks: Sequence[Task], engine: Engine, compute: Compute) -> Finished
                 ) from None
             yield number, result
     finally:
-        ray.shutdown()
+        if own:
+            ray.shutdown()

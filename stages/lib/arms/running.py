@@ -16,7 +16,7 @@ from stages.lib.arms.worker import Refused, Task
 from stages.lib.core import hardware, paths, pipeline, progress, records
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
-from stages.lib.core.stage import Stage, run_stage
+from stages.lib.core.stage import Stage, Watch, run_stage
 
 
 class Arm(NamedTuple):
@@ -42,7 +42,12 @@ class Kept(NamedTuple):
 
 
 class ArmedStage(Stage):
-    """A stage for one seed that consists of arms."""
+    """A stage for one seed that consists of arms.
+
+    own: what is kept of them.
+    """
+
+    own: Scratch
 
     @cached_property
     def engine(self) -> parameters.Engine:
@@ -58,7 +63,9 @@ class ArmedStage(Stage):
         """What is kept of this stage's arms for a seed."""
         declared = pipeline.declared(self.name)
         (output,), deps = declared.outs(seed), declared.deps(seed)
-        return Scratch(output, scratch.key(self.name, seed, self.params, deps, self.machine))
+        watch = Watch(deps, self.params)
+        key = scratch.key(self.name, seed, self.params, deps, self.machine)
+        return Scratch(output, key, watch.check)
 
     def missing(self, arms: Sequence[Arm], seed: int, kept: Scratch) -> list[Kept]:
         """The arms of a seed that have not finished."""
@@ -102,7 +109,7 @@ class ArmedStage(Stage):
         """Runs what has not finished, and joins the arms in the stage's output. Raises UserError if
         an arm does; then the others are cancelled.
         """
-        own = self.scratch(self.seed)
+        own = self.own = self.scratch(self.seed)
         own.remove_outdated()
         missing = self.missing(arms, self.seed, own)
         missing += self.ahead(arms) if missing else []
@@ -119,7 +126,7 @@ class ArmedStage(Stage):
         self.result = records.told(records.read(rows)) if rows.exists() else ""
 
     def close(self) -> None:
-        self.scratch(self.seed).close()
+        self.own.close()
 
 
 def run_arms(arms: Callable[[SimpleNamespace], Iterable[Arm]], **options: Any) -> None:

@@ -5,7 +5,7 @@ goes on from there. DVC and Git ignore this folder, which lies beside the stage'
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,9 +44,11 @@ class Scratch:
 
     output: a stage's folder for a seed, such as `artifacts/finetune/seed-0`.
     key: of `key`. What has another key is of no use any more.
+    check: raises UserError if something that the key depends on has changed since.
     """
 
-    def __init__(self, output: Path, key: str) -> None:
+    def __init__(self, output: Path, key: str, check: Callable[[], None]) -> None:
+        self.check = check
         self.folder = output.with_name(f".{output.name}.arms")
         self.mark = output.with_name(f".{output.name}.key")
         self.output, self.key = output, key
@@ -60,8 +62,10 @@ class Scratch:
         return self.folder / self.key / f"{number}.states"
 
     def keep(self, number: int, files: Mapping[str, bytes]) -> None:
-        """Keeps the files of a finished arm, by name, whole or not at all."""
-        with outputs.whole([self.place(number)]) as places:
+        """Keeps the files of a finished arm, by name, whole or not at all. Raises the errors of
+        `check`.
+        """
+        with outputs.whole([self.place(number)], self.check) as places:
             folder = places[self.place(number)]
             folder.mkdir()
             for name, content in files.items():

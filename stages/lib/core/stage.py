@@ -94,7 +94,7 @@ def _state(file: Path) -> object:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class _Watch:
+class Watch:
     """Notices whether code, inputs or params change while a stage runs.
 
     DVC takes their hashes after a stage has run. If they changed meanwhile, it would keep the old
@@ -165,7 +165,7 @@ def run_stage(
         declared = pipeline.declared(name)
         seed = _seed(argv, declared.per_seed, sys.modules[main.__module__].__doc__)
         params = parameters.read(*declared.params)
-        watch = _Watch(declared.deps(seed), params)
+        watch = Watch(declared.deps(seed), params)
         with outputs.whole(declared.outs(seed), watch.check) as places:
             stage = kind(name, seed, params, places)
             stage.execute(main)
