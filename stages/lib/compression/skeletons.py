@@ -1,6 +1,7 @@
 """The shapes and types of an architecture's network, found without allocating its tensors."""
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -90,7 +91,9 @@ def of(description: registry.Architecture) -> Skeleton:
     dense = registry.dense_architecture(description)
     name = dense.get("name")
     try:
-        with torch.random.fork_rng(devices=[]), _WithoutMemory():
+        with torch.random.fork_rng(devices=[]), _WithoutMemory(), warnings.catch_warnings():
+            # A network that brings its weights copies them to nowhere.
+            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
             model = registry.build(dense)
     except MISFITS as error:
         raise ValueError(f"not a network that can be built ({type(error).__name__})") from None

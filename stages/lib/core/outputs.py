@@ -19,6 +19,8 @@ from typing import Any
 from stages.lib.core.errors import UserError
 
 PARTIAL = ".partial"
+# A million class names or the report's data take less.
+MOST_JSON_BYTES = 2**28
 NO_SPACE = os.strerror(errno.ENOSPC)
 
 
@@ -122,6 +124,8 @@ def write_json(final: Path, value: Any) -> None:
 def read_json(path: Path, remedy: str) -> Any:
     """The value in a JSON file. UserError with the remedy if it is missing or damaged."""
     try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise UserError(f"{path}: more than {MOST_JSON_BYTES} bytes; {remedy}")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {remedy}") from None

@@ -31,8 +31,6 @@ AUTO = "auto"
 ALL = "all"
 # The methods that stage `controls` can fine-tune, to compare with globally pruned networks.
 CONTROLS = tuple(methods.finetuned_by_controls())
-# With more threads per core than this, threads only wait for each other.
-MOST_THREADS_PER_CORE = 4
 # Of a batch, in each rank: batch norm cannot train on one image.
 LEAST_IMAGES = 2
 
@@ -327,13 +325,13 @@ def _too_much_for_this_machine(sections: Params) -> Iterator[str]:
     if sections.compute.device != "cpu" and gpus and ranks > gpus:
         yield f"compute.ranks: {ranks}, but there are {gpus} GPUs here; allowed: at most {gpus}"
     cores = hardware.cores()
-    most = MOST_THREADS_PER_CORE * cores
     for section in ("compute", "latency_bench"):
         threads = getattr(sections, section).threads
-        if threads > most:
+        # More threads than cores only wait for each other.
+        if threads > cores:
             yield (
-                f"{section}.threads: {threads}, but this process may use {cores} cores; allowed: at"
-                f" most {most}, {MOST_THREADS_PER_CORE} a core"
+                f"{section}.threads: {threads}, but this process may use {cores}"
+                f" {'core' if cores == 1 else 'cores'}; allowed: at most {cores}"
             )
 
 

@@ -144,6 +144,8 @@ def torch_engine(dtype: str, replayed: bool = False) -> str:
 
 
 REMEDY = "delete it and run `dvc repro`"
+# Of a table: millions of rows.
+MOST_BYTES = 2**30
 COLUMNS = {field.name: field.type for field in fields(Row)}
 
 
@@ -162,6 +164,8 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 def table_text(path: Path) -> str:
     """The text of a CSV of `outputs.write_csv`. UserError if it is missing or cut short."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: more than {MOST_BYTES} bytes; {REMEDY}")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro`") from None

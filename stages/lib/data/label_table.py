@@ -42,13 +42,17 @@ def is_table(path: str | Path) -> bool:
 def _rows(path: Path) -> list[list[str]]:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"data.root: {path}: more than {MOST_BYTES} bytes, too many for labels")
+            raise UserError(
+                f"data.root: {path}: more than {MOST_BYTES} bytes, too many for labels; divide it"
+            )
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         return [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"data.root: {path}: not a CSV of UTF-8 text ({reason(error)})") from None
+        raise UserError(
+            f"data.root: {path}: not a CSV of UTF-8 text ({reason(error)}); save it anew"
+        ) from None
 
 
 def _column(header: list[str], names: tuple[str, ...]) -> int | None:
@@ -64,7 +68,8 @@ def _columns(path: Path, rows: list[list[str]]) -> tuple[int, int, int | None, i
     if len(header) == 2 and PurePosixPath(header[0]).suffix and file is label is None:
         return 0, 1, None, 0  # no header: photo.jpg,cat
     raise UserError(
-        f"data.root: {path}: no columns file and label; it has {layout.some(header) or 'none'}"
+        f"data.root: {path}: no columns file and label; it has {layout.some(header) or 'none'};"
+        " name them so"
     )
 
 

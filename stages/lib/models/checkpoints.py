@@ -86,7 +86,7 @@ def load_tensors(path: Path, key: str | None = None) -> tuple[dict[str, torch.Te
         raise UserError(f"{path}: not a whole safetensors file (cut short?); {REMEDY}") from None
     try:
         return tensors, None if key is None else json.loads(metadata[key])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise UserError(
             f"{path}: not written by this pipeline ({key} is missing); {REMEDY}"
         ) from None

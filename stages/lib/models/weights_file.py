@@ -214,7 +214,7 @@ def read(path: Path) -> Stored:
     except Exception:  # noqa: BLE001 - a damaged file may raise anything
         raise UserError(
             f"model.weights: {path}: not a whole file of torch.save, torch.export.save or"
-            " safetensors"
+            " safetensors (cut short?); get it anew"
         ) from None
     if not found.tensors:
         raise UserError(

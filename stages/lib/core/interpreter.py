@@ -1,0 +1,57 @@
+"""Which Python runs the stages: that of the dvc command, also where its environment is not active.
+Imports only the standard library, so that it works in any Python.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# A shell, and what started it, may stand between DVC and a stage.
+_MOST_PARENTS = 3
+
+
+def _parent(pid: int) -> tuple[int, list[str]]:
+    """The parent's id and the command of a process."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape")
+        # The name in parentheses may hold anything.
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]
+        return int(status.split()[1]), command.split("\0")
+    except FileNotFoundError:
+        done = subprocess.run(
+            ["ps", "-o", "ppid=,command=", "-p", str(pid)], capture_output=True, text=True
+        )
+        parent, *command = done.stdout.split() or ["0"]
+        return int(parent), command
+
+
+def of_dvc() -> Path | None:
+    """The Python that runs the dvc command that started this process; None without one."""
+    pid = os.getppid()
+    try:
+        for _ in range(_MOST_PARENTS):
+            pid, command = _parent(pid)
+            if "dvc" in (Path(word).name for word in command[1:3]) and os.path.isabs(command[0]):  # noqa: PTH117
+                return Path(command[0])
+            if pid <= 1:
+                break
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def use_that_of_dvc() -> None:
+    """Starts `python -m …` anew with DVC's Python if it runs in another environment. Does not
+    return then.
+    """
+    if os.name != "posix" or sys.orig_argv[1:2] != ["-m"]:
+        return
+    wanted = of_dvc()
+    try:
+        # An environment's Python is a link: its folder tells it, not what it leads to.
+        if wanted is None or wanted.parent.samefile(Path(sys.executable).parent):
+            return
+        os.execv(wanted, [str(wanted), *sys.orig_argv[1:]])
+    except OSError:
+        return
