@@ -26,6 +26,11 @@ def refuse(context, label):
         time.sleep(0.01)
     raise UserError("the first\\nthe second")
 
+def only0(context, label):
+    if context.seed:
+        raise UserError(f"seed {context.seed}")
+    fine(context, label)
+
 def wait(context, label):
     Path(f"at-work-{os.getpid()}").touch()
     while Path("wait").exists():
@@ -64,10 +69,10 @@ def repository(path: Path) -> Repository:
     return made
 
 
-def start(toy, *labels):
+def start(toy, *labels, seed=0):
     (toy.path / "arms.txt").write_text(" ".join(labels))
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.toy", "--seed", "0"], cwd=toy.path, text=True,
+        [sys.executable, "-m", "stages.toy", "--seed", str(seed)], cwd=toy.path, text=True,
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -137,8 +137,8 @@ def reader(tiny, tmp_path_factory) -> Repository:
     here = repository.path
     for name in ("docs", "params", "tests", "reports/reference"):
         shutil.copytree(ROOT / name, here / name)
-    for name in ("requirements-dev.txt", "requirements-ray.txt"):
-        shutil.copy(ROOT / name, here)
+    for file in ROOT.glob("requirements-*.txt"):
+        shutil.copy(file, here)
     texts = "".join(page.read_text(encoding="utf-8") for page in documents.PAGES)
     for folder in {*re.findall(r"\$HOME/(\w+)", texts)}:
         write_images(here / "home" / folder, 1)
