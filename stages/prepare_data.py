@@ -2,6 +2,8 @@
 
 import sys
 
+import numpy as np
+
 from stages.lib.core import paths, prepared
 from stages.lib.core.errors import UserError
 from stages.lib.core.prepared import Part
@@ -19,8 +21,18 @@ def main(stage: Stage) -> None:
     parts = {
         name: Part(found.images.take(index), found.labels[index]) for name, index in indices.items()
     }
-    meta = prepared.write(stage.directory, parts, found.classes, data.source, found.unreadable)
-    for line in (prepared.class_counts(meta), *found.notes, *duplicates.notes(parts)):
+    none_to_train = np.array_equal(indices["train"], indices["validation"])
+    meta = prepared.write(
+        stage.directory, parts, found.classes, data.source, found.unreadable, none_to_train
+    )
+    notes = [prepared.class_counts(meta), *found.notes]
+    if none_to_train:
+        notes.append(
+            "there are no training images: methods that train use the validation images, so that"
+            " only their test accuracy is that of new images"
+        )
+        del parts["train"]
+    for line in (*notes, *duplicates.notes(parts)):
         print(f"note: {line}", file=sys.stderr)
     stage.result = prepared.summary(meta)
     staged.unlink()

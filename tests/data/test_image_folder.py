@@ -202,7 +202,6 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path):
         (["part_1", "part_2"], "which look like parts of a set, without class folders inside"),
         (["part_1/ant", "part_1/bee", "part_2/ant"], "which look like pieces of one set, not like"),
         ([*PARTS[:2], "val/ant"], "images/val has too few class folders (ant)"),
-        (["val/ant", "val/bee", *PARTS[2:]], "no folder for training; allowed: train/, with"),
         ([*PARTS, "training/ant", "training/bee"], "two folders for train"),
         ([*PARTS, "more/ant"], "holds more, test, train, test, train with folders inside"),
         (["train/ant", "train/bee", "cat", "dog"], "holds cat, dog, train, train with folders"),
@@ -246,8 +245,8 @@ def parts_of(found):
     [
         ("train", "val", "test"), ("TRAIN", "Valid", "Test"), ("training", "validation", "testing"),
         ("seg_train", "seg_dev", "seg_test"), ("Training", None, "Testing"),
-        ("train", "val", None), ("train_images", "val_images", "test_images"),
-        ("TrainSet", None, "TestSet"),
+        ("train", "val", None), (None, "val", "test"), ("TrainSet", None, "TestSet"),
+        ("train_images", "val_images", "test_images"),
     ],
 )  # fmt: skip
 def test_the_persons_own_parts_are_used_whatever_they_are_called(tmp_path, names, outer, inner):
@@ -263,6 +262,8 @@ def test_the_persons_own_parts_are_used_whatever_they_are_called(tmp_path, names
     for part, files in parts_of(found).items():
         assert all(f"{named[part]}/{inner}" in file for file in files)
     assert bool(outer) == any("read from the folder archive/" in note for note in found.notes)
+    if "train" not in named:
+        return
     settings = wanted(tmp_path, validation_images=2, test_images=2)
     divided = splits.parts(found.labels, found.parts, settings, found.classes)
     drawn = {part: 2 for part in ("validation", "test") if part not in named}
@@ -465,6 +466,25 @@ def stage(root, monkeypatch):
         run_stage(script.main, name=script.__name__.rpartition(".")[2], argv=[])
 
     return run
+
+
+@pytest.mark.parametrize("given", ["parts", "numbers"])
+def test_without_training_images_the_validation_images_take_their_place(stage, root, capsys, given):
+    if given == "parts":
+        for name, level in LEVELS.items():
+            fill(root.parent / "parts/val" / name, level, 3)
+            fill(root.parent / "parts/test" / name, level, 4, start=3)
+        stage(prepare_data, "parts")
+    else:
+        stage(prepare_data, validation_images=15, test_images=21)
+    said = capsys.readouterr().err
+    assert "note: there are no training images: methods that train use the validation" in said
+    assert "the same pixels" not in said
+    found = prepared.load(Path("data/prepared"))
+    sizes = [9, 9, 12] if given == "parts" else [15, 15, 21]
+    assert [len(part.labels) for part in found[:3]] == sizes
+    assert np.array_equal(found.train.images, found.validation.images)
+    assert prepared.read_meta(Path("data/prepared"))["trains_on_validation"] is True
 
 
 def contents(folder):

@@ -1,6 +1,7 @@
 """Finds images with equal pixels: in two parts of a set, or with two labels."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,7 +24,7 @@ def notes(parts: Mapping[str, Part]) -> list[str]:
     """A line for each pair of parts that share images, and one if images have two labels."""
     hashes = {name: _hashes(part) for name, part in parts.items()}
     found = []
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+    for first, second in itertools.combinations(parts, 2):
         shared = int(np.isin(hashes[second], hashes[first]).sum())
         if shared:
             found.append(

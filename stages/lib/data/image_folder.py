@@ -76,11 +76,12 @@ def _refuse_other_classes(named: Iterable[tuple[str, str | None]], root: Path) -
     classes: dict[str, set[str]] = {}
     for name, part in named:
         classes.setdefault(part or PARTS[0], set()).add(name)
+    first = next(part for part in PARTS if part in classes)
     for part in classes:
-        odd = classes[PARTS[0]] ^ classes[part] if PARTS[0] in classes else ()
+        odd = classes[first] ^ classes[part]
         if odd:
             raise UserError(
-                f"data.root: {root}: classes in only one of {PARTS[0]} and {part}:"
+                f"data.root: {root}: classes in only one of {first} and {part}:"
                 f" {some(sorted(odd))}; each class needs images in both"
             )
 

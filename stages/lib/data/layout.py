@@ -131,7 +131,7 @@ def _read_parts(
         for name in (name for name, own in parts.items() if own == part):
             inner, classes, beside = _unwrapped(root, f"{place}{name}/")
             loose += [f"{inner}{file}" for file in beside if classes]
-            if not classes and part != "train":
+            if not classes and part != PARTS[0]:
                 notes.append(
                     f"data.root: {printable(f'{place}{name}')}/ has no class folders, hence no"
                     " labels; it is not read"
@@ -166,11 +166,10 @@ def find(root: Path) -> Layout:
         )
     if labelled.keys() & inside:
         twice = [part for part, count in Counter(labelled.values()).items() if count > 1]
-        if twice or "train" not in labelled.values():
-            what = f"two folders for {twice[0]}" if twice else "no folder for training"
+        if twice:
             raise UserError(
-                f"data.root: {root / place} holds {some(labelled)}: {what}; allowed: train/, with"
-                " validation/, test/ or both beside it"
+                f"data.root: {root / place} holds {some(labelled)}: two folders for {twice[0]};"
+                " allowed: one for each of train, validation and test"
             )
         found, beside = _read_parts(root, place, labelled | parts, notes)
         return Layout(found, [*loose, *beside], notes, folders)

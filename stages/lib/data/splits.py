@@ -66,11 +66,21 @@ def parts(
     """The indices of train, validation and test that the params section `data` asks for.
 
     own: int [n], indices into PARTS. Images of the source's own validation and test set stay there;
-    a part that it has none of is drawn from its training images. Raises the errors of `stratified`.
+    a part that it has none of is drawn from its training images. Where all of these are drawn, or
+    there are none, "train" has the validation images. Raises the errors of `stratified`.
     """
     given = {name: np.flatnonzero(own == index) for index, name in enumerate(PARTS)}
     pool = given["train"]
     wanted = {"test": data.test_images, "validation": data.validation_images}
     sizes = {name: size for name, size in wanted.items() if not len(given[name])}
-    drawn = stratified(labels[pool], sizes, data.split_seed, classes)
-    return given | {name: pool[index] for name, index in drawn.items()}
+    if sizes and sum(sizes.values()) == len(pool):
+        last = list(sizes)[-1]
+        del sizes[last]
+        drawn = stratified(labels[pool], sizes, data.split_seed, classes)
+        drawn |= {last: drawn["train"], "train": drawn["train"][:0]}
+    elif len(pool):
+        drawn = stratified(labels[pool], sizes, data.split_seed, classes)
+    else:
+        drawn = {}
+    found = given | {name: pool[index] for name, index in drawn.items()}
+    return found if len(found["train"]) else found | {"train": found["validation"]}

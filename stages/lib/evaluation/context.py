@@ -57,6 +57,11 @@ class Context(Stage):
         return samples.on_device(dataset, self.device, images.Normalize(*statistics, self.device))
 
     @cached_property
+    def trains_on_validation(self) -> bool:
+        """Whether there are no training images, and the validation images take their place."""
+        return prepared.read_meta(paths.PREPARED)["trains_on_validation"]
+
+    @cached_property
     def training_normalize(self) -> images.Normalize:
         """The normalization by mean and standard deviation of the training images."""
         meta = prepared.read_meta(paths.PREPARED)
