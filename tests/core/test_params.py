@@ -161,7 +161,7 @@ def test_a_bad_value_is_shown_at_its_key(change, value, path, words):
            f"true is not allowed with data.source {source}; allowed: false")
           for source in ("digits", "mnist", "svhn")),
         ({"train_baseline__epochs": 0}, "train_baseline.epochs", "leaves the network untrained"),
-        ({"compute__ranks": 5, "training__batch_size": 9, "compute__device": "cpu"},
+        ({"compute__ranks": 5, "training__batch_size": 9, "engine__name": "ray"},
          "compute.ranks", "a batch has 9 images (training.batch_size)"),
     ],
 )  # fmt: skip
@@ -190,13 +190,23 @@ def test_more_than_the_machine_has_is_a_problem(monkeypatch, path, value, words)
             assert words in complaints(values)[path]
 
 
-def test_a_rank_has_a_gpu_of_its_own(monkeypatch):
+@pytest.mark.parametrize(
+    ("device", "threads", "most", "words"),
+    [
+        ("auto", 4, 2, "3, but there are 2 GPUs here; allowed: at most 2"),
+        ("cuda", 1, 2, "3, but there are 2 GPUs here; allowed: at most 2"),
+        ("cpu", 1, 4, "5, but there are 4 cores here; allowed: at most 4"),
+        ("cpu", 3, 1, "2, but there are 4 cores here for 3 threads each; allowed: at most 1"),
+    ],
+)
+def test_a_rank_has_a_gpu_or_cores_of_its_own(monkeypatch, device, threads, most, words):
     monkeypatch.setattr(hardware, "cuda_devices", lambda: ("Some GPU",) * 2)
-    for device in ("auto", "cuda"):
-        assert params.validate(edited(compute__ranks=2, compute__device=device))
-        found = complaints(edited(compute__ranks=3, compute__device=device))
-        assert "2 GPUs here; allowed: at most 2" in found["compute.ranks"]
-    assert params.validate(edited(compute__ranks=3, compute__device="cpu"))
+    monkeypatch.setattr(hardware, "cores", lambda: 4)
+    values = {"compute__device": device, "compute__threads": threads}
+    assert params.validate(edited(compute__ranks=most, **values))
+    assert words in complaints(edited(compute__ranks=most + 1, **values))["compute.ranks"]
+    # A cluster's machines are not this one.
+    assert params.validate(edited(compute__ranks=most + 1, engine__name="ray", **values))
 
 
 @pytest.mark.parametrize(

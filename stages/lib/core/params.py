@@ -321,10 +321,15 @@ def _contradictions(sections: Params) -> Iterator[str]:
 def _too_much_for_this_machine(sections: Params) -> Iterator[str]:
     if sections.compute.device == "cuda" and not hardware.cuda_devices():
         yield "compute.device: cuda, but this machine has no CUDA device; allowed: auto or cpu"
-    ranks, gpus = sections.compute.ranks, len(hardware.cuda_devices())
-    if sections.compute.device != "cpu" and gpus and ranks > gpus:
-        yield f"compute.ranks: {ranks}, but there are {gpus} GPUs here; allowed: at most {gpus}"
-    cores = hardware.cores()
+    compute, cores, gpus = sections.compute, hardware.cores(), len(hardware.cuda_devices())
+    on_gpus = gpus > 0 and compute.device != "cpu"
+    most, what = (gpus, "GPUs") if on_gpus else (max(1, cores // compute.threads), "cores")
+    if sections.engine.name == "local" and compute.ranks > most:
+        each = "" if on_gpus or compute.threads == 1 else f" for {compute.threads} threads each"
+        yield (
+            f"compute.ranks: {compute.ranks}, but there are {gpus if on_gpus else cores} {what}"
+            f" here{each}; allowed: at most {most}"
+        )
     for section in ("compute", "latency_bench"):
         threads = getattr(sections, section).threads
         # More threads than cores only wait for each other.
