@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
@@ -273,6 +274,27 @@ def test_chance_few_images_and_a_busy_machine_are_warnings(images, accuracy, mas
     run = changed(changed(run, "rows", test_accuracy=accuracies), "latencies", latency_ms=times)
     assert set(run.remarks) - {"one_seed"} == ({remark} if remark else set())
     assert f"{masked:.2f} to {masked:.2f} times" in words.text("control", run=run)
+
+
+def test_classes_of_different_sizes_have_a_balanced_accuracy_and_their_names_are_shown_safely():
+    labels = ONE_SEED.labels["test"]
+    # Nine of ten images are of the first class, and the baseline always answers with it.
+    uneven = np.where(np.arange(len(labels)) % 10 == 0, 1, 0)
+    right = {name: one._replace(test=np.zeros_like(one.test)) for name, one in
+             ONE_SEED.predicted.items()}  # fmt: skip
+    names = ["two\nlines", "<script>|"]
+    run = dataclasses.replace(
+        ONE_SEED, labels=ONE_SEED.labels | {"test": uneven}, predicted=right,
+        meta=ONE_SEED.meta | {"classes": names + ONE_SEED.meta["classes"][2:]},
+    )  # fmt: skip
+    for text in reports(run):
+        assert "Balanced accuracy, in which each class counts alike: 50.0 % before" in " ".join(
+            text.split()
+        )
+        assert "<script>|" not in text
+    assert "two\nlines" not in reports(run)[0]
+    for text in reports(ONE_SEED):
+        assert "Balanced accuracy" not in text
 
 
 def test_warnings_stand_before_any_number():

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from stages.lib.analysis import statistics
 
+# Accuracy is much that of the large classes if they have more than this many times the images.
+UNBALANCED = 2
+
 
 class Predicted(NamedTuple):
     """The classes that a network gives: int64 [seeds, images] of each part."""
@@ -55,6 +58,15 @@ def by_class(
             (label, int(of_class.sum()), first.mean(), second.mean(), change.low, change.high)
         )
     return pd.DataFrame(lines, columns=["label", "images", "before", "after", "low", "high"])
+
+
+def balanced(lines: pd.DataFrame) -> tuple[float, float] | None:
+    """Balanced accuracy (the mean over classes, each counting alike) before and after, if the
+    images of two classes differ by more than two to one; else None. lines: of `by_class`.
+    """
+    if lines.images.max() <= UNBALANCED * lines.images.min():
+        return None
+    return float(lines.before.mean()), float(lines.after.mean())
 
 
 def confusions(

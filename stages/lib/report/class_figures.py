@@ -13,6 +13,7 @@ from PIL import Image
 from stages.lib.analysis import class_costs, stage_tables, tables
 from stages.lib.analysis.class_costs import Change
 from stages.lib.analysis.tables import Table
+from stages.lib.core.errors import printable
 from stages.lib.report import charts, columns
 from stages.lib.report.charts import Look, Plot
 from stages.lib.report.columns import Column
@@ -47,7 +48,7 @@ def by_class(run: Run) -> pd.DataFrame:
         )
         found.append(lines.assign(role=role))
     table = pd.concat(found, ignore_index=True)
-    names = [str(run.meta["classes"][label]) for label in table.label]
+    names = [printable(run.meta["classes"][label]) for label in table.label]
     return table.assign(**{"class": names, "change": table.after - table.before})
 
 
@@ -82,7 +83,7 @@ def _confusions(run: Run) -> Table:
         before, after = (run.predicted[name].test for name in (BASELINE, choice["name"]))
         lines = class_costs.confusions(run.labels["test"], before, after)
         found.append(lines.head(CONFUSIONS).assign(role=role))
-    names = [str(name) for name in run.meta["classes"]]
+    names = [printable(name) for name in run.meta["classes"]]
     lines = stage_tables.concatenated(found)
     lines = lines.assign(
         label=[names[label] for label in lines.label],
@@ -140,6 +141,7 @@ def classes(run: Run) -> Figure | None:
             *([("Confusions that compression adds", added)] if added.rows else []),
         ],
         losers=losers,
+        balanced={role: class_costs.balanced(lines[lines.role == role]) for role in losers},
         sure={role: int((lines[lines.role == role].high < 0).sum()) for role in losers},
         drawn=points["class"].nunique(),
     )
@@ -180,7 +182,7 @@ def picture(image: NDArray[np.uint8]) -> str:
 def changes(run: Run) -> dict[str, Changes]:
     """The images whose class changed, by role."""
     found = {}
-    names = [str(name) for name in run.meta["classes"]]
+    names = [printable(name) for name in run.meta["classes"]]
     for role, choice in _known(run).items() if run.pictures is not None else ():
         seed = list(run.seeds).index(choice["seed"])
         before, after = (
