@@ -33,7 +33,7 @@ FIRST = 3.0
 # How often in a training the common factor is found again.
 UPDATES = 400
 # The peak of the learning rate of log s, and the decays of Adam, which takes its steps.
-STEP_RATE, MEAN_DECAY, SQUARE_DECAY = 0.1, 0.9, 0.99
+STEP_RATE, MEAN_DECAY, SQUARE_DECAY = 0.05, 0.9, 0.99
 # The share that a training step leaves of the means of price, of |x| and of |∂L/∂x|.
 PRICE_DECAY, SCALE_DECAY, SIZE_DECAY = 0.98, 0.9, 0.9
 # The least mean of |x|, and the least slope of the rate by log s.
