@@ -3,15 +3,16 @@ of the two alone.
 """
 
 from stages.lib.arms.running import Arm, run_arms
-from stages.lib.core import paths
+from stages.lib.core import outputs, paths, records
 
 
 def sizes(context, name: str) -> None:
     from stages.lib.compression import packed, size_targets
     from stages.lib.evaluation import device
 
-    arm, results = size_targets.ARMS[name], context.results
+    arm, results, targets = size_targets.ARMS[name], context.results, []
     for size in size_targets.sizes(context, arm):
+        targets.append((context.seed, arm.method, size.times_smaller, size.asked_bytes, size.note))
         if size.network is None:
             continue
         file = paths.network_name(arm.method, times_smaller=size.times_smaller) + paths.PACKED
@@ -27,10 +28,22 @@ def sizes(context, name: str) -> None:
             extra_epochs=size.epochs,
             bytes_on_disk=count,
         )
+    lines = (dict(zip(records.SIZE_TARGET, line, strict=True)) for line in targets)
+    outputs.write_csv(context.directory / paths.SIZE_TARGETS, records.SIZE_TARGET, lines)
+
+
+def baseline(context) -> None:
+    from stages.lib.compression import size_targets
+
+    network, epochs = size_targets.uncompressed(context)
+    context.results.save(network, "baseline_taught", extra_epochs=epochs)
 
 
 def arms(params) -> list[Arm]:
-    return [Arm(name, sizes, (name,)) for name in params.compress.arms]
+    return [
+        Arm(name, baseline) if name == "baseline" else Arm(name, sizes, (name,))
+        for name in params.compress.arms
+    ]
 
 
 if __name__ == "__main__":

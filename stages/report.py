@@ -34,6 +34,7 @@ JOINED = ("dtype_bench", "latency_bench", "package")
 SEEDED = {
     "best": ("layerwise_sweep", paths.BEST_TRADEOFF, records.BEST_SPARSITY),
     "filters": ("structured_prune", paths.FILTERS, records.PRUNED_LAYER),
+    "targets": ("compress", paths.SIZE_TARGETS, records.SIZE_TARGET),
     "layers": ("int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER),
     "agreements": ("export_onnx", paths.AGREEMENT, records.AGREEMENT),
     "curves": ("train_baseline", paths.LEARNING_CURVE, records.EPOCH),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib.compression import packed, size_targets
+from stages.lib.compression import packed, size_targets, teaching
 from stages.lib.evaluation import inference
 from stages.lib.models import checkpoints, prunable
 from stages.lib.quantization import linear
@@ -23,18 +23,27 @@ def model():
     return toys.lived_in(toys.convnet(8))
 
 
-def sizes(baseline, arm, times_smaller):
-    """The networks of one arm, with what that asks of a stage's context."""
+def context(baseline, times_smaller, teacher_width=1):
+    """What sizes ask of a stage's context."""
     options = SimpleNamespace(
         times_smaller=times_smaller, epochs=1, learning_rate=0.01, distillation=0.5,
-        temperature=4.0,
+        temperature=4.0, teacher_width=teacher_width, teacher_epochs=1,
     )  # fmt: skip
-    params = SimpleNamespace(compress=options, training=toys.training_params())
-    context = SimpleNamespace(
+    params = SimpleNamespace(
+        compress=options, training=toys.training_params(),
+        train_baseline=SimpleNamespace(learning_rate=0.02),
+        model=SimpleNamespace(name="convnet", width=8),
+    )  # fmt: skip
+    return SimpleNamespace(
         params=params, baseline=baseline, data=toys.data(), precision=torch.float32,
         replayed=False, name="compress", generator=lambda purpose: generator(),
+        states=None, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
-    return list(size_targets.sizes(context, arm))
+
+
+def sizes(baseline, arm, times_smaller, **options):
+    """The networks of one arm."""
+    return list(size_targets.sizes(context(baseline, times_smaller, **options), arm))
 
 
 ARMS = list(size_targets.ARMS.values())
@@ -103,3 +112,16 @@ def test_what_was_trained_is_what_is_quantized(model, arm):
     with torch.no_grad():
         logits = scheme.logits(trained, toys.noise(5))
         torch.testing.assert_close(logits, network(toys.noise(5)))
+
+
+def test_a_wider_network_can_be_the_teacher_of_all_and_of_the_control(model):
+    wide = teaching.teacher(context(model, [10.0], teacher_width=2))
+    assert wide.conv1.out_channels == 16
+    assert not wide.training
+    arm = size_targets.ARMS["both"]
+    own, other = (sizes(model, arm, [10.0], teacher_width=width) for width in (1, 2))
+    assert not toys.same_state(own[0].network.model, other[0].network.model)
+    control, epochs = size_targets.uncompressed(context(model, [10.0, 20.0], teacher_width=2))
+    assert epochs == 2
+    assert not toys.same_state(control, model)
+    assert checkpoints.serialized_bytes(control) == checkpoints.serialized_bytes(model)

@@ -247,6 +247,19 @@ def test_a_choice_that_cannot_be_ranked_says_so():
     assert "faster</span>" not in page.split("Best per accuracy budget")[1]
 
 
+def test_a_size_out_of_reach_is_a_row_with_its_reason():
+    run = a_run()
+    (_, missed) = figures.build(run)["packed"].tables[1]
+    assert missed.rows == [
+        ("pruned, quantized and packed", "1000 ×", "40 B", "without a single code it takes"
+         " 900 bytes", "3")
+    ]  # fmt: skip
+    text, page = reports(run)
+    assert "Sizes out of reach" in text and "Sizes out of reach" in page
+    met = dataclasses.replace(run, targets=run.targets.assign(note=None))
+    assert len(figures.build(met)["packed"].tables) == 1
+
+
 def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():
     filters = ONE_SEED.filters
     assert context.refused(filters) is None

@@ -23,6 +23,7 @@ from torch.func import functional_call
 
 from stages.lib.compression import rate
 from stages.lib.compression.flat_weights import FlatWeights
+from stages.lib.evaluation import ranks
 from stages.lib.models import prunable
 from stages.lib.quantization import linear
 from stages.lib.quantization.linear import Quantized
@@ -38,6 +39,8 @@ STEP_RATE, MEAN_DECAY, SQUARE_DECAY = 0.05, 0.9, 0.99
 PRICE_DECAY, SCALE_DECAY, SIZE_DECAY = 0.98, 0.9, 0.9
 # The least mean of |x|, and the least slope of the rate by log s.
 LEAST = 1e-3
+# A layer's largest |x| is at least this, so that it has a code.
+LEAST_CODE = 0.75
 # The largest |∂L/∂x|, relative to its mean.
 LIMIT = 10.0
 
@@ -101,11 +104,20 @@ class ExactRate(loop.TrainingScheme):
 
     @torch.no_grad()
     def hold(self, model: nn.Module, bits: float) -> None:
-        """Moves all steps by one factor, so that the codes need so many bits."""
+        """Moves all steps by one factor, so that the codes need so many bits. A step that would
+        leave its layer no code at all stays below the layer's largest weight.
+        """
         x = self._x(model)
-        self.log_steps += rate.shift_for(
-            lambda shift: self.bits_of(rate.codes(x * math.exp(-shift))), bits
-        )
+        largest = self.flat.largest(x.abs())
+        most = (largest / LEAST_CODE).log().masked_fill(largest == 0, math.inf)
+
+        def shifts(shift: float) -> torch.Tensor:
+            return most.clamp_max(shift)
+
+        def bits_at(shift: float) -> float:
+            return self.bits_of(rate.codes(x * self.flat.spread(torch.exp(-shifts(shift)))))
+
+        self.log_steps += shifts(rate.shift_for(bits_at, bits))
 
     def before_step(self, model: nn.Module, progress: float) -> None:
         self.step_rate.fill_(loop.one_cycle(progress, STEP_RATE))
@@ -126,6 +138,8 @@ class ExactRate(loop.TrainingScheme):
         weights = [id(model.get_parameter(name)) for name in self.flat.names]
         others = [parameter for parameter in parameters if id(parameter) not in weights]
         found = torch.autograd.grad(loss, [*self.leaves, *others], allow_unused=True)
+        # The mean of all ranks, so that all take the same step of log s.
+        found = ranks.gradients(found, 1 / ranks.count())
         descent = self._descent(self.flat.gathered(found[: len(weights)]))
         slopes = [*self.flat.views(descent), *found[len(weights) :]]
         by_id = dict(zip([*weights, *map(id, others)], slopes, strict=True))

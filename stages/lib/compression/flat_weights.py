@@ -64,3 +64,7 @@ class FlatWeights:
     def sums(self, matrix: torch.Tensor) -> torch.Tensor:
         """The sum over each layer's weights, [layers]; always in the same order."""
         return (self.members * matrix.sum(1)).sum(1)
+
+    def largest(self, matrix: torch.Tensor) -> torch.Tensor:
+        """The largest of each layer's numbers, none of which is negative, [layers]."""
+        return (self.members * matrix.amax(1)).amax(1)

@@ -36,7 +36,7 @@ class PrunedAlone(QuantizedAlone):
     @torch.no_grad()
     def hold(self, model: nn.Module, bits: float) -> None:
         weights = self.gathered(model).abs()
-        largest = (self.flat.members * weights.amax(1)).amax(1)
+        largest = self.flat.largest(weights)
         self.log_steps.copy_(
             (largest / rate.LARGEST).clamp_min(torch.finfo(largest.dtype).tiny).log()
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from stages.lib.compression import batch_norm, folding, packed
+from stages.lib.compression import batch_norm, folding, packed, teaching
 from stages.lib.compression.exact_rate import ExactRate
 from stages.lib.compression.folding import Compact
 from stages.lib.compression.single_methods import PrunedAlone, QuantizedAlone
@@ -15,7 +15,6 @@ from stages.lib.evaluation.samples import Samples
 from stages.lib.models import checkpoints
 from stages.lib.quantization.linear import Quantized, with_weights
 from stages.lib.training import loop
-from stages.lib.training.distillation import Distillation
 
 # Batches of training images from which batch norm's statistics are estimated at the end.
 NORM_BATCHES = 10
@@ -46,13 +45,14 @@ ARMS = {
 class Size(NamedTuple):
     """A network of one size.
 
-    times_smaller: the target, relative to the baseline's file.
+    times_smaller, asked_bytes: the target, relative to the baseline's file and as a file size.
     epochs: of training so far, with those of larger sizes.
     network: for the packed file; None if the size is out of reach.
-    note: why it is.
+    note: why it is out of reach.
     """
 
     times_smaller: float
+    asked_bytes: int
     epochs: int
     network: Compact | None
     note: str = ""
@@ -102,9 +102,9 @@ def finished(
 
 def of_size(
     scheme: ExactRate, model: nn.Module, budget: float, train: Samples, stream: torch.Generator
-) -> Compact:
+) -> Compact | None:
     """The trained network whose packed file takes `budget` bytes, or less by a hundredth at most
-    where single codes allow it.
+    where single codes allow it; None if every file is larger.
     """
     batches = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
     best, most, bits = None, -1, scheme.last_bits
@@ -122,35 +122,36 @@ def of_size(
 
 def sizes(context: Context, arm: Arm) -> Iterator[Size]:
     """Yields a network for each of compress.times_smaller, in order. Each training goes on where
-    the one before ended. The baseline is the teacher.
+    the one before ended.
     """
-    options, teacher, train = context.params.compress, context.baseline, context.data.train
-    dense = checkpoints.serialized_bytes(teacher)
+    options, baseline, train = context.params.compress, context.baseline, context.data.train
+    dense, teacher = checkpoints.serialized_bytes(baseline), teaching.teacher(context)
     some = train.normalize(train.images[:CHECK_IMAGES])
-    model, epochs, scheme = teacher, 0, arm.scheme(teacher)
+    model, epochs, scheme = baseline, 0, arm.scheme(baseline)
     for factor in options.times_smaller:
-        budget = dense / factor
+        asked = int(dense / factor)
         least = least_bytes(scheme, model, some)
-        if least >= LEAST_SHARE * budget:
-            yield Size(factor, epochs, None, f"without any code the file takes {least:,} bytes")
+        if least >= LEAST_SHARE * asked:
+            note = f"without a single code it takes {least:,} bytes"
+            yield Size(factor, asked, epochs, None, note)
             continue
         stream = context.generator(f"{arm.method} {factor:g}")
         # The file's tables depend on its codes, so these are tried before the training.
-        scheme.hold(model, 8 * (SHARE * budget - least))
-        scheme.aim(max(8 * (SHARE * budget - bytes_beside(scheme, model, some)), 1.0))
-        model, _ = loop.fit(
-            model,
-            context.data,
-            context.params.training,
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            generator=stream,
-            precision=context.precision,
-            replayed=context.replayed,
-            scheme=scheme,
-            loss=Distillation(teacher, options.distillation, options.temperature),
-            label=context.name,
-            states=context.states,
-        )
+        scheme.hold(model, 8 * (SHARE * asked - least))
+        scheme.aim(max(8 * (SHARE * asked - bytes_beside(scheme, model, some)), 1.0))
+        model = teaching.taught(context, model, teacher, stream, scheme)
         epochs += options.epochs
-        yield Size(factor, epochs, of_size(scheme, model, budget, train, stream))
+        network = of_size(scheme, model, asked, train, stream)
+        note = "" if network else "every layer has as few codes as leave it one"
+        yield Size(factor, asked, epochs, network, note)
+
+
+def uncompressed(context: Context) -> tuple[nn.Module, int]:
+    """The control: the baseline, trained as long as the smallest size with the same teacher; and
+    its epochs.
+    """
+    options, model, teacher = context.params.compress, context.baseline, teaching.teacher(context)
+    for factor in options.times_smaller:
+        stream = context.generator(f"baseline {factor:g}")
+        model = teaching.taught(context, model, teacher, stream)
+    return model, options.epochs * len(options.times_smaller)

@@ -150,12 +150,14 @@ class StructuredPrune(Section):
 
 
 class Compress(Section):
-    arms: several(Literal["both", "pruned", "quantized"])
+    arms: several(Literal["both", "pruned", "quantized", "baseline"])
     times_smaller: ascending(TimesSmaller)
     epochs: Epochs
     learning_rate: Rate
     distillation: Share
     temperature: Temperature
+    teacher_width: Annotated[int, Interval(ge=1, le=16)]
+    teacher_epochs: Epochs
 
 
 class DtypeBench(Section):
@@ -304,6 +306,11 @@ def _contradictions(sections: Params) -> Iterator[str]:
             f" rank needs {LEAST_IMAGES} of them; allowed: at most {batch // LEAST_IMAGES}"
         )
     model = sections.model
+    if sections.compress.teacher_width > 1 and model.name != "convnet":
+        yield (
+            f"compress.teacher_width: {sections.compress.teacher_width}, but only the convnet has a"
+            f" width, and model.name is {model.name}; allowed: 1"
+        )
     # An own network may bring its weights.
     trained = model.weights != NONE or custom_model.is_own(model.name)
     if sections.train_baseline.epochs == 0 and not trained:

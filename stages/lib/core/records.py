@@ -104,6 +104,8 @@ QUANTIZED_LAYER = ("seed", "layer", "scheme", "granularity", "bits", *LayerError
 LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
 # Why a layer keeps its filters. coupled_with: names of layers, separated by spaces.
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
+# A size that was asked of a packed file. note: why there is no file.
+SIZE_TARGET = ("seed", "method", "times_smaller", "asked_bytes", "note")
 # The cost of a network in a number format. tensor_bytes: of weights and buffers, without the file's
 # header. accuracy: on the test images, if the network was trained. agreement: the share of
 # agreement_images images with the same class as in float32 on the same device (given beside an

@@ -38,8 +38,8 @@ class Run:
     `seed`.
 
     rows: of every network, of all stages.
-    best, filters, layers, agreements, sizes, formats: BEST_SPARSITY, PRUNED_LAYER,
-        QUANTIZED_LAYER, AGREEMENT, FILE_SIZE and FORMAT.
+    best, filters, targets, layers, agreements, sizes, formats: BEST_SPARSITY, PRUNED_LAYER,
+        SIZE_TARGET, QUANTIZED_LAYER, AGREEMENT, FILE_SIZE and FORMAT.
     latencies: LATENCY, of all networks and of those that dtype_bench alone has.
     inventory: LAYER, the network's parameters.
     curves: EPOCH, the baseline's training.
@@ -59,6 +59,7 @@ class Run:
     rows: pd.DataFrame
     best: pd.DataFrame
     filters: pd.DataFrame
+    targets: pd.DataFrame
     layers: pd.DataFrame
     agreements: pd.DataFrame
     latencies: pd.DataFrame
