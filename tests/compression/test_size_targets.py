@@ -57,7 +57,7 @@ def test_each_size_is_met_and_one_out_of_reach_says_why(model, arm):
     assert [size.times_smaller for size in made] == factors
     assert [size.epochs for size in made] == [1, 2, 2]
     assert made[2].network is None
-    assert "without any code the file takes" in made[2].note
+    assert "without a single code it takes" in made[2].note
     for size, other in zip(made[:2], again, strict=False):
         network, quantized = size.network
         file = packed.pack(network, quantized)

@@ -255,7 +255,8 @@ def test_a_size_out_of_reach_is_a_row_with_its_reason():
          " 900 bytes", "3")
     ]  # fmt: skip
     text, page = reports(run)
-    assert "Sizes out of reach" in text and "Sizes out of reach" in page
+    assert "Sizes out of reach" in text
+    assert "Sizes out of reach" in page
     met = dataclasses.replace(run, targets=run.targets.assign(note=None))
     assert len(figures.build(met)["packed"].tables) == 1
 

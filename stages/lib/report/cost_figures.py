@@ -151,7 +151,7 @@ def _networks(lines: pd.DataFrame) -> Table:
 
 
 def _out_of_reach(targets: pd.DataFrame) -> list[tuple[str, Table]]:
-    """The sizes that no packed file has, with the reason of the first seed; none if all were met."""
+    """The sizes that no packed file has, with the first seed's reason; none if all were met."""
     missed = targets[targets.note.notna()]
     if missed.empty:
         return []
