@@ -104,6 +104,20 @@ def test_the_fingerprint_follows_what_the_code_names(folder, statement, file):
 
 
 @pytest.mark.parametrize("place", [".", ".dvc/tmp/exps/tmp1"])
+def test_a_file_that_git_does_not_track_is_missing_in_a_copy_with_advice(
+    folder, place, monkeypatch
+):
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder / place)
+    message = refused(write(Path.cwd() / "net.py", "def make():\n    open('w.pt')\n"))
+    assert "FileNotFoundError" in message
+    advised = (
+        "in a copy of what Git tracks: track that file, or give model.name an absolute" in message
+    )
+    assert advised is (place != ".")
+
+
+@pytest.mark.parametrize("place", [".", ".dvc/tmp/exps/tmp1"])
 def test_in_a_copy_for_an_experiment_the_fingerprint_is_the_same(folder, place, monkeypatch):
     (folder / place).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(folder / place)

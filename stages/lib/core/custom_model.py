@@ -15,7 +15,7 @@ from typing import Any
 
 from stages.lib.core import named_files
 from stages.lib.core.errors import UserError
-from stages.lib.core.repository import person_path
+from stages.lib.core.repository import person_path, person_repository
 
 
 def is_own(name: str) -> bool:
@@ -236,6 +236,11 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             given = ", ".join(f"{key}={value}" for key, value in wanted.items())
             hint = ""
+            if isinstance(error, FileNotFoundError) and person_repository() != Path():
+                hint = (
+                    "; this experiment runs in a copy of what Git tracks: track that file, or give"
+                    " model.name an absolute path"
+                )
             if "required" in str(error):
                 hint = f"; a factory is given those of {', '.join(offered)} that it names"
             raise UserError(f"model.name: {name}({given}): {_blame(file, error)}{hint}") from None
