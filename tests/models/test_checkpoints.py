@@ -141,3 +141,14 @@ def test_another_architecture_than_expected_is_refused_and_told_apart(model, pat
     checkpoints.save_model(model, path)
     expected = registry.architecture("convnet", 8, 1, 10)
     refused(path, "differs in channels, classes, hidden)", expected=expected)
+
+
+def test_a_small_file_that_names_a_huge_network_is_refused_before_it_is_built(
+    tmp_path, monkeypatch
+):
+    description = registry.architecture("convnet", 2**12, 3, 9)
+    path = tmp_path / "x.safetensors"
+    checkpoints.save_tensors(path, {"a": torch.ones(3)}, {checkpoints.KEY: description})
+    monkeypatch.setattr(registry, "rebuild", None)
+    with pytest.raises(UserError, match="its tensors do not fit its architecture"):
+        checkpoints.load_model(path)

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from stages.lib.compression import container, entropy_coding, packed_metadata, skeletons
+from stages.lib.compression import container, entropy_coding, packed_metadata
 from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.container import UnsoundError
 from stages.lib.compression.packed_layout import Entry
 from stages.lib.compression.packed_metadata import Metadata
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
-from stages.lib.models import checkpoints, registry
+from stages.lib.models import checkpoints, registry, skeletons
 from stages.lib.quantization.linear import Quantized, dequantize
 
 # A network of up to this many numbers (256 MiB in float32) is rebuilt for any size of its file.

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stages.lib.compression import entropy_coding, skeletons
+from stages.lib.compression import entropy_coding
 from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.container import UnsoundError, require
 from stages.lib.compression.entropy_coding import Table
 from stages.lib.compression.packed_layout import Entry
-from stages.lib.compression.skeletons import Skeleton
 from stages.lib.core import custom_model
-from stages.lib.models import registry
+from stages.lib.models import registry, skeletons
+from stages.lib.models.skeletons import Skeleton
 
 # Integers in planes are smaller than this.
 PLANES_END = 2**24

@@ -14,12 +14,11 @@ import torch
 from onnx import external_data_helper, numpy_helper
 from torch import nn
 
-from stages.lib.compression import skeletons
 from stages.lib.core import outputs, paths
 from stages.lib.deploy import unpack
 from stages.lib.engines import onnx_export
 from stages.lib.evaluation.samples import Samples
-from stages.lib.models import checkpoints, registry
+from stages.lib.models import checkpoints, registry, skeletons
 
 # The names that safetensors gives to types.
 DTYPES = {

@@ -16,10 +16,14 @@ from torch import nn
 
 from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
-from stages.lib.models import registry
+from stages.lib.models import registry, skeletons
 
 KEY = "architecture"
 REMEDY = "delete it and run `dvc repro`"
+# Files with fewer values than this are compared with the unpruned network before it is built.
+SMALL = 2**20
+# A network with filters removed has at least this share of the unpruned one's weights, one in …
+MOST_REMOVED = 10_000
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -122,6 +126,11 @@ def restore(
     """The network of an architecture with these weights. network: as for `load_model`."""
     try:
         custom_model.check_allowed(description.get("name"), network)
+        held = sum(tensor.numel() for tensor in tensors.values())
+        # A few bytes may name a network of gigabytes: its sizes are found before it is built.
+        few = held < SMALL and not custom_model.is_own(description["name"])
+        if few and skeletons.of(description).elements > max(SMALL, MOST_REMOVED * held):
+            raise ValueError("fewer weights than filters can be removed")
         return registry.rebuild(description, tensors).eval()
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"{path}: its tensors do not fit its architecture; {REMEDY}") from None

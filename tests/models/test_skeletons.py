@@ -6,9 +6,8 @@ import sys
 import pytest
 import torch
 
-from stages.lib.compression import skeletons
 from stages.lib.core.errors import UserError
-from stages.lib.models import registry, resizing
+from stages.lib.models import registry, resizing, skeletons
 
 OWN = """
 import torch
