@@ -8,18 +8,30 @@ from stages.lib.core.errors import UserError
 TOLERANCE = 1e-4
 
 
+def chosen(context, plan, scope: str, sparsity: float):
+    """The units to remove, bool [units]."""
+    from stages.lib.structured import latency_ranking, ranking, taylor
+
+    baseline, multiple = context.baseline, context.params.structured_prune.multiple_of
+    if scope != "latency":
+        return ranking.choose(baseline, plan, sparsity, scope, multiple)
+    losses = taylor.losses(baseline, plan, context.data.train, context.generator("losses"))
+    table = latency_ranking.read(paths.stage_directory("layer_bench") / paths.ROWS)
+    return latency_ranking.choose(baseline, plan, sparsity, multiple, losses, table)
+
+
 def choices(context) -> None:
     """Makes all choices, so that a sparsity that cannot be reached is reported before training, and
     writes which filters may go.
     """
-    from stages.lib.structured import analysis, ranking
+    from stages.lib.structured import analysis
 
     options, baseline = context.params.structured_prune, context.baseline
     try:
         plan = analysis.analyse(baseline, context.data.image_shape)
         for scope in options.scopes:
             for sparsity in options.sparsities:
-                ranking.choose(baseline, plan, sparsity, scope, options.multiple_of)
+                chosen(context, plan, scope, sparsity)
     except UserError as error:
         raise UserError(
             f"structured_prune: seed {context.seed}: {error}"
@@ -31,16 +43,16 @@ def choices(context) -> None:
 
 def finetuned(context, scope: str, sparsity: float) -> None:
     from stages.lib.evaluation import difference
-    from stages.lib.structured import analysis, ranking, removal
+    from stages.lib.structured import analysis, removal
     from stages.lib.training.distillation import Distillation
     from stages.lib.training.recovery import recover
 
     options, baseline, data = context.params.structured_prune, context.baseline, context.data
     plan = analysis.analyse(baseline, data.image_shape)
-    chosen = ranking.choose(baseline, plan, sparsity, scope, options.multiple_of)
-    small = removal.remove(baseline, plan, chosen)
+    removed = chosen(context, plan, scope, sparsity)
+    small = removal.remove(baseline, plan, removed)
     check = data.validation.normalize(data.validation.images[:16])
-    largest = difference.largest(removal.mask(baseline, plan, chosen), small, check)
+    largest = difference.largest(removal.mask(baseline, plan, removed), small, check)
     if largest > TOLERANCE:
         raise UserError(
             f"structured_prune: {scope} {sparsity:g}: the small network's outputs differ"

@@ -37,7 +37,8 @@ class Method:
     training: the section of params.yaml with its training; empty if it does not train, which charts
         show by dashed lines and hollow points.
     criterion: the module of stages/lib/pruning/criteria that scores the weights.
-    scope: whose scores are compared: "layer" (each layer's own) or "global" (all).
+    scope: whose scores are compared: "layer" (each layer's own), "global" (all), or "latency" (all,
+        as loss per microsecond saved).
     """
 
     name: str
@@ -67,7 +68,10 @@ class Method:
 
 # The methods that are exported to ONNX, and the forms. For the baseline, the int8 file of each
 # calibration is kept too.
-EXPORTED = ("baseline", "finetune", "structured_layer_finetune", "structured_global_finetune")
+EXPORTED = (
+    "baseline", "finetune", "structured_layer_finetune", "structured_global_finetune",
+    "structured_latency_finetune",
+)  # fmt: skip
 FORMS = ("float32", "int8")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 
@@ -133,12 +137,17 @@ _FLOAT32 = [
            Look(_ORANGE, "square"), scope="layer"),
     Method("structured_global", "structured, global", "structured_prune", STRUCTURED,
            Look(_RED, "circle"), scope="global"),
+    Method("structured_latency", "structured, by latency", "structured_prune", STRUCTURED,
+           Look(_PINK, "diamond"), scope="latency"),
     Method("structured_layer_finetune", "structured, per layer + fine-tuning", "structured_prune",
            STRUCTURED, Look(_ORANGE, "square"), "structured_layer", training="structured_prune",
            scope="layer"),
     Method("structured_global_finetune", "structured, global + fine-tuning", "structured_prune",
            STRUCTURED, Look(_RED, "circle"), "structured_global", training="structured_prune",
            scope="global"),
+    Method("structured_latency_finetune", "structured, by latency + fine-tuning",
+           "structured_prune", STRUCTURED, Look(_PINK, "diamond"), "structured_latency",
+           training="structured_prune", scope="latency"),
 ]  # fmt: skip
 _COMPRESSED = [
     Method("affine_tensor", "affine, per tensor", "int_quantize", INTEGER, Look(_BLUE, "circle")),

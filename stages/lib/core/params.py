@@ -48,7 +48,7 @@ PositiveSparsity = Annotated[float, Interval(gt=0, lt=1), decimals(4)]
 TimesSmaller = Annotated[float, Interval(gt=1, le=1000), decimals(2)]
 # At a much lower temperature, logits divided by it are infinite.
 Temperature = Annotated[float, Interval(ge=0.1, le=100)]
-Scope = Literal["layer", "global"]
+Scope = Literal["layer", "global", "latency"]
 Granularity = Literal["tensor", "channel"]
 Calibration = Literal[methods.CALIBRATIONS]
 Text = string(

@@ -106,6 +106,8 @@ LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 # A size that was asked of a packed file. note: why there is no file.
 SIZE_TARGET = ("seed", "method", "times_smaller", "asked_bytes", "note")
+# How long a layer takes alone in int8 at two widths, for one image on one thread.
+LAYER_LATENCY = ("layer", "inputs", "outputs", "microseconds")
 # The cost of a network in a number format. tensor_bytes: of weights and buffers, without the file's
 # header. accuracy: on the test images, if the network was trained. agreement: the share of
 # agreement_images images with the same class as in float32 on the same device (given beside an

@@ -100,7 +100,7 @@ def choose(
 
     if reached(len(order)) < sparsity:
         raise UserError(
-            f"{setting} cannot be reached: {reached(len(order)):.4f} is the most, {_limits(plan)}"
+            f"{setting} cannot be reached: {reached(len(order)):.4f} is the most, {limits(plan)}"
         )
     # Removing one more never adds weights.
     enough = bisect.bisect_left(range(len(order) + 1), sparsity, key=reached)
@@ -113,7 +113,7 @@ def choose(
     return first(nearest)
 
 
-def _limits(plan: Plan) -> str:
+def limits(plan: Plan) -> str:
     """What keeps a network from becoming smaller, as part of a sentence."""
     refused = {name: reason for name, reason in plan.refused.items() if reason != coupling.CLASSES}
     stays = "as one filter stays in each layer"
