@@ -89,13 +89,14 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    *ALWAYS, "prepare_data", "dtype_bench", "latency_bench", "package", "report",
+    *ALWAYS, "prepare_data", "layer_bench", "dtype_bench", "latency_bench", "package", "report",
 }  # fmt: skip
 
 
 # Outputs that hold latencies, and what is made of them, differ from run to run.
 WITH_LATENCIES = {
-    "artifacts/dtype_bench", "artifacts/latency_bench", "artifacts/package", "artifacts/deploy",
+    "artifacts/layer_bench", "artifacts/dtype_bench", "artifacts/latency_bench",
+    "artifacts/package", "artifacts/deploy",
     "reports/report.md", "reports/index.html", "reports/findings.json", "reports/metrics.json",
     "reports/figures", "reports/runs",
 }  # fmt: skip
