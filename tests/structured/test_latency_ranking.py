@@ -103,7 +103,7 @@ def test_a_kernel_that_computes_blocks_of_channels_is_pruned_by_blocks(model, pl
     def cost(name, inputs, outputs):
         return 10.0 * -(-outputs // 8)
 
-    counts = left(model, plan, chosen(model, plan, 0.5, 1, equal(plan), cost))
+    counts = left(model, plan, chosen(model, plan, 0.3, 1, equal(plan), cost))
     full = {name: widths(layer)[1] for name, layer in prunable.layers(model).items()}
     lost = [name for name in full if counts[name] < full[name]]
     assert lost
@@ -217,4 +217,4 @@ def test_the_estimate_is_the_gradient_along_the_mask():
         return float(nn.functional.cross_entropy(logits, data.labels))
 
     slope = (loss(step) - loss(-step)) / (2 * step)
-    assert losses[unit] == pytest.approx(slope**2, rel=0.02, abs=1e-12)
+    assert losses[unit] == pytest.approx(abs(slope), rel=0.02, abs=1e-9)

@@ -18,8 +18,8 @@ IMAGES, BATCH = 500, 50
 def losses(
     model: nn.Module, plan: Plan, samples: Samples, generator: torch.Generator
 ) -> np.ndarray:
-    """The estimated squared change of the loss without each unit, float64 [units]: (Σ p · ∂L/∂p)²
-    over the parameters p that are zeros in its mask, with those of batch norms, averaged over
+    """The estimated change of the loss without each unit, float64 [units]: |Σ p · ∂L/∂p| over the
+    parameters p that are zeros in its mask, with those of batch norms; the root mean square over
     batches of training images.
 
     samples: of which IMAGES are drawn by `generator`.
@@ -46,4 +46,4 @@ def losses(
                 each = product.flatten(1).sum(1) if product.dim() > 1 else product
                 np.add.at(change, member.units[movable], each.double().cpu().numpy()[movable])
         total += change**2
-    return total / len(batches)
+    return np.sqrt(total / len(batches))
