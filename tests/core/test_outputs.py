@@ -1,5 +1,6 @@
 """Results are there whole or not at all, whatever stops the run that makes them."""
 
+import errno
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from stages.lib.core import outputs
+from stages.lib.core.errors import UserError
 
 
 @pytest.fixture
@@ -190,3 +192,19 @@ def test_a_table_has_its_columns_in_order_and_a_key_left_out_is_empty(tmp_path, 
     path = tmp_path / "new folder" / "a.csv"
     outputs.write_csv(path, ["b", "a"], rows)
     assert path.read_bytes().decode() == f"b,a\n{lines}"
+
+
+def fill_the_disk(final):
+    with outputs.whole([final]) as places:
+        fill(places[final], "first")
+        os.utime(places[final] / "first.txt", (1e9, 1e9))
+        (places[final] / "deeper").mkdir()
+        (places[final] / "deeper/last.txt").write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_on_a_full_disk_the_file_that_was_being_written_is_named(final):
+    with pytest.raises(UserError) as error:
+        fill_the_disk(final)
+    assert str(error.value).startswith(f"{final}/deeper/last.txt: No space left on device; make")
+    assert not final.exists()

@@ -70,6 +70,17 @@ def _put_in_place(partial: Path, final: Path) -> None:
     _remove(old)
 
 
+def _last_written(partials: Mapping[Path, Path]) -> Path | None:
+    """The final path of the file that was written last: the disk was full at it."""
+    written = [
+        (file.stat().st_mtime_ns, final / file.relative_to(partial))
+        for final, partial in partials.items()
+        for file in (partial.rglob("*") if partial.is_dir() else [partial])
+        if file.is_file()
+    ]
+    return max(written)[1] if written else None
+
+
 @contextmanager
 def whole(
     finals: Sequence[Path], check: Callable[[], None] = lambda: None
@@ -96,7 +107,7 @@ def whole(
         # Libraries raise it as errors of their own, and Python without the file's name.
         if NO_SPACE not in str(error):
             raise
-        place = os.path.commonpath(finals)
+        place = _last_written(partials) or os.path.commonpath(finals)
         raise UserError(f"{place}: {NO_SPACE}; make room and run `dvc repro` again") from None
     finally:
         for partial in partials.values():
