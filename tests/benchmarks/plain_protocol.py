@@ -68,7 +68,8 @@ def train(model: nn.Module, loaders: dict, params: dict, stage: str) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-        accuracy(model, loaders["validation"])
+        if stage == "train_baseline":  # for its learning curve
+            accuracy(model, loaders["validation"])
 
 
 def layers_of(model: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -4,8 +4,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.numpy import load_file, save_file
-
 from stages.lib.core import paths
 
 PREDICTIONS = (paths.PREDICTIONS, paths.VALIDATION_PREDICTIONS)
@@ -17,6 +15,9 @@ def join(parts: Sequence[Path], directory: Path) -> None:
 
     parts: the folders of the arms, in the order of the lines.
     """
+    # Where one arm is all, numpy is not needed.
+    from safetensors.numpy import load_file, save_file
+
     found: dict[str, list[Path]] = {}
     for part in parts:
         for file in sorted(part.iterdir()):

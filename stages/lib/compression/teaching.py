@@ -32,6 +32,7 @@ def teacher(context: Context) -> nn.Module:
         generator=context.generator("teacher"),
         label=f"{context.name}: teacher",
         states=context.states,
+        validated=False,
     )
     return trained
 
@@ -61,5 +62,6 @@ def taught(
         loss=Distillation(teacher, options.distillation, options.temperature),
         label=context.name,
         states=context.states,
+        validated=False,
     )
     return trained

@@ -63,14 +63,14 @@ class Row:
 # The other tables, named by what a line is about.
 class Epoch(NamedTuple):
     """A point of a learning curve. The loss is the mean cross-entropy in nats, None without
-    training; accuracies are 0…1.
+    training; accuracies are 0…1, None if not measured.
     """
 
     epoch: int
     learning_rate: float
     train_loss: float | None
     train_accuracy: float
-    validation_accuracy: float
+    validation_accuracy: float | None
 
 
 class BestSparsity(NamedTuple):

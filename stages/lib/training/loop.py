@@ -221,6 +221,7 @@ def fit(
     loss: CrossEntropy | None = None,
     label: str = "training",
     states: States | None = None,
+    validated: bool = True,
 ) -> tuple[nn.Module, list[Epoch]]:
     """A trained copy of `model`, in evaluation mode, and its learning curve.
 
@@ -235,6 +236,7 @@ def fit(
         CrossEntropy.
     label: names the training in the progress bar and in errors.
     states: where the training saves its state, and goes on from the one it finds there.
+    validated: whether the curve holds validation accuracies; they take a twelfth of the time.
 
     Raises UserError if the loss stops being finite.
     """
@@ -280,14 +282,9 @@ def fit(
                     f"{label}: the loss is no longer a number after epoch {epoch};"
                     f" lower its learning_rate ({learning_rate})"
                 )
-            curve.append(
-                Epoch(
-                    epoch=epoch,
-                    learning_rate=rates[-1],
-                    train_loss=loss_sum / count,
-                    train_accuracy=correct / count,
-                    validation_accuracy=ranks.accuracy(scheme.network(model), data.validation),
-                )
-            )
+            accuracy = None
+            if validated:
+                accuracy = ranks.accuracy(scheme.network(model), data.validation)
+            curve.append(Epoch(epoch, rates[-1], loss_sum / count, correct / count, accuracy))
         saved.end(_state(step, epochs + 1, 0, curve, generator.get_state()))
     return model.eval(), curve

@@ -40,5 +40,6 @@ def recover(
         loss=loss,
         label=context.name,
         states=context.states,
+        validated=False,
     )
     return trained
