@@ -1,6 +1,8 @@
 """The page in a headless Chromium: nothing goes wrong, nothing is loaded, every chart is drawn."""
 
+import base64
 import json
+import re
 import shutil
 
 import pytest
@@ -132,27 +134,146 @@ def test_hovering_tells_the_numbers_and_a_click_on_the_legend_makes_the_others_p
     assert opacities() - before
 
 
+def channels(colour):
+    """The numbers of `rgb(…)`."""
+    return [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+
+
+def luminance(colour, opacity=1.0, paper=None):
+    """The relative luminance (WCAG 2) of a colour, on a paper of another."""
+    behind = channels(paper or colour)
+    red, green, blue = (
+        one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4
+        for one in (
+            (opacity * mine + (1 - opacity) * its) / 255
+            for mine, its in zip(channels(colour), behind, strict=True)
+        )
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one, other):
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+# What a chart draws with what colour and opacity, and on which part. A point may be hollow; bands,
+# and cells of a map, which are a scale of colours, are no marks.
+DRAWN = """
+const found = {};
+for (const one of document.querySelectorAll(
+    '.chart svg .role-mark path, .chart svg .role-mark line, .chart svg .role-legend-symbol path,' +
+    '.chart:not(#chart-sensitivity-0) svg .role-mark text, .chart svg text')) {
+  const style = getComputedStyle(one);
+  const opacity = (name) => parseFloat(one.getAttribute(name) ?? 1);
+  const chart = one.closest('.chart').id;
+  const band = opacity('opacity') < 0.1;
+  const cell = chart === 'chart-sensitivity-0' && one.closest('.role-mark');
+  const hidden = style.display === 'none' || opacity('opacity') === 0;
+  if (band || cell || hidden) continue;
+  const solid = (colour) => colour !== 'none' && !/, 0\\)$/.test(colour);
+  const filled = solid(style.fill) && one.getAttribute('fill') !== 'none';
+  const colour = filled ? style.fill : style.stroke;
+  const line = [one.tagName, colour, opacity('opacity')];
+  if (solid(colour)) found[line] = [...line, chart];
+}
+return Object.values(found);
+"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_of_the_page_and_of_charts_stands_out(browser, files, scheme):
-    """WCAG's contrast of 4.5 for text, on paper of the page's colour."""
+def test_text_and_marks_stand_out(browser, files, scheme):
+    """WCAG's contrast, on paper of the page's colour: 4.5 for text, 3 for marks."""
     show(browser, files["everything"], scheme=scheme)
     colours = browser.execute_script(
         "const of = (selector, what) => getComputedStyle(document.querySelector(selector))[what];"
-        "return [of('body', 'backgroundColor'), of('.chart svg text', 'fill'),"
-        " ...['body', '.quiet', '.saving', '.numbers summary'].map(one => of(one, 'color'))]"
+        "return [of('body', 'backgroundColor'),"
+        " ...['body', '.quiet', '.saving', '.numbers summary', '.copy', '.lost .kind', '.card dt']"
+        ".map(one => of(one, 'color'))]"
     )
-
-    def luminance(colour):
-        numbers = [float(part) / 255 for part in colour[4:-1].split(",")]
-        red, green, blue = (
-            one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in numbers
-        )
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
     paper, *inks = map(luminance, colours)
     assert (paper > 0.5) == (scheme == "light")
-    for ink in inks:
-        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, colours
+    assert all(contrast(ink, paper) >= 4.5 for ink in inks), colours
+    drawn = browser.execute_script(DRAWN)
+    assert {tag for tag, *_ in drawn} >= {"path", "line", "text"}
+    for tag, colour, opacity, chart in drawn:
+        seen = luminance(colour, opacity, colours[0])
+        assert contrast(seen, paper) >= (4.5 if tag == "text" else 3), (chart, tag, colour)
+
+
+def test_numbers_on_a_map_stand_out_from_their_cells(browser, files):
+    show(browser, files["everything"])
+    cells = browser.execute_script(
+        "const marks = (name) => [...document.querySelectorAll("
+        "  `#chart-sensitivity-0 .role-mark.mark-${name} > *`)];"
+        "return marks('rect').map((cell, index) => ["
+        "  getComputedStyle(cell).fill, getComputedStyle(marks('text')[index]).fill])"
+    )
+    assert len(cells) > 4
+    assert all(contrast(*map(luminance, pair)) >= 4.5 for pair in cells), cells
+
+
+# Texts of one chart that lie over each other by more than a pixel.
+OVERLAPS = """
+const found = [];
+for (const chart of document.querySelectorAll('.chart')) {
+  const boxes = [...chart.querySelectorAll('svg text')]
+    .filter(one => one.textContent.trim() && getComputedStyle(one).display !== 'none'
+      && parseFloat(one.getAttribute('opacity') ?? 1) > 0)
+    .map(one => [one.textContent, one.getBoundingClientRect()]);
+  boxes.forEach(([text, one], index) => {
+    for (const [other, its] of boxes.slice(index + 1)) {
+      const across = Math.min(one.right, its.right) - Math.max(one.left, its.left);
+      const down = Math.min(one.bottom, its.bottom) - Math.max(one.top, its.top);
+      if (across > 1 && down > 2) found.push([chart.id, text, other]);
+    }
+  });
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("name", ["everything", "little"])
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+def test_no_text_of_a_chart_lies_over_another(browser, files, name, width):
+    show(browser, files[name], width)
+    assert browser.execute_script(OVERLAPS) == []
+    many = (
+        "return [...document.querySelectorAll('.chart')].map("
+        "one => one.querySelectorAll('.role-legend-label text').length)"
+    )
+    assert max(browser.execute_script(many)) <= 8
+
+
+def test_a_click_on_a_header_sorts_and_a_table_is_copied_as_markdown(browser, files):
+    show(browser, files["everything"])
+    found = browser.execute_script(
+        "const table = [...document.querySelectorAll('table.sortable')].find("
+        "  one => one.caption.textContent.startsWith('Every network, file'));"
+        "table.closest('details').open = true;"
+        "let copied; Object.defineProperty(navigator, 'clipboard',"
+        "  {value: {writeText: async (text) => { copied = text; }}});"
+        "const column = (index) => [...table.tBodies[0].rows].map(r => r.cells[index].textContent);"
+        "const click = (index) => table.tHead.rows[0].cells[index].querySelector('button').click();"
+        "const orders = [3, 3, 0].map((index) => (click(index), column(index)));"
+        "table.parentElement.previousElementSibling.click();"
+        "return [orders, table.tHead.rows[0].cells[0].ariaSort, copied]"
+    )
+    (rising, falling, names), sorted_by, copied = found
+    units = {"B": 1, "KiB": 1024}
+
+    def size(text):
+        number, unit = text.split()
+        return float(number) * units[unit]
+
+    assert rising == sorted(rising, key=size)
+    assert falling == sorted(falling, key=size, reverse=True)
+    assert len(set(rising)) > 3
+    assert names[0].casefold() <= names[-1].casefold()
+    assert sorted_by == "ascending"
+    lines = copied.splitlines()
+    assert lines[0].startswith("| network | saves |")
+    assert lines[1].startswith("| :-- | --: |")
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == names
 
 
 def test_on_paper_charts_say_how_to_read_them_and_none_is_cut(browser, files):
@@ -167,3 +288,18 @@ def test_on_paper_charts_say_how_to_read_them_and_none_is_cut(browser, files):
         "one => one.getBoundingClientRect().right > right).length"
     )
     assert cut == 0
+
+
+def test_a_printed_page_has_less_than_a_dozen_sheets(browser, files):
+    show(browser, files["everything"])
+    sheet = {"preferCSSPageSize": True, "paperWidth": 8.27, "paperHeight": 11.69}
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", sheet)["data"])
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", pdf)) < 12
+    emulate(browser, 700, media="print")
+    kept = browser.execute_script(
+        "const every = (selector, what, value) => [...document.querySelectorAll(selector)].every("
+        "  one => getComputedStyle(one)[what] === value);"
+        "return [every('figure', 'breakInside', 'avoid'),"
+        "        every('h2, h3, h4', 'breakAfter', 'avoid')]"
+    )
+    assert kept == [True, True]

@@ -1,26 +1,45 @@
 """Both reports and their figures, on made-up runs whose truth is known."""
 
+import base64
 import dataclasses
+import io
+import itertools
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from shown_runs import FINDINGS, NAMES, RUNS, SELECTION, a_choice, a_row, a_run, drawn
+from PIL import Image
+from shown_runs import (
+    BASELINE,
+    FASTEST,
+    FINDINGS,
+    NAMES,
+    RUNS,
+    SELECTION,
+    SMALLEST,
+    a_choice,
+    a_row,
+    a_run,
+    drawn,
+)
 
 from stages.lib.analysis.tables import KEYS
 from stages.lib.core import methods
 from stages.lib.core.methods import Look, Method
 from stages.lib.report import (
     charts,
+    class_figures,
     context,
     cost_figures,
     figures,
     html,
     latency_figures,
     markdown,
+    terminal,
     words,
 )
 from stages.lib.report.run import TORCH
@@ -158,7 +177,7 @@ def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
         "dense baseline", "dense baseline, int8", "dense baseline, int8 (entropy)",
         "global + fine-tuning, 95 %", "structured, global + fine-tuning, 80 %, int8",
     }  # fmt: skip
-    told = r"95 % of its weights zero.* 1\.02 to 1\.02 times"
+    told = r"95 % of its weights zero.* takes 1\.02 times"
     assert re.search(told, shown["engines"].seen)
 
 
@@ -287,7 +306,7 @@ def test_chance_few_images_and_a_busy_machine_are_warnings(images, accuracy, mas
     times = table.latency_ms.where(table.method != "global", 2 * masked * table.batch_size**0.5)
     run = changed(changed(run, "rows", test_accuracy=accuracies), "latencies", latency_ms=times)
     assert set(run.remarks) - {"one_seed"} == ({remark} if remark else set())
-    assert f"{masked:.2f} to {masked:.2f} times" in words.text("control", run=run)
+    assert f"took {masked:.2f} times" in words.text("control", run=run)
 
 
 def test_classes_of_different_sizes_have_a_balanced_accuracy_and_their_names_are_shown_safely():
@@ -332,3 +351,146 @@ def test_error_bars_are_intervals_where_there_are_any():
     assert "95 % confidence intervals over seeds and test images" in text
     assert "(12.3–98.7)" in text
     assert "standard deviation over seeds" in shown["accuracy"].reading
+
+
+def with_choices(smallest, fastest, seeds=(0, 1, 2)):
+    """A run with these recommended files."""
+    found = {"reason": "", "nearest": []}
+    recommended = {
+        "smallest": found | {"choice": smallest}, "fastest": found | {"choice": fastest},
+    }  # fmt: skip
+    return dataclasses.replace(a_run(seeds), selection=SELECTION | {"recommended": recommended})
+
+
+@pytest.mark.parametrize(
+    ("smallest", "fastest", "title"),
+    [
+        (SMALLEST, FASTEST, "48.8 × smaller (−0.4 points) or 5 × faster (±0.0 points)"),
+        (SMALLEST, None, "48.8 × smaller (−0.4 points)"),
+        (None, FASTEST, "5 × faster (±0.0 points)"),
+        (BASELINE, BASELINE, "Nothing is smaller or faster within 1 percentage point of accuracy"),
+        (SMALLEST, FASTEST | {"speedup": None}, "48.8 × smaller (−0.4 points)"),
+    ],
+)
+def test_the_result_is_the_title_of_both_reports(smallest, fastest, title):
+    run = with_choices(smallest, fastest)
+    text, page = reports(run)
+    assert words.text("title", run=run) == title
+    assert text.startswith(f"# {title}\n")
+    assert f"<h1>{title}</h1>" in page
+
+
+def test_a_report_without_the_course_has_its_answer_and_what_was_run_alone():
+    run = a_run()
+    params = run.params | {"report": run.params["report"] | {"course": False}}
+    shown = figures.build(dataclasses.replace(run, params=params))
+    assert {"formats", "error"} & set(shown) == set()
+    for report in reports(dataclasses.replace(run, params=params), shown):
+        for told in ("the course", "The course", "Appendix", FINDINGS[0].title):
+            assert told not in report.split("<script")[0]
+        assert "What was run" in report
+    for report in reports(run):
+        assert report.index("What was run") < report.index("Appendix: the course")
+
+
+@pytest.mark.parametrize(("seeds", "ticks"), [((0, 1, 2), True), ((0,), False)])
+def test_one_seed_never_shows_a_green_tick(seeds, ticks):
+    _, page = reports(a_run(seeds))
+    appendix = page.split('<section id="findings">')[1]
+    assert ("✓" in appendix) == ticks
+    assert ('class="badge reproduced"' in appendix) == ticks
+
+
+def test_every_network_that_saves_has_a_point_and_chosen_ones_their_numbers_as_labels():
+    run = a_run()
+    lines = cost_figures.gains(run)
+    assert not lines.method.isin(["global", "finetune", "iterative", "onnx_finetune_float32"]).any()
+    labels = {label for label in lines.label if label}
+    assert labels == {
+        "the baseline", "48.8 × smaller\npruned, quantized and\npacked, 50\u00a0×",
+        "5 × faster\nONNX Runtime int8",
+    }  # fmt: skip
+    # The front is not beaten in both.
+    for _, part in lines[lines.name != "the baseline"].groupby("name"):
+        for one in part[part.front].itertuples():
+            better = (part.gain > one.gain) & (part.test_accuracy > one.test_accuracy)
+            assert not better.any()
+
+
+def test_what_compression_costs_each_class_is_in_both_reports():
+    run, shown = drawn("everything")
+    rows = {row[0]: row for row in shown["classes"].tables[0][1].rows}
+    # Of 500 test images, every fiftieth changes, from class b to class a.
+    assert rows["b"][1:5] == ("250", "100.0", "96.0", "-4.0 (-6.6 to -1.3)")
+    assert rows["a"][3] == "100.0"
+    assert shown["classes"].tables[1][1].rows == [("smallest", "b", "a", "0.0", "10.0", "+10.0")]
+    text, page = reports(run, shown)
+    for report in (text, page):
+        assert "The smallest file costs class b most: -4.0 percentage points" in report
+        assert "6 right before and wrong now" in report
+    assert page.count('<li class="lost"><img src="data:image/png;base64,') == 6
+    assert class_figures.changes(run)["smallest"].counts == {"lost": 6, "won": 0, "neither": 0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "side"), [((1, 8, 8), "png", 8), ((3, 30, 20), "png", 30),
+                                ((3, 100, 200), "jpeg", 64)],
+)  # fmt: skip
+def test_a_thumbnail_is_small_and_has_the_images_colours(shape, kind, side):
+    image = np.full(shape, 200, np.uint8)
+    image[0] = 90
+    source = class_figures.picture(image)
+    head, _, data = source.partition(",")
+    assert head == f"data:image/{kind};base64"
+    found = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert max(found.size) == side
+    pixel = np.atleast_1d(found.getpixel((2, 2)))
+    assert np.abs(pixel.astype(int) - image[:, 0, 0]).max() <= 2
+
+
+def test_throughput_stands_beside_latency():
+    run, shown = drawn("everything")
+    headers = shown["engines"].tables[0][1].headers
+    row = next(
+        row for row in shown["engines"].tables[0][1].rows
+        if row[0] == "dense baseline, int8" and row[4] == "64"
+    )  # fmt: skip
+    milliseconds, second = (float(row[headers.index(name)].replace(",", ""))
+                            for name in ("latency, ms", "images/s"))  # fmt: skip
+    assert second == pytest.approx(64_000 / milliseconds, abs=1)
+    assert context.throughput(run, FASTEST) == "20,000 (batch 64)"
+    assert context.throughput(run, SMALLEST) == ""
+
+
+def test_the_last_lines_of_a_run_are_its_answer():
+    lines = terminal.closing(SELECTION, Path("artifacts/deploy"), Path("reports/index.html"))
+    assert lines == [
+        "baseline     95.0 % test, 39.06 KiB, 2 ms an image",
+        "recommended  smallest.packed 94.6 % test, 820 B (48.8 × smaller); fastest: none",
+        "look         reports/index.html (report), artifacts/deploy/ (files)",
+    ]
+
+
+def test_labels_keep_apart_where_there_is_room():
+    x = charts.times("gain", pd.Series([1.0, 50.0]), "×")
+    y = charts.shares("test_accuracy", "accuracy", [0.9, 1.0])
+    lines = pd.DataFrame(
+        {"gain": [1.0, 1.05, 50.0, 20.0], "test_accuracy": [0.95, 0.95, 0.99, 0.91],
+         "label": ["first one", "second one", "at the edge\nof two lines", ""]}
+    )  # fmt: skip
+    placed = charts.placed(lines, x, y, 800, 400)
+    across, down = (
+        charts._pixels(lines.gain, x, 800),
+        400 - charts._pixels(lines.test_accuracy, y, 400),
+    )
+    boxes = []
+    for line, left, top in zip(placed.itertuples(), across, down, strict=True):
+        if line.label:
+            rows = line.label.split("\n")
+            left, top = left + line.dx, top + line.dy
+            boxes.append(
+                (left, top, left + charts.LETTER * max(map(len, rows)),
+                 top + charts.LINE * len(rows))
+            )  # fmt: skip
+    assert all(box[0] >= 0 and box[2] <= 800 and box[1] >= 0 and box[3] <= 400 for box in boxes)
+    assert all(charts._overlap(*pair) == 0 for pair in itertools.combinations(boxes, 2))

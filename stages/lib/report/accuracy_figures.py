@@ -190,7 +190,7 @@ def _map(alone: pd.DataFrame) -> Panel:
     cells = base.mark_rect().encode(color=alt.Color("test_accuracy:Q", scale=colour, legend=legend))
     layers = alone.layer.nunique()
     row = 28 if layers <= MANY_LAYERS else 16
-    ink = alt.condition("datum.test_accuracy > 0.6", alt.value("black"), alt.value("white"))
+    ink = alt.condition("datum.test_accuracy > 0.44", alt.value("black"), alt.value("white"))
     text = base.mark_text(fontSize=min(12, row - 5)).encode(text="label:N", color=ink)
     chart = alt.layer(cells, text).properties(height=row * layers)
     return Panel("", chart.add_params(charts.NARROW), max(60 * len(order), 240))

@@ -286,8 +286,8 @@ class Plot:
         y = self.y._replace(column="low").y
         marks = self.base.transform_filter(only) if only is not True else self.base
         self.layers.append(
-            marks.mark_rule(clip=True).encode(
-                y=y, y2="high:Q", stroke=self._stroke, opacity=self._pale(0.5, 0.04)
+            marks.mark_rule(clip=True, strokeWidth=0.8).encode(
+                y=y, y2="high:Q", stroke=self._stroke, opacity=self._pale(1, 0.04)
             )
         )
         return self
@@ -319,7 +319,7 @@ class Plot:
                 fill=alt.Fill(**fill),
                 shape=alt.Shape(**self._by_name(lambda look: look.shape)),
                 size=alt.value(size) if isinstance(size, int) else size,
-                opacity=self._pale(0.95, 0.08),
+                opacity=self._pale(1, 0.08),
                 tooltip=hover(self.tells),
             )
             .add_params(self.picked)

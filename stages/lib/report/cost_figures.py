@@ -51,9 +51,8 @@ def gains(run: Run) -> pd.DataFrame:
     """What every network saves: a line for its file and a line for its latency. Masked networks
     save neither.
 
-    `gain`: how many times smaller or faster than the baseline; of chosen networks as in the
-    selection. `name`: what it saves; `front`: whether it is on the Pareto front; `label`: of chosen
-    networks and of the baseline.
+    `gain`: how many times smaller or faster than the baseline; `name`: what it saves; `front`:
+    whether it is on the Pareto front; `label`: of chosen networks and of the baseline.
     """
     networks = run.networks
     masked = [name != CAST and methods.METHODS[name].masked for name in networks.method]
@@ -65,15 +64,11 @@ def gains(run: Run) -> pd.DataFrame:
             known = known[known.comparable.eq(True)]
         chosen = _chosen(run, role)
         keys = [_key(line) for line in known.itertuples()]
-        factors = {
-            key: one["times_smaller" if role == selection.SMALLEST else "speedup"]
-            for key, one in chosen.items()
-        }
         known = known.assign(
-            gain=[factors.get(key) or own for key, own in zip(keys, known[column], strict=True)],
+            gain=known[column],
             name=name,
             label=[
-                _label(factors[key], name, line) if factors.get(key) else ""
+                _label(getattr(line, column), name, line) if key in chosen else ""
                 for key, line in zip(keys, known.itertuples(), strict=True)
             ],
         )
@@ -88,7 +83,7 @@ def _key(line: Any) -> str:
     if line.method == CAST:
         return ""
     return paths.network_name(
-        line.method, line.target_sparsity, line.weight_bits, line.times_smaller
+        line.method, line.target_sparsity, int(line.weight_bits), line.times_smaller
     )
 
 
@@ -247,16 +242,14 @@ FORMS = (
 
 
 def _forms(sizes: pd.DataFrame) -> Table:
-    """A table of every kept network in every form, means over seeds."""
-    fields = [str(column.fields) for column in FORMS]
-    found = sizes.groupby(list(tables.KEYS), sort=False, as_index=False)[fields].mean()
-    keys = found[["method", "weight_bits", "target_sparsity", "times_smaller"]]
+    """A table of every kept network in every form."""
+    keys = sizes[["method", "weight_bits", "target_sparsity", "times_smaller"]]
     words = [tables.network(*line) for line in keys.itertuples(index=False, name=None)]
-    return columns.table(found.assign(network=words), [columns.NETWORK, *FORMS])
+    return columns.table(sizes.assign(network=words), [columns.NETWORK, *FORMS])
 
 
 def ladder_of_sizes(run: Run) -> Figure:
-    rungs = ladder.rungs(run.summary, run.sizes, run.formats, run.max_drop)
+    rungs = ladder.rungs(run.summary, run.deployed_sizes, run.formats, run.max_drop)
     rungs = rungs.assign(smaller=rungs.bytes.max() / rungs.bytes)
     files = rungs[rungs.kind == ladder.FILE]
     shown = rungs.assign(kind=rungs.kind.map(KINDS))
@@ -266,7 +259,7 @@ def ladder_of_sizes(run: Run) -> Figure:
         [_ladder(shown)],
         [
             ("Every form", columns.table(shown, LADDER)),
-            ("Every kept network in every form", _forms(run.sizes)),
+            ("Every kept network in every form", _forms(run.deployed_sizes)),
         ],
         files=files.to_dict("records"),
         least=rungs.to_dict("records")[-1],

@@ -76,7 +76,7 @@
     holder.view?.finalize();
     holder.view = view;
     spreadLabels(holder);
-    view.addSignalListener("width", () => view.runAfter(() => spreadLabels(holder)));
+    view.addSignalListener("width", () => view.runAsync().then(() => spreadLabels(holder)));
     holder.dataset.drawn = "yes";
   };
 
@@ -96,13 +96,23 @@
   matchMedia("(max-width: 40rem)").addEventListener("change", drawAll);
 
   // On paper nothing can be opened: how to read a chart is told, the long tables are left out.
+  // Charts get the width that they have on a sheet of A4.
+  const SHEET = 700;
+  const HALF = 480; // drawn larger than its half of the sheet, so that names and legends have room
+  const fit = (width) => {
+    for (const holder of document.querySelectorAll(".chart")) {
+      holder.view?.width(width(holder)).runAsync().then(() => spreadLabels(holder));
+    }
+  };
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details.reading:not([open])")];
     for (const one of opened) one.open = true;
+    fit((holder) => (holder.closest(".several, .pair") ? HALF : SHEET));
   });
   addEventListener("afterprint", () => {
     for (const one of opened) one.open = false;
+    fit((holder) => holder.clientWidth);
   });
 
   // Vega follows the width: labels are spread anew.

@@ -116,12 +116,31 @@ class Run:
         return len(self.curves) > 0 and int(self.curves.epoch.max()) > 0
 
     @cached_property
+    def _deployed(self) -> pd.DataFrame:
+        """The row of the seed whose file would be deployed, of each network: the best validation
+        accuracy, then the first seed. A size is that of this file, everywhere.
+        """
+        best = self.rows.sort_values("validation_accuracy", ascending=False, kind="stable")
+        return best.drop_duplicates([*tables.KEYS, "layer"])
+
+    @cached_property
+    def deployed_sizes(self) -> pd.DataFrame:
+        """The lines of `sizes` of the files that would be deployed."""
+        keys = [*tables.KEYS, "seed"]
+        whole = self._deployed[self._deployed.layer == ALL_LAYERS]
+        return self.sizes.merge(whole[keys], on=keys)
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
-        """Means over seeds (`tables.summary`) with error bars; `name` and `network`, for people;
+        """Means over seeds (`tables.summary`) with error bars; `bytes_on_disk`: of the file that
+        would be deployed; `name` and `network`, for people;
         `change` and `validation_change`: of accuracy against the baseline; `smaller`: how many
         times smaller the file is than the baseline's.
         """
         found = tables.with_bounds(tables.summary(self.rows), self.intervals)
+        keys = [*tables.KEYS, "layer"]
+        sizes = self._deployed.set_index(keys).bytes_on_disk
+        found["bytes_on_disk"] = sizes.loc[pd.MultiIndex.from_frame(found[keys])].to_numpy()
         baseline = found[found.method == BASELINE].iloc[0]
         return found.assign(
             name=[methods.METHODS[name].title for name in found.method],
