@@ -22,7 +22,7 @@ from stages.lib.analysis import (
     tables,
 )
 from stages.lib.analysis.class_costs import Predicted
-from stages.lib.core import hardware, methods, outputs, paths, prepared, records
+from stages.lib.core import engines, hardware, methods, outputs, paths, prepared, records
 from stages.lib.core import params as parameters
 from stages.lib.core.stage import Stage, run_stage
 from stages.lib.report import figures, html, markdown, terminal
@@ -110,20 +110,18 @@ def predicted_of(run: Run) -> dict[str, Predicted]:
     found = {}
     for choice in (run.selection["baseline"], *run.chosen.values()):
         stage = methods.METHODS[choice["method"]].stage
+        stored, executes = choice["name"], engines.of_file(choice["file"])
+        if choice["engine"] in [one.name for one in executes[1:]]:
+            stored = paths.executed_name(stored, choice["engine"])
         folders = [paths.stage_directory(stage, seed) for seed in run.seeds]
-        found[choice["name"]] = Predicted(
-            *(
-                np.stack(
-                    [
-                        predictions.classes(folder / predictions.FILES[part], labels)[
-                            choice["name"]
-                        ]
-                        for folder in folders
-                    ]
-                )
-                for part, labels in run.labels.items()
-            )
-        )
+        parts = {
+            part: [
+                predictions.classes(folder / predictions.FILES[part], labels)[stored]
+                for folder in folders
+            ]
+            for part, labels in run.labels.items()
+        }
+        found[choice["name"]] = Predicted(**{part: np.stack(one) for part, one in parts.items()})
     return found
 
 

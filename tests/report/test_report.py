@@ -173,7 +173,7 @@ def test_latencies_are_medians_over_seeds_and_say_why_there_is_none():
     rows = shown["engines"].tables[0][1].rows
     assert [row[4:] for row in rows if row[-1]] == [("64", *[""] * 4, "0", "could not be run")]
     # A network is called the same in every engine.
-    assert {row[0] for row in rows if row[1] == "onnxruntime"} == {
+    assert {row[0] for row in rows if row[1] == "ONNX Runtime"} == {
         "dense baseline", "dense baseline, int8", "dense baseline, int8 (entropy)",
         "global + fine-tuning, 95 %", "structured, global + fine-tuning, 80 %, int8",
     }  # fmt: skip
@@ -408,7 +408,7 @@ def test_every_network_that_saves_has_a_point_and_chosen_ones_their_numbers_as_l
     labels = {label for label in lines.label if label}
     assert labels == {
         "the baseline", "48.8 × smaller\npruned, quantized and\npacked, 50\u00a0×",
-        "5 × faster\nONNX Runtime int8",
+        "5 × faster\nONNX int8 in ONNX\nRuntime",
     }  # fmt: skip
     # The front is not beaten in both.
     for _, part in lines[lines.name != "the baseline"].groupby("name"):

@@ -11,7 +11,8 @@ import pandas as pd
 from stages.lib.analysis import ladder, pareto, selection, tables
 from stages.lib.analysis.tables import Table, of_family
 from stages.lib.core import methods, paths
-from stages.lib.report import charts, columns
+from stages.lib.core.engines import ENGINES
+from stages.lib.report import charts, columns, words
 from stages.lib.report.accuracy_figures import close_up_range
 from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
@@ -30,6 +31,7 @@ LOOKS = {BASELINE_NAME: Look(charts.INK, "diamond")} | {
 # Networks that save less are not drawn: they are no answer.
 LEAST_GAIN = 0.9
 LABEL_WIDTH = 22
+ENGINE = Column("engine", "engine", words.engine)
 SMALLER = Column("× smaller", "smaller", tables.factor)
 GAIN = Column("saves", ("gain", "name"), lambda gain, name: f"{tables.factor(gain)} ({name})")
 
@@ -89,7 +91,8 @@ def _key(line: Any) -> str:
 
 def _label(gain: float, name: str, line: Any) -> str:
     """How much a network saves, and what it is, in short lines."""
-    what = textwrap.wrap(line.network.replace(" ×", "\u00a0×"), LABEL_WIDTH)
+    engine = f" in {ENGINES[line.engine].title}" if name == SAVES[selection.FASTEST][0] else ""
+    what = textwrap.wrap(f"{line.network}{engine}".replace(" ×", "\u00a0×"), LABEL_WIDTH)
     return "\n".join([f"{tables.factor(gain)} {name.split()[-1]}", *what])
 
 
@@ -106,7 +109,7 @@ def against_gain(run: Run) -> Figure:
     size = {"width": 820, "height": 420}
     plot = Plot(
         charts.placed(shown, x, y, **size), x, y, LOOKS,
-        [columns.NETWORK, columns.ESTIMATE, GAIN, columns.FILE, columns.LATENCY],
+        [columns.NETWORK, columns.ESTIMATE, GAIN, columns.FILE, columns.LATENCY, ENGINE],
     )  # fmt: skip
     plot.level(run.baseline.test_accuracy)
     for name, _, look in SAVES.values():
@@ -140,7 +143,7 @@ def _networks(lines: pd.DataFrame) -> Table:
         ordered.assign(on_front=ordered.front.map({True: "yes", False: ""})),
         [
             columns.NETWORK, GAIN._replace(fields="gain", show=tables.factor), columns.ESTIMATE,
-            columns.FILE, columns.LATENCY, Column("on the front", "on_front"),
+            columns.FILE, columns.LATENCY, ENGINE, Column("on the front", "on_front"),
         ],
     )  # fmt: skip
 

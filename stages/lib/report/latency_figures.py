@@ -7,7 +7,7 @@ from stages.lib.analysis.tables import Table, of_family
 from stages.lib.core import methods
 from stages.lib.core.engines import ENGINES
 from stages.lib.core.records import ALL_LAYERS
-from stages.lib.report import charts, columns
+from stages.lib.report import charts, columns, words
 from stages.lib.report.charts import Look, Panel, Plot
 from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
@@ -21,7 +21,7 @@ LOOKS = {name: Look(*engine.look) for name, engine in ENGINES.items()} | {
 COLOURS = ("#0072B2", "#B97A00", "#00936B", "#C2609C")
 SPEEDUP = "× faster than torch float32"
 NOTHING = "No latency was measured: the table says why."
-ENGINE = Column("engine", "engine")
+ENGINE = Column("engine", "engine", words.engine)
 DEVICE = Column("device", "device")
 TIMES = Column("latency", "latency_ms", lambda value: f"{tables.milliseconds(value)} ms")
 TELLS = (TIMES, TIMES._replace(title="IQR", fields="latency_iqr_ms"), columns.SPEEDUP)

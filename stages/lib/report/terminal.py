@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.analysis import tables
+from stages.lib.report import words
 
 
 def closing(selection: Mapping[str, Any], files: Path, page: Path) -> list[str]:
@@ -35,5 +36,6 @@ def _recommended(role: str, choice: Mapping[str, Any] | None) -> str:
     told = [f"{100 * choice['test']['accuracy']:.1f} % test", tables.size(choice["bytes"])]
     told[1] += f" ({tables.factor(choice['times_smaller'])} smaller)"
     if choice["speedup"] is not None:
-        told.append(f"{tables.factor(choice['speedup'])} faster")
+        engine = words.engine(choice["engine"])
+        told.append(f"{tables.factor(choice['speedup'])} faster in {engine}")
     return f"{role}{Path(choice['file']).suffix} {', '.join(told)}"

@@ -48,6 +48,11 @@ def latency(choice: Mapping[str, Any]) -> str:
     return f"{text} ({tables.factor(choice['speedup'])} faster)"
 
 
+def engine(name: str) -> str:
+    """An engine's name for people, with its number format: torch bfloat16."""
+    return ENGINES[name].title if name in ENGINES else name
+
+
 def instructions(isa: Sequence[str]) -> str:
     """A CPU's instruction sets without those that every CPU has."""
     return ", ".join(name for name in isa if not name.startswith("sse")) or "none known"
@@ -58,7 +63,7 @@ FILTERS = {
     "loss": loss, "instructions": instructions, "interval": interval, "test": test,
     "latency": latency, "size": tables.size, "count": tables.count, "times": tables.times,
     "suffix": lambda file: Path(file).suffix, "milliseconds": tables.milliseconds,
-    "factor": tables.factor,
+    "factor": tables.factor, "engine": engine,
 }  # fmt: skip
 
 
