@@ -150,7 +150,7 @@ def main(stage: Stage) -> None:
     hashes = {role: hashlib.sha256(file.read_bytes()).hexdigest() for role, file in files.items()}
     run = model_card.Run(
         seeds=params.seeds,
-        settings=parameters.plain(params),
+        settings=parameters.shown(params),
         sections={
             name: pipeline.declared(name).params for name in ("prepare_data", *methods.stages())
         },

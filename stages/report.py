@@ -85,7 +85,7 @@ def read_run(params: Any, meta: dict) -> tuple[Run, predictions.Correct]:
         selection=outputs.read_json(
             paths.stage_directory("package") / paths.SELECTION, records.REMEDY
         ),
-        params=parameters.plain(params),
+        params=parameters.shown(params),
         meta=meta,
         hardware=hardware.read(paths.HARDWARE),
         chance=prepared.commonest(meta, "test")[1],
@@ -168,7 +168,8 @@ def main(stage: Stage) -> None:
     outputs.write_text(stage.place(paths.REPORT_MARKDOWN), text)
     outputs.write_text(stage.place(paths.REPORT_PAGE), html.render(run, found, drawn))
     figures.save(list(drawn.values()), stage.place(paths.FIGURES))
-    exports.save(exports.plots(run.rows, run.layers, run.curves), stage.place(paths.PLOTS))
+    plots = exports.plots(run.rows, run.layers, run.curves, run.selection)
+    exports.save(plots, stage.place(paths.PLOTS))
 
     copy_tables(run.seeds, stage.place(paths.RUNS))
     about = committed.Manifest(
@@ -177,6 +178,7 @@ def main(stage: Stage) -> None:
     outputs.write_json(stage.place(paths.RUNS) / paths.MANIFEST, about.model_dump())
     outputs.write_json(stage.place(paths.FINDINGS), findings.to_json(found, run.context))
     numbers = metrics.named(run.rows, run.sparsity, run.max_drop)
+    numbers |= {"packed": metrics.packed(run.rows), "deploy": metrics.deployed(run.selection)}
     outputs.write_json(stage.place(paths.METRICS), numbers)
     stage.closing = terminal.closing(run.selection, paths.DEPLOY, paths.REPORT_PAGE)
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +14,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import ROOT
 from packaging.requirements import Requirement
 
+from stages.lib.compression import packed
 from stages.lib.core import outputs, paths
+from stages.lib.deploy import unpack
 from stages.lib.engines import onnx_export, onnx_session
+from stages.lib.models import checkpoints, registry
+from stages.lib.quantization import linear
+from tests.compression.test_packed import TIED, quantized_of
 from tests.pipeline.test_documents import predictions_of
 
 # Writes the logits of all test images, in the pipeline's batches.
@@ -143,6 +150,46 @@ def test_its_page_begins_as_hugging_face_wants_it_and_has_the_intervals(tiny):
     assert {name.replace("\\", "") for name in listed} - {"file"} == files
     classes = (folder / "labels.txt").read_text("utf-8").splitlines()
     assert classes == card["data"]["classes"]
+
+
+def places_in(folder: Path, *places: Path) -> set[str]:
+    """The files that say where something of this machine lies, also inside what is deflated."""
+    found = set()
+    for file in folder.rglob("*"):
+        data = file.read_bytes() if file.is_file() else b""
+        if file.suffix == paths.PACKED:
+            data += unpack.opened(data)[0]
+        if any(str(place).encode() in data for place in places):
+            found.add(file.name)
+    return found
+
+
+def test_nothing_that_is_handed_over_says_where_it_was_made(tiny):
+    places = (tiny.path, ROOT, Path(sys.prefix), Path(tempfile.gettempdir()), Path.home())
+    for folder in (paths.DEPLOY, paths.REPORTS):
+        assert places_in(tiny.path / folder, *places) == set()
+
+
+def test_files_of_a_network_of_ones_own_say_its_name_and_not_where_it_lies(tmp_path):
+    """They are read where its code is named."""
+    code = tmp_path / "nets/mine.py"
+    code.parent.mkdir()
+    code.write_text(TIED, encoding="utf-8")
+    name = f"{code}:Network"
+    model = registry.build_seeded(registry.architecture(name, 0, 1, 3, (8, 8)), 0).eval()
+    folder, quantized = tmp_path / "files", quantized_of(model)
+    folder.mkdir()
+    checkpoints.save_model(model, folder / "float.safetensors")
+    linear.save_model(folder / "integers.safetensors", model, quantized)
+    packed.save(folder / "x.packed", model, quantized)
+    assert places_in(folder, tmp_path) == set()
+    for again in (
+        checkpoints.load_model(folder / "float.safetensors", network=name),
+        checkpoints.load_model(folder / "float.safetensors", registry.architecture_of(model)),
+        linear.load_model(folder / "integers.safetensors", name)[0],
+        packed.load(folder / "x.packed", name)[0],
+    ):
+        assert registry.architecture_of(again) == registry.architecture_of(model)
 
 
 def test_what_it_needs_is_pinned_to_what_was_measured(tiny):

@@ -13,6 +13,7 @@ from stages.lib.core.methods import METHODS
 from stages.lib.core.pipeline import stages
 from stages.lib.core.stage import run_stage
 from tests.data.test_torchvision_sets import put_eurosat
+from tests.pipeline.test_deploy import places_in
 
 # What takes long, wherever it stands.
 SHORT = {
@@ -32,7 +33,9 @@ def shortened(file: Path) -> dict:
 
 def test_the_configuration_for_photos_goes_through_every_stage(tmp_path, monkeypatch):
     """From the files as torchvision gets them to a folder that labels one of them."""
-    repository = Repository(tmp_path / "photos", shortened(ROOT / "params/photos.yaml"))
+    values = shortened(ROOT / "params/photos.yaml")
+    values["data"]["root"] = str(tmp_path / "photos" / values["data"]["root"])
+    repository = Repository(tmp_path / "photos", values)
     put_eurosat(repository.path / "data/raw", monkeypatch)
     repository.stages("probe")
     monkeypatch.chdir(repository.path)
@@ -47,4 +50,6 @@ def test_the_configuration_for_photos_goes_through_every_stage(tmp_path, monkeyp
         done = repository.run(sys.executable, str(folder / command[0]), *command[1:])
         assert done.returncode == 0, done.stderr
     assert done.stdout.split("\t")[1] in card["data"]["classes"]
+    for handed_over in (paths.DEPLOY, paths.REPORTS):
+        assert places_in(repository.path / handed_over, tmp_path) == set()
     assert np.load(paths.PREPARED / "test_images.npy").shape == (10, 3, 32, 32)

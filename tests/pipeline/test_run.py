@@ -62,18 +62,38 @@ def test_the_report_can_be_compared_with_a_commit_of_it(tiny):
     lines = json.loads(done.stdout)["metrics"]
     assert {line["verdict"] for line in lines} == {"equal"}
     metrics = json.loads((tiny.path / "reports/metrics.json").read_text(encoding="utf-8"))
-    # The sparsest points are compared by their accuracies.
-    del metrics["sparsest_within"]
+    # The sparsest points are compared by their accuracies; what can be had, by `dvc metrics diff`.
+    for name in ("sparsest_within", "packed", "deploy"):
+        del metrics[name]
     expected = {f"{part}.{name}": metrics[part][name] for part in metrics for name in metrics[part]}
     compared = {line["metric"]: line["after"] for line in lines if line["metric"] in expected}
     assert compared == pytest.approx(expected, abs=1e-4)
 
 
-def test_dvc_shows_the_plots(tiny):
-    done = tiny.run(*tiny.dvc("plots", "show", "--out", "dvc_plots"))
-    assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
+def test_dvc_shows_what_can_be_had_in_experiments_metrics_and_plots(tiny):
+    def said(*command):
+        done = tiny.run(*tiny.dvc(*command))
+        assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
+        return done.stdout
+
+    metrics = json.loads((tiny.path / "reports/metrics.json").read_text(encoding="utf-8"))
+    card = json.loads((tiny.path / paths.DEPLOY / paths.MODEL_CARD).read_text(encoding="utf-8"))
+    smallest = tiny.path / paths.DEPLOY / card["smallest"]["chosen"]["file"]
+    assert metrics["deploy"]["smallest"]["bytes"] == smallest.stat().st_size
+    assert metrics["packed"].keys() >= {"packed-4x", "packed-8x", "packed_quantized-4x"}
+    workspace, *_ = json.loads(said("exp", "show", "--json"))
+    shown = workspace["data"]["metrics"]["reports/metrics.json"]["data"]
+    assert shown == metrics
+    compared = json.loads(said("metrics", "diff", "--all", "--json"))["diff"][
+        "reports/metrics.json"
+    ]
+    for role, numbers in metrics["deploy"].items():
+        for name, number in numbers.items():
+            assert compared[f"deploy.{role}.{name}"]["new"] == number
+    said("plots", "diff", "HEAD", "--out", "dvc_plots")
     page = (tiny.path / "dvc_plots/index.html").read_text(encoding="utf-8")
-    assert "Accuracy against sparsity" in page
+    for title in ("Accuracy against sparsity", "Smaller and faster", "Accuracy of packed files"):
+        assert title in page
 
 
 def test_a_stage_run_alone_gives_the_bytes_of_the_pipeline(tiny):

@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_networks import budgets, plenty
 from made_up_runs import a_run
 
-from stages.lib.analysis import exports, metrics, stage_tables, tables
+from stages.lib.analysis import exports, metrics, selection_file, stage_tables, tables
 from stages.lib.core import methods, records
 from stages.lib.core.errors import UserError
 
@@ -91,6 +92,44 @@ def test_what_was_not_run_is_left_out_of_metrics_and_has_an_empty_plot():
     points = {"sparsity": [0.4, 0.8], "finetune": [0.905, 0.855]}
     assert plots["finetune"].to_dict("list") == points
     assert plots["iterative"].empty
+
+
+def packed_at(times, size, accuracies):
+    rows = made_up({"baseline": 0.9})
+    return rows.assign(
+        method="packed", weight_bits=4, times_smaller=times, bytes_on_disk=size,
+        test_accuracy=accuracies,
+    )  # fmt: skip
+
+
+def test_packed_files_have_their_bytes_and_accuracies():
+    rows = pd.concat([packed_at(50.0, 80, [0.7, 0.8]), packed_at(12.5, 300, [0.8, 0.9])])
+    assert metrics.packed(rows) == {
+        "packed-12.5x": {"bytes": 300, "test_accuracy": 0.85},
+        "packed-50x": {"bytes": 80, "test_accuracy": 0.75},
+    }
+    plots = exports.packed_plots(rows)
+    assert plots["packed"].to_dict("list") == {
+        "times_smaller": [12.5, 50.0], "packed": [0.85, 0.75],
+    }  # fmt: skip
+    assert plots["packed_pruned"].empty
+    assert metrics.packed(made_up({"baseline": 0.9})) == {}
+
+
+def test_what_can_be_had_is_that_of_the_selection():
+    """With a latency that is not known, and a role that nothing meets."""
+    networks = plenty().packed(20.0, bytes=2_000, accuracy=0.945)
+    selected, _ = selection_file.build(networks.candidates, budgets(0.01), networks.seeds)
+    found, chosen = metrics.deployed(selected), selected["recommended"]
+    assert found["smallest"] == {"test_accuracy": 0.9, "bytes": 2_000, "times_smaller": 20.0}
+    assert found["fastest"]["speedup"] == chosen["fastest"]["choice"]["speedup"] == 5.0
+    plot = exports.budget_plot(selected)
+    assert list(plot.loss) == [0.0, 0.005, 0.01, 0.02]
+    line = plot[plot.loss == 0.01].iloc[0]
+    assert (line.times_smaller, line.speedup) == (20.0, 5.0)
+    assert plot.times_smaller.is_monotonic_increasing
+    selected, _ = selection_file.build(networks.candidates, budgets(0.01, 500), networks.seeds)
+    assert metrics.deployed(selected) == {}
 
 
 HEADER = "seed,layer,sparsity,validation_accuracy\n"

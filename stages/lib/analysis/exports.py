@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,15 +37,43 @@ def quantization_plot(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     return accuracy.join(errors, how="inner").round(6).reset_index()
 
 
+def packed_plots(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For each method that packs, a table with the columns times_smaller and METHOD (mean test
+    accuracy); empty if it was not run.
+    """
+    plots = {}
+    for method in methods.of_family(methods.PACKED):
+        means = rows[rows.method == method.name].groupby("times_smaller").test_accuracy.mean()
+        plots[method.name] = means.round(6).rename(method.name).reset_index()
+    return plots
+
+
+def budget_plot(selected: Mapping[str, Any]) -> pd.DataFrame:
+    """How many times smaller and faster a network gets for each loss of validation accuracy (a
+    share); empty cells where nothing is known. selected: the selection, as stored.
+    """
+    columns = {"smallest": "times_smaller", "fastest": "speedup"}
+    lines = [
+        {"loss": loss, **{name: (answer[role] or {}).get(name) for role, name in columns.items()}}
+        for answer in selected["budgets"]
+        for loss in answer["losses"]
+    ]
+    return pd.DataFrame(lines, columns=["loss", *columns.values()])
+
+
 def plots(
-    rows: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame
+    rows: pd.DataFrame, layers: pd.DataFrame, curves: pd.DataFrame, selected: Mapping[str, Any]
 ) -> dict[str, pd.DataFrame]:
     """All tables, by file name: also one of epoch, training accuracy and validation accuracy, means
-    over seeds.
+    over seeds. selected: the selection, as stored.
     """
     columns = ["train_accuracy", "validation_accuracy"]
     return {
-        **{method + paths.TABLE: plot for method, plot in accuracy_plots(rows).items()},
+        **{
+            method + paths.TABLE: plot
+            for method, plot in (accuracy_plots(rows) | packed_plots(rows)).items()
+        },
+        paths.BUDGET_PLOT: budget_plot(selected),
         paths.LEARNING_CURVE: curves.groupby("epoch", as_index=False)[columns].mean().round(6),
         paths.QUANTIZATION_PLOT: quantization_plot(rows, layers),
     }

@@ -1,13 +1,14 @@
 """The main numbers of a run: accuracies and sizes for `dvc metrics diff` and for the comparison of
-two runs.
+two runs; and what can be had, for `dvc metrics diff` alone.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from stages.lib.analysis import tables
-from stages.lib.core import methods
+from stages.lib.core import methods, paths
 from stages.lib.core.records import ALL_LAYERS
 
 
@@ -78,4 +79,30 @@ def named(rows: pd.DataFrame, sparsity: float, max_drop: float) -> dict[str, Any
         "test_accuracy": means,
         "sparsest_within": {name: point for name, point in reached.items() if point is not None},
         "bytes_on_disk": sizes(rows),
+    }
+
+
+def packed(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Bytes and test accuracy of each packed file, means over seeds, by name: `packed-20x`."""
+    files = tables.of_family(rows, methods.PACKED)
+    means = files.groupby(["method", "times_smaller"])[["bytes_on_disk", "test_accuracy"]].mean()
+    return {
+        paths.network_name(method, times_smaller=times): {
+            "bytes": round(size), "test_accuracy": round(accuracy, 4),
+        }
+        for (method, times), (size, accuracy) in zip(means.index, means.to_numpy(), strict=True)
+    }  # fmt: skip
+
+
+def deployed(selected: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What the recommended files are worth, by role; what is not known is left out.
+
+    selected: the selection, as stored. Its latencies, and so its speedups, differ from run to run.
+    """
+    numbers = ("bytes", "times_smaller", "latency_ms", "speedup")
+    chosen = {role: one["choice"] for role, one in selected["recommended"].items() if one["choice"]}
+    return {
+        role: {"test_accuracy": one["test"]["accuracy"]}
+        | {name: one[name] for name in numbers if one[name] is not None}
+        for role, one in chosen.items()
     }

@@ -51,7 +51,7 @@ def to_bytes(metadata: Metadata, skeleton: Skeleton) -> bytes:
     taken = np.subtract(skeleton.numbers({}, skeleton.shapes.values()), now)
     if ((taken < 0) | (taken >= PLANES_END)).any():
         raise ValueError("a tensor is larger than its architecture has it")
-    unpruned = registry.dense_architecture(metadata.architecture)
+    unpruned = registry.portable(registry.dense_architecture(metadata.architecture))
     text = json.dumps(unpruned, separators=(",", ":"), ensure_ascii=False).encode()
     names = [entry.name for entry in entries]
     ties = [names.index(entry.source) for entry in entries if entry.kind == layout.TIED]
@@ -103,7 +103,7 @@ def _described(
     try:
         architecture = json.loads(text.decode())
         require(isinstance(architecture, dict) and registry.RESIZED not in architecture, FOREIGN)
-        custom_model.check_allowed(architecture.get("name"), network)
+        architecture["name"] = custom_model.allowed_name(architecture.get("name"), network)
         skeleton = skeletons.of(architecture)
     except (ValueError, RecursionError):
         raise UnsoundError(FOREIGN) from None

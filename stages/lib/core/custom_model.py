@@ -24,16 +24,26 @@ def is_own(name: str) -> bool:
     return bool(colon) and file.endswith(".py") and factory.isidentifier()
 
 
-def check_allowed(name: object, allowed: str | None) -> None:
-    """Raises UserError if a data file asks for a custom network other than `allowed`: building it
-    runs its Python file, and a data file must not choose which code runs.
+def portable(name: str) -> str:
+    """A `model.name` as files hold it, which may be handed over: no absolute path."""
+    return Path(name).name if is_own(name) and Path(name).is_absolute() else name
+
+
+def allowed_name(name: object, allowed: str | None) -> object:
+    """The `model.name` to build where a data file says `name`.
+
+    Raises UserError if that is a custom network other than `allowed`: building it runs its Python
+    file, and a data file must not choose which code runs.
     """
-    if isinstance(name, str) and is_own(name) and name != allowed:
-        shown = repr(name)[:300]
-        raise UserError(
-            f"building its network would run {shown}; if you trust that code, name it: --network"
-            f" {shown} (network=)"
-        )
+    if not (isinstance(name, str) and is_own(name)):
+        return name
+    if allowed is not None and name in (allowed, portable(allowed)):
+        return allowed
+    shown = repr(name)[:300]
+    raise UserError(
+        f"building its network would run {shown}; if you trust that code, name it: --network"
+        f" {shown} (network=)"
+    )
 
 
 def split(name: str) -> tuple[Path, str]:

@@ -381,6 +381,18 @@ def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(params, name) for name in names})
 
 
+def shown(params: SimpleNamespace) -> dict[str, Any]:
+    """As `plain`, for files that are handed over: of an absolute path only the last part."""
+
+    def without_place(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without_place(one) for key, one in value.items()}
+        absolute = isinstance(value, str) and Path(value).is_absolute()
+        return Path(value).name if absolute else value
+
+    return without_place(plain(params))
+
+
 def plain(params: SimpleNamespace) -> dict[str, Any]:
     """The params that `read` returned, as plain values by section."""
     return {

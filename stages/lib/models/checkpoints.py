@@ -44,7 +44,7 @@ def serialized_bytes(model: nn.Module) -> int:
     shapes = tuple(
         (name, tensor.dtype, tuple(tensor.shape)) for name, tensor in model.state_dict().items()
     )
-    return _serialized_bytes(shapes, json.dumps(registry.architecture_of(model)))
+    return _serialized_bytes(shapes, json.dumps(registry.portable(registry.architecture_of(model))))
 
 
 @lru_cache
@@ -56,7 +56,8 @@ def _serialized_bytes(shapes: tuple, architecture: str) -> int:
 
 def save_model(model: nn.Module, path: Path) -> int:
     """Writes weights, buffers and architecture. Returns the file's size in bytes."""
-    return save_tensors(path, tensors_of(model), {KEY: registry.architecture_of(model)})
+    architecture = registry.portable(registry.architecture_of(model))
+    return save_tensors(path, tensors_of(model), {KEY: architecture})
 
 
 def save_tensors(
@@ -108,11 +109,10 @@ def load_model(
     UserError with file and remedy if the file is missing, damaged or of another kind or network.
     """
     tensors, description = load_tensors(path, KEY)
-    if expected is not None and description != expected:
+    wanted = expected and registry.portable(expected)
+    if wanted and description != wanted:
         known = description if isinstance(description, dict) else {}
-        names = sorted(
-            key for key in expected.keys() | known if expected.get(key) != known.get(key)
-        )
+        names = sorted(key for key in wanted.keys() | known if wanted.get(key) != known.get(key))
         raise UserError(
             f"{path}: a network of another architecture than params.yaml's (it differs in"
             f" {', '.join(names)}); {REMEDY}"
@@ -125,7 +125,8 @@ def restore(
 ) -> nn.Module:
     """The network of an architecture with these weights. network: as for `load_model`."""
     try:
-        custom_model.check_allowed(description.get("name"), network)
+        name = custom_model.allowed_name(description.get("name"), network)
+        description = {**description, "name": name}
         held = sum(tensor.numel() for tensor in tensors.values())
         # A few bytes may name a network of gigabytes: its sizes are found before it is built.
         few = held < SMALL and not custom_model.is_own(description["name"])

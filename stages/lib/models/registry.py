@@ -67,6 +67,11 @@ def dense_architecture(description: Architecture) -> Architecture:
     return {key: value for key, value in dict(description).items() if key != RESIZED}
 
 
+def portable(description: Architecture) -> Architecture:
+    """An architecture as files hold it, which may be handed over: without absolute paths."""
+    return {**description, "name": custom_model.portable(description["name"])}
+
+
 def _build_custom(
     name: str,
     code: str,

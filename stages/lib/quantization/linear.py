@@ -141,7 +141,8 @@ def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized])
     for name, parts in quantized.items():
         del stored[name]
         stored |= {f"{name}.{field}": getattr(parts, field).contiguous() for field in "QSZ"}
-    header = {"architecture": registry.architecture_of(model), "weights": sorted(quantized)}
+    architecture = registry.portable(registry.architecture_of(model))
+    header = {"architecture": architecture, "weights": sorted(quantized)}
     return checkpoints.save_tensors(path, stored, {KEY: header})
 
 
