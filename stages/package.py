@@ -112,8 +112,10 @@ def fill(stage: Stage, deploy: Path, card: dict[str, Any], rows: Mapping[str, Ro
         chosen["onnx"] = about = made_runnable(stage, row, file, samples, data.classes)
         if about["file"]:
             networks[about["file"]] = row.weight_bits < 32 and file.suffix == paths.ONNX
-        if file.suffix == paths.PACKED:
-            needed.append("constriction")
+        needed += ["constriction"] * (file.suffix == paths.PACKED)
+        needed += [chosen["engine"]] * (chosen["engine"] == predict.OPENVINO)
+    # It says in which engine a network is executed.
+    outputs.write_json(deploy / paths.MODEL_CARD, card)
     if networks:
         sample.write(deploy, networks, images, labels)
     for unpacked in deploy.glob(f"*{paths.UNPACKED}"):
@@ -161,7 +163,6 @@ def main(stage: Stage) -> None:
     stage.result = f"{times(len(hashes), 'file')} recommended"
     card = model_card.describe(selected, choices, hashes, budgets, run)
     fill(stage, deploy, card, {role: choices[role].candidate.shipped for role in files})
-    outputs.write_json(deploy / paths.MODEL_CARD, card)
     page = card_page.render(card, deploy, len(candidates))
     outputs.write_text(deploy / paths.CARD_PAGE, page)
 

@@ -104,7 +104,7 @@ def test_a_file_that_is_not_sound_is_one_line_and_exit_code_2(
 NET = """
 from pathlib import Path
 from torch import nn
-Path(__file__).with_suffix(".ran").touch()
+Path(__file__ + "ran").touch()
 
 
 def net(num_classes, in_channels):
@@ -115,7 +115,7 @@ def net(num_classes, in_channels):
 @pytest.mark.parametrize("command", ["info", "verify", "unpack"])
 def test_a_custom_network_is_built_only_where_it_is_named(capsys, tmp_path, command):
     (tmp_path / "net.py").write_text(NET, encoding="utf-8")
-    name, file, ran = f"{tmp_path}/net.py:net", tmp_path / "net.packed", tmp_path / "net.ran"
+    name, file, ran = f"{tmp_path}/net.py:net", tmp_path / "net.packed", tmp_path / "net.pyran"
     model = registry.build_seeded(registry.architecture(name, 0, 1, 3, (8, 8)), 0)
     packed.save(file, model, linear.quantize_weights(model, 4, "symmetric", "channel"))
     argv = [command, file, *(["-o", tmp_path / "output"] if command == "unpack" else [])]

@@ -107,6 +107,22 @@ def test_the_check_finds_what_is_not_as_measured(folder, capsys):
     assert "NOT as measured" in capsys.readouterr().out
 
 
+def test_the_engine_is_that_of_the_card(folder, capsys):
+    """OpenVINO answers as ONNX Runtime does, for any number of images."""
+    pytest.importorskip("openvino")
+    chosen = {"chosen": {"file": "fastest.onnx", "engine": "openvino"}}
+    outputs.write_json(folder / "model_card.json", {"fastest": chosen, "smallest": None})
+    network = predict.Network(folder / "fastest.onnx")
+    other = predict.Network(folder / "fastest.onnx", engine="onnxruntime")
+    assert (network.engine, other.engine) == ("openvino", "onnxruntime")
+    for count in (1, 5, 1):
+        images = onnx_toys.samples(count, (3, 12, 8), seed=count).images.numpy()
+        np.testing.assert_allclose(network.logits(images), other.logits(images), atol=1e-4)
+    for engine in ([], ["--engine", "onnxruntime"]):
+        assert predict.main(["--check", *engine]) == 0
+    assert "NOT" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["nothing.jpg", "text.jpg", "torn.jpg", "deep.tif"])
 def test_what_is_no_photo_gives_a_line(folder, capsys, name):
     (folder / "text.jpg").write_text("hello", encoding="utf-8")

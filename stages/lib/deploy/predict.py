@@ -4,15 +4,15 @@
     python predict.py --model smallest.onnx photo.jpg   another network than the fastest
     python predict.py --check                           are the answers here those of the sample?
 
-It needs numpy, Pillow and ONNX Runtime (requirements.txt), and nothing else of where it came from.
-Size, colours and classes are read from the ONNX file's metadata.
+It needs numpy, Pillow, ONNX Runtime and, where that was faster, OpenVINO (requirements.txt), and
+nothing else of where it came from. Size, colours and classes are in the ONNX file's metadata.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports its use otherwise
@@ -24,7 +24,8 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).resolve().parent
 # In the order in which one is taken if none is named.
 NETWORKS = ("fastest.onnx", "smallest.onnx")
-SAMPLE = "sample.json"
+SAMPLE, CARD = "sample.json", "model_card.json"
+ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
 
 
 class ProblemError(Exception):
@@ -39,7 +40,8 @@ class Network:
     mode: L for grey images, RGB for colour (not OpenCV's BGR).
     """
 
-    def __init__(self, file: str | Path, threads: int = 1) -> None:
+    def __init__(self, file: str | Path, threads: int = 1, engine: str | None = None) -> None:
+        """threads: of the engine. engine: onnxruntime or openvino; None: that of the model card."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
@@ -54,14 +56,54 @@ class Network:
         image = json.loads(about["preprocessing"])
         self.classes = json.loads(about["classes"])
         self.size, self.mode = (image["height"], image["width"]), image["mode"]
+        self.engine = engine or measured_engine(Path(file))
+        if self.engine == OPENVINO:
+            self.execute = in_openvino(file, threads)
+        else:
+            self.execute = lambda images: self.session.run(["logits"], {"images": images})[0]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, classes], of images that are uint8 [n, channels, height, width]."""
-        return self.session.run(["logits"], {"images": images})[0]
+        return self.execute(images)
 
     def read(self, photo: str | Path) -> np.ndarray:
         """A photo as the network must see it: uint8 [channels, height, width]."""
         return pixels(photo, self.size, self.mode)
+
+
+def measured_engine(file: Path) -> str:
+    """The engine in which the model card beside a file has its latency."""
+    card = file.with_name(CARD)
+    about = json.loads(card.read_text("utf-8")) if card.exists() else {}
+    chosen = [about.get(role) and about[role]["chosen"] for role in ("fastest", "smallest")]
+    engines = {one["file"]: one["engine"] for one in chosen if one}
+    return OPENVINO if engines.get(file.name) == OPENVINO else ONNX_RUNTIME
+
+
+def in_openvino(file: str | Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Executes a network in OpenVINO. It is compiled for each shape of images that comes, and one
+    request of each shape is reused: that is how it was timed.
+    """
+    import openvino
+
+    core, requests = openvino.Core(), {}
+    network = core.read_model(str(file))
+    options = {
+        "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False,
+    }  # fmt: skip
+
+    def execute(images: np.ndarray) -> np.ndarray:
+        if images.shape not in requests:
+            network.reshape(list(images.shape))
+            compiled = core.compile_model(network, "CPU", options)
+            requests[images.shape] = compiled.create_infer_request()
+        request = requests[images.shape]
+        request.get_input_tensor().data[:] = images
+        request.infer(share_outputs=True)
+        return request.get_output_tensor().data.copy()
+
+    return execute
 
 
 def still_packed(file: Path) -> str:
@@ -110,7 +152,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def check(folder: Path, threads: int) -> bool:
+def check(folder: Path, threads: int, engine: str | None) -> bool:
     """Compares this machine's answers with those that were written down with the folder. Networks
     that are not unpacked yet are left out, with a line.
     """
@@ -122,7 +164,7 @@ def check(folder: Path, threads: int) -> bool:
         if reason := still_packed(folder / name):
             print(f"{name}: not checked: {reason}", file=sys.stderr)
             continue
-        network = Network(folder / name, threads)
+        network = Network(folder / name, threads, engine)
         image = network.read(folder / expected["photo"])
         away = int(np.abs(image.astype(int) - stored.astype(int)).max())
         found, known = network.logits(stored[None])[0], np.float32(wanted["logits"])
@@ -143,13 +185,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="JPEG, PNG, WebP, …")
     parser.add_argument("--model", metavar="FILE", help="an ONNX file of this folder")
-    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
+    parser.add_argument("--engine", choices=(ONNX_RUNTIME, OPENVINO), help="default: the card's")
     parser.add_argument("--check", action="store_true", help="compare with what was measured")
     arguments = parser.parse_args(argv)
     if not arguments.photos and not arguments.check:
         parser.error("name a photo, or --check")
     try:
-        if arguments.check and not check(HERE, arguments.threads):
+        if arguments.check and not check(HERE, arguments.threads, arguments.engine):
             return 1
         if arguments.photos:
             named = [arguments.model] if arguments.model else NETWORKS
@@ -157,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             there = [file for file in files if file.exists()]
             if not there:
                 raise ProblemError(f"{HERE}: holds no {' or '.join(named)}; see README.md")
-            network = Network(there[0], arguments.threads)
+            network = Network(there[0], arguments.threads, arguments.engine)
             for photo in arguments.photos:
                 (chances,) = probabilities(network.logits(network.read(photo)[None]))
                 best = int(chances.argmax())
