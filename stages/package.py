@@ -82,7 +82,7 @@ def copied(choices: Mapping[str, selection.Choice], deploy: Path) -> dict[str, P
 
 def made_runnable(stage: Stage, row: Row, file: Path, samples: Samples, classes: list[str]) -> dict:
     """Adds to a copied file what ONNX Runtime needs to execute it: the card's words about that."""
-    about = {"file": file.name, "layout": None, "unpacked": None, "note": None}
+    about = {"file": file.name, "bytes": None, "layout": None, "unpacked": None, "note": None}
     if file.suffix == paths.ONNX:
         return about
     model, quantized = storage_sizes.load(row, stage.params.model.name)
@@ -92,7 +92,8 @@ def made_runnable(stage: Stage, row: Row, file: Path, samples: Samples, classes:
     except UserError as error:
         return about | {"file": None, "note": str(error)}
     layout, unpacked = (one.name for one in more) if more else (None, None)
-    return about | {"file": graph.name, "layout": layout, "unpacked": unpacked}
+    told = {"file": graph.name, "bytes": graph.stat().st_size}
+    return about | told | {"layout": layout, "unpacked": unpacked}
 
 
 def fill(stage: Stage, deploy: Path, card: dict[str, Any], rows: Mapping[str, Row]) -> None:

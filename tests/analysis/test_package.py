@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = dict.fromkeys(records.FILE_SIZE)
     monkeypatch.setattr(storage_sizes, "line", lambda row, network: line | {"method": row.method})
-    alone = {"file": None, "layout": None, "unpacked": None, "note": "it is made up"}
+    alone = dict.fromkeys(("file", "bytes", "layout", "unpacked")) | {"note": "it is made up"}
     monkeypatch.setattr(package, "made_runnable", lambda *_: dict(alone))
     return tmp_path
 
@@ -159,6 +159,10 @@ def test_the_files_are_there_and_the_card_tells_of_them(capsys):
     assert card["data"]["classes"] == ["nought", "one"]
     assert card["machine"].keys() >= {"cpu", "torch", "python", "onnxruntime"}
     assert card["budgets"] == {"max_accuracy_drop": 0.01}
+    page = (paths.DEPLOY / "README.md").read_text(encoding="utf-8")
+    for one in (small, fast):
+        assert f"{one['file']}, needs the repository that made it, as it is made up" in page
+        assert f"`{one['load']}`" in page
 
 
 @pytest.mark.usefixtures("folder")

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ALWAYS, ROOT
+from dvc.repo import Repo
 from packaging.requirements import Requirement
 
 from stages.lib.compression import packed
@@ -152,6 +153,16 @@ def test_its_page_begins_as_hugging_face_wants_it_and_has_the_intervals(tiny):
     assert {name.replace("\\", "") for name in listed} - {"file"} == files
     classes = (folder / "labels.txt").read_text("utf-8").splitlines()
     assert classes == card["data"]["classes"]
+
+
+def test_what_is_unpacked_in_the_folder_makes_no_stage_run_again(tiny, monkeypatch):
+    monkeypatch.chdir(tiny.path)
+    unpacked = paths.DEPLOY / f"smallest{paths.UNPACKED}"
+    unpacked.write_bytes(b"weights")
+    try:
+        assert set(Repo().status()) <= ALWAYS
+    finally:
+        unpacked.unlink()
 
 
 def places_in(folder: Path, *places: Path) -> set[str]:
