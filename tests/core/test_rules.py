@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError, create_model
 
 from stages.lib.core import rules
-from stages.lib.core.params import Folder, Network, Sparsity, TimesSmaller
+from stages.lib.core.params import Network, Sparsity, Text, TimesSmaller
 from stages.lib.core.rules import Section, ascending, several
 
 INTEGER = Annotated[int, Interval(ge=2, le=16)]
@@ -47,7 +47,7 @@ def texts(kind, value):
         (several(CHOICE), [["float16", "bfloat16", "float32"]]),
         (WORD_OR_NUMBER, ["auto", 8]),
         (WORD_OR_LIST, ["all", [4, 8]]),
-        (Folder, ["my photos"]),
+        (Text, ["my photos"]),
         (Network, ["resnet18", "nets/mine.py:build"]),
     ],
 )
@@ -79,7 +79,7 @@ def test_what_is_allowed_yields_no_problem(kind, values):
         (WORD_OR_NUMBER, ["own"], "allowed: auto, or a whole number"),
         (WORD_OR_NUMBER, ["64"], "write 64 without quotes"),
         (WORD_OR_LIST, [8, [99, "x"]], "allowed: all, or a list of at least one item, none twice"),
-        (Folder, ["", " ", "a\0b", "a\nb", "\ud800", 3, b"photos"], "a text, not empty"),
+        (Text, ["", " ", "a\0b", "a\nb", "\ud800", 3, b"photos"], "a text, not empty"),
         (Network, ["resent18"], "did you mean resnet18?"),
         (Network, ["nets/mine.py"], "or path/to/file.py:FUNCTION"),
         (Sparsity, [10**400, 10**6000], "is not allowed"),
