@@ -10,8 +10,9 @@ from PIL import ExifTags, Image
 from stages.lib.core import outputs, paths
 from stages.lib.deploy import predict
 
-# The photo is this many times larger than the network's input, and as much wider than a square.
-ENLARGED, WIDER = 4, 1.5
+# The photo is this many times larger than the network's input, up to so many pixels, and this much
+# wider.
+ENLARGED, LARGEST, WIDER = 4, 1024, 1.5
 # Turned by a quarter: a viewer turns it back.
 ORIENTATION = 6
 QUALITY = 95
@@ -27,7 +28,8 @@ def photo(pixels: np.ndarray, file: Path) -> None:
     """
     channels, height, width = pixels.shape
     image = Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0))
-    image = image.resize((ENLARGED * width, ENLARGED * height), Image.Resampling.BICUBIC)
+    times = max(1, min(ENLARGED, LARGEST // max(height, width)))
+    image = image.resize((times * width, times * height), Image.Resampling.BICUBIC)
     array = np.asarray(image)
     more = round(array.shape[1] * (WIDER - 1) / 2)
     sides = [(0, 0), (more, more)] + [(0, 0)] * (array.ndim - 2)

@@ -295,6 +295,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{target}: {target.stat().st_size:,} bytes")
         if not layouts:
             print(f"{HERE}: nothing in it is packed")
+    except ModuleNotFoundError as error:
+        print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
+        return 2
     except (ProblemError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
