@@ -84,9 +84,7 @@ def test_dvc_shows_what_can_be_had_in_experiments_metrics_and_plots(tiny):
     workspace, *_ = json.loads(said("exp", "show", "--json"))
     shown = workspace["data"]["metrics"]["reports/metrics.json"]["data"]
     assert shown == metrics
-    compared = json.loads(said("metrics", "diff", "--all", "--json"))["diff"][
-        "reports/metrics.json"
-    ]
+    (compared,) = json.loads(said("metrics", "diff", "--all", "--json")).values()
     for role, numbers in metrics["deploy"].items():
         for name, number in numbers.items():
             assert compared[f"deploy.{role}.{name}"]["new"] == number

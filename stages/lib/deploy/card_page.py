@@ -67,7 +67,10 @@ def _files(folder: Path, roles: Mapping[str, Any]) -> str:
 
 def _budgets(budgets: Mapping[str, float]) -> str:
     units = {
-        "max_accuracy_drop": lambda limit: f"at most {100 * limit:g} % of validation accuracy lost",
+        "max_accuracy_drop": lambda limit: (
+            f"at most {100 * limit:g} percentage point{'' if limit == 0.01 else 's'} of validation"
+            " accuracy lost"
+        ),
         "max_bytes": lambda limit: f"at most {limit:,} bytes",
         "max_latency_ms": lambda limit: f"at most {limit:g} ms for one image",
     }
