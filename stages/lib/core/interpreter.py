@@ -2,6 +2,8 @@
 Imports only the standard library, so that it works in any Python.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -45,7 +47,7 @@ def use_that_of_dvc() -> None:
     """Starts `python -m …` anew with DVC's Python if it runs in another environment. Does not
     return then.
     """
-    if os.name != "posix" or sys.orig_argv[1:2] != ["-m"]:
+    if os.name != "posix" or getattr(sys, "orig_argv", [])[1:2] != ["-m"]:
         return
     wanted = of_dvc()
     try:
