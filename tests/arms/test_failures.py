@@ -1,12 +1,33 @@
 """Arms that go wrong: one line, nothing half-written, no process left, finished arms are kept."""
 
+import contextlib
 import os
+import pty
+import re
 import signal
+import termios
 import time
 
 import pytest
 
 from tests.arms.toy_stage import OUTPUT, at_work, ended, left, start
+
+
+def test_the_bar_of_a_stage_shows_how_many_arms_are_done(toy):
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 100))
+    process = start(toy, "fine-1", "wait", stderr=end)
+    os.close(end)
+    at_work(toy, process)
+    (toy.path / "wait").unlink()
+    shown = ""
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while part := os.read(terminal, 1024):
+            shown += part.decode()
+    os.close(terminal)
+    assert process.wait() == 0
+    assert re.search(r"toy: +50%\|.*\| 1/2 \[\d\d:\d\d<\d\d:\d\d, .*arm.*\]", shown), shown
+    assert process.communicate()[0].startswith("toy@0 ")
 
 
 def test_a_users_error_cancels_the_rest(toy):

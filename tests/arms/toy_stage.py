@@ -69,11 +69,11 @@ def repository(path: Path) -> Repository:
     return made
 
 
-def start(toy, *labels, seed=0):
+def start(toy, *labels, seed=0, stderr=subprocess.PIPE):
     (toy.path / "arms.txt").write_text(" ".join(labels))
     return subprocess.Popen(
         [sys.executable, "-m", "stages.toy", "--seed", str(seed)], cwd=toy.path, text=True,
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=stderr,
     )  # fmt: skip
 
 

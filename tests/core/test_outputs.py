@@ -127,12 +127,15 @@ def test_what_other_processes_and_other_results_write_is_left_alone(final, dead_
 def test_seeds_that_are_no_longer_asked_for_leave_nothing(tmp_path, dead_pid):
     for seed in (0, 1, 12):
         (tmp_path / "finetune" / f"seed-{seed}").mkdir(parents=True)
+        (tmp_path / "finetune" / f".seed-{seed}.arms").mkdir()
+        (tmp_path / "finetune" / f".seed-{seed}.key").touch()
     (tmp_path / "package").mkdir()
     leftover(tmp_path / "finetune/seed-2", dead_pid)
     living = leftover(tmp_path / "finetune/seed-3", os.getppid())
     outputs.remove_other_seeds(tmp_path, [0, 1])
     assert names(tmp_path) == ["finetune", "package"]
-    assert names(tmp_path / "finetune") == [living.name, "seed-0", "seed-1"]
+    kept = [f".seed-{seed}.{kind}" for seed in (0, 1) for kind in ("arms", "key")]
+    assert names(tmp_path / "finetune") == [*kept, living.name, "seed-0", "seed-1"]
 
 
 def test_a_file_of_the_same_content_is_left_alone(tmp_path):

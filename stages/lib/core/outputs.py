@@ -179,6 +179,7 @@ def remove_other_seeds(artifacts: Path, seeds: Sequence[int]) -> None:
     wanted = {f"seed-{seed}" for seed in seeds}
     for stage in artifacts.glob("*/"):
         _remove_leftovers(stage, "seed-*")
-        for directory in stage.glob("seed-*"):
-            if directory.name not in wanted:
-                _remove(directory)
+        # What is kept beside `seed-0` is called `.seed-0.arms` and the like.
+        for path in (*stage.glob("seed-*"), *stage.glob(".seed-*")):
+            if path.suffix != PARTIAL and path.name.strip(".").partition(".")[0] not in wanted:
+                _remove(path)
