@@ -380,6 +380,15 @@ def test_a_head_for_other_classes_stays_fresh_and_is_named(name, head):
     assert toys.same_tensors(five.state_dict(), expected)
 
 
+def test_a_missing_head_stays_fresh_and_nothing_else_may_be_missing():
+    model, stored = toys.convnet(seed=5), without("classifier", toys.convnet().state_dict())
+    fitted = weights.fit(model, plain(stored), 3, PATH)
+    assert fitted.fresh == ["classifier.weight", "classifier.bias"]
+    assert fitted.reason == "not in the file"
+    assert torch.equal(model.conv1.weight, stored["conv1.weight"])
+    assert "lacks conv1.weight, classifier.weight" in misfit(model, without("conv1.", stored))
+
+
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
 def test_on_grey_images_the_sum_over_colours_answers_as_the_colours_did(name):
     colour, grey = (

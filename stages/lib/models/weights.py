@@ -10,6 +10,7 @@ from torch import nn
 
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import AUTO
+from stages.lib.models import head as last_layer
 from stages.lib.models import torchvision_models
 from stages.lib.models.weights_file import Stored
 
@@ -42,13 +43,14 @@ class Place(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """fresh: the names of the tensors that start fresh, those of a head for other classes.
+    """fresh: the names of the tensors that start fresh, those of the last layer. reason: why.
     key: which of the file's weights were taken. others: keys of others that fit as well.
     """
 
     fresh: list[str]
     key: str
     others: list[str]
+    reason: str
 
 
 def _three(names: Sequence[str]) -> str:
@@ -180,6 +182,10 @@ def fit(
         else:
             misfits.append(f"{name} {list(given.shape)} for {list(target.shape)}")
     missing = [name for name in wanted if name not in mine and not name.endswith(OPTIONAL)]
+    reason = "made for another number of classes"
+    if missing and set(missing) <= set(last_layer.tensors(model, classes, ())):
+        # Of a network that was trained without labels.
+        missing, fresh, reason = [], missing, "not in the file"
     left_over = [
         name
         for name in mine
@@ -196,4 +202,4 @@ def fit(
     if not all(bool(torch.isfinite(value).all()) for value in loaded.values()):
         raise UserError(f"model.weights: {path} holds values that are infinite or undefined")
     model.load_state_dict({**wanted, **loaded})
-    return Fitted(fresh, place.key, [other.key for other in found[1:]])
+    return Fitted(fresh, place.key, [other.key for other in found[1:]], reason)

@@ -55,10 +55,10 @@ def take_weights(context: Context, model: nn.Module, file: Path) -> None:
             file=sys.stderr,
         )
     if fitted.fresh:
-        fresh = f"{', '.join(fitted.fresh)}: made for another number of classes"
+        fresh = f"{', '.join(fitted.fresh)}: {fitted.reason}"
         if context.params.train_baseline.epochs == 0:
             raise UserError(
-                f"model.weights: {file}: {fresh} than the data's {classes}, so the network has to"
+                f"model.weights: {file}: {fresh} (the data have {classes}), so the network has to"
                 " be trained; set train_baseline.epochs to 1 or more, or model.class_index to a"
                 " file that says which logit each class has"
             )
