@@ -8,7 +8,6 @@ from stages.lib.core import outputs, paths, records
 
 def sizes(context, name: str) -> None:
     from stages.lib.compression import packed, size_targets
-    from stages.lib.evaluation import device
 
     arm, results, targets = size_targets.ARMS[name], context.results, []
     for size in size_targets.sizes(context, arm):
@@ -20,7 +19,7 @@ def sizes(context, name: str) -> None:
         # Measure the network that is read back from the file.
         network, _ = packed.load(context.directory / file, network=context.params.model.name)
         results.record_file(
-            device.place(network, context.device),
+            context.place(network),
             arm.method,
             file,
             times_smaller=size.times_smaller,

@@ -8,6 +8,7 @@ from stages.lib.core import hardware, outputs, paths, records
 from stages.lib.core.stage import run_stage
 from stages.lib.engines import benchmark, number_formats
 from stages.lib.engines.number_formats import Subject
+from stages.lib.evaluation import device
 from stages.lib.evaluation.context import Context
 from stages.lib.evaluation.images import fixed_normalize
 from stages.lib.evaluation.samples import Samples
@@ -23,7 +24,8 @@ def resnet152(size: int, count: int) -> Subject:
     images = torch.randint(0, 256, (count, 3, size, size), generator=stream, dtype=torch.uint8)
     samples = Samples(images, torch.zeros(count), fixed_normalize("half", 3, benchmark.CPU))
     number_formats.calibrate_batch_norm(model, samples.normalize(images[:8]))
-    return Subject("resnet152", model, samples, False, "random weights and images")
+    placed = device.place(model, benchmark.CPU)
+    return Subject("resnet152", placed, samples, False, "random weights and images")
 
 
 def main(context: Context) -> None:

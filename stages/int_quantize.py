@@ -12,7 +12,6 @@ from stages.lib.core.errors import UserError
 def quantized(context) -> None:
     import torch
 
-    from stages.lib.evaluation import device
     from stages.lib.models import prunable
     from stages.lib.quantization import linear
 
@@ -33,7 +32,7 @@ def quantized(context) -> None:
         for name, parts in codes.items():
             if not all(map(torch.equal, parts, stored[name])):
                 raise UserError(f"{file}: {name} reads back other than it was written")
-        network = device.place(network, context.device)
+        network = context.place(network)
         measured = {"weight_bits": bits, "bytes_on_disk": size}
         if bits in options.store_bits:
             context.results.record_file(network, method, file, **measured)

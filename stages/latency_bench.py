@@ -20,7 +20,11 @@ def subjects(context: Context, seed: int) -> list[Subject]:
     )
     name = context.params.model.name
     networks = [
-        (benchmark.about(row), checkpoints.load_model(Path(row.model), network=name), normalize)
+        (
+            benchmark.about(row),
+            context.place(checkpoints.load_model(Path(row.model), network=name)),
+            normalize,
+        )
         for row in (*baseline, *masked[-1:], *finetuned[-1:], *structured)
     ]
     dtypes = dict.fromkeys(["float32", *context.params.dtype_bench.dtypes])

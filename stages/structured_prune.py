@@ -20,34 +20,25 @@ def chosen(context, plan, scope: str, sparsity: float):
     return latency_ranking.choose(baseline, plan, sparsity, multiple, losses, table)
 
 
-def choices(context) -> None:
-    """Makes all choices, so that a sparsity that cannot be reached is reported before training, and
-    writes which filters may go.
-    """
+def filters(context) -> None:
+    """Writes which filters may go."""
     from stages.lib.structured import analysis
 
-    options, baseline = context.params.structured_prune, context.baseline
+    _ = context.results  # tables without lines, if nothing is to be made
     try:
-        plan = analysis.analyse(baseline, context.data.image_shape)
-        for scope in options.scopes:
-            for sparsity in options.sparsities:
-                chosen(context, plan, scope, sparsity)
-    except UserError as error:
-        raise UserError(
-            f"structured_prune: seed {context.seed}: {error}"
-            " (structured_prune.sparsities, .scopes, .multiple_of)"
-        ) from None
-    table = analysis.table(baseline, plan)
+        plan = analysis.analyse(context.baseline, context.data.image_shape)
+        table = analysis.table(context.baseline, plan)
+    except UserError:  # the reason is told of each network that cannot be made
+        table = []
     outputs.write_csv(context.directory / paths.FILTERS, records.PRUNED_LAYER, table)
 
 
-def finetuned(context, scope: str, sparsity: float) -> None:
+def without_filters(context, scope: str, sparsity: float):
+    """The small network. UserError if it cannot be made, or computes something else."""
     from stages.lib.evaluation import difference
     from stages.lib.structured import analysis, removal
-    from stages.lib.training.distillation import Distillation
-    from stages.lib.training.recovery import recover
 
-    options, baseline, data = context.params.structured_prune, context.baseline, context.data
+    baseline, data = context.baseline, context.data
     plan = analysis.analyse(baseline, data.image_shape)
     removed = chosen(context, plan, scope, sparsity)
     small = removal.remove(baseline, plan, removed)
@@ -55,12 +46,26 @@ def finetuned(context, scope: str, sparsity: float) -> None:
     largest = difference.largest(removal.mask(baseline, plan, removed), small, check)
     if largest > TOLERANCE:
         raise UserError(
-            f"structured_prune: {scope} {sparsity:g}: the small network's outputs differ"
-            f" from the masked one's by {largest:.2g} (allowed: {TOLERANCE:g})"
+            f"the small network's outputs differ from the masked one's by {largest:.2g} (allowed:"
+            f" {TOLERANCE:g})"
         )
+    return small
+
+
+def finetuned(context, scope: str, sparsity: float) -> None:
+    from stages.lib.training.distillation import Distillation
+    from stages.lib.training.recovery import recover
+
+    options, baseline = context.params.structured_prune, context.baseline
     pruned, trained = (
         method.name for method in methods.of_stage(context.name) if method.scope == scope
     )
+    try:
+        small = without_filters(context, scope, sparsity)
+    except UserError as error:
+        for method in (pruned, trained):
+            context.results.refuse(method, str(error), target_sparsity=sparsity)
+        return
     context.results.save(small, pruned, target_sparsity=sparsity)
     distilled = Distillation(baseline, options.distillation, options.temperature)
     network = recover(
@@ -79,7 +84,7 @@ def arms(params) -> list[Arm]:
     settings = [(scope, sparsity) for scope in options.scopes for sparsity in options.sparsities]
     training = [Arm(f"{scope} {sparsity:g}", finetuned, (scope, sparsity))
                 for scope, sparsity in settings]  # fmt: skip
-    return [Arm("choices", choices), *training]
+    return [Arm("filters", filters), *training]
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from stages.lib.core import outputs, paths, records
 
 
 def baseline(context) -> None:
-    from stages.lib.evaluation import counting, device
+    from stages.lib.evaluation import counting
     from stages.lib.training.baseline import describe_untrained, network, train
 
     params, data = context.params, context.data
-    model, curve = train(context, device.place(network(context), context.device))
+    model, curve = train(context, context.place(network(context)))
     context.baseline = model
     row = context.results.save(model, "baseline", paths.MODEL)
     points = (point._asdict() for point in curve)

@@ -329,3 +329,15 @@ def test_every_default_is_explained():
             assert explained or "#" in line, line
         else:
             explained = "#" in line
+
+
+def test_networks_are_copied_in_one_way():
+    """Which keeps where they come from, and copies what torch refuses to copy."""
+    found = [path.name for path in CODE if "deepcopy(" in path.read_text(encoding="utf-8")]
+    assert found == ["origins.py"]
+
+
+def test_people_s_networks_never_run_in_inference_mode():
+    """What they keep of it could not be used in training."""
+    entered = re.compile(r"inference_mode\((?!False)")
+    assert not [path for path in CODE if entered.search(path.read_text(encoding="utf-8"))]

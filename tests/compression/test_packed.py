@@ -1,6 +1,5 @@
 """Packed networks: what comes out is what went in, in few bytes, and hostile files are refused."""
 
-import copy
 import hashlib
 import json
 import tracemalloc
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from stages.lib.compression import container, entropy, packed
 from stages.lib.core.errors import UserError
 from stages.lib.models import prunable, registry
+from stages.lib.models.origins import copied
 from stages.lib.pruning import masks
 from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
@@ -92,7 +92,7 @@ def file(model):
 
 @torch.no_grad()
 def test_floats_come_back_to_the_bit(model):
-    odd = copy.deepcopy(model)
+    odd = copied(model)
     for module in (odd.norm1, odd.norm2):
         values = [0.0, -0.0, float("inf"), float("nan")]
         module.weight.copy_(torch.tensor(values))
@@ -230,7 +230,7 @@ def test_what_cannot_be_packed_is_refused(model, change):
 
 def test_types_of_another_network_are_refused(model):
     with pytest.raises(ValueError, match="other types"):
-        packed.pack(copy.deepcopy(model).half(), {})
+        packed.pack(copied(model).half(), {})
 
 
 # Size
@@ -269,7 +269,7 @@ def test_a_file_is_within_two_per_cent_of_its_bound(bits, sparsity, half):
 
 
 def test_the_same_network_gives_the_same_bytes(model, file):
-    other = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+    other = copied(model).to(memory_format=torch.channels_last).train()
     quantized = quantized_of(other)
     assert packed.pack(other, dict(reversed(quantized.items()))) == file
 

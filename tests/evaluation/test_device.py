@@ -39,7 +39,7 @@ def test_torch_is_set_up_and_setting_it_up_again_changes_nothing(monkeypatch, gi
     for _ in range(2):
         assert device.configure("cpu", 1) == CPU
         assert torch.get_num_threads() == 1
-        assert torch.get_deterministic_debug_mode() == 2
+        assert torch.get_deterministic_debug_mode() == 1
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected

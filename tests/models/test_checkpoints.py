@@ -1,7 +1,5 @@
 """Model files: what comes back is what was saved, and nothing else is taken for one."""
 
-import copy
-
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +8,7 @@ from safetensors.torch import save_file
 
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, registry
+from stages.lib.models.origins import copied
 from tests import toys
 
 DESCRIPTION = registry.architecture("convnet", 4, 1, 3)
@@ -43,7 +42,7 @@ def refused(path, *words, expected=None):
 
 @pytest.mark.parametrize("expected", [None, DESCRIPTION])
 def test_what_is_loaded_is_what_was_saved_bit_for_bit(model, path, expected):
-    checkpoints.save_model(copy.deepcopy(model).train(), path)
+    checkpoints.save_model(copied(model).train(), path)
     loaded = checkpoints.load_model(path, expected)
     assert toys.same_state(loaded, model)
     assert not any(module.training for module in loaded.modules())
@@ -53,7 +52,7 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(model, path, expected):
 
 def test_the_same_network_gives_the_same_bytes_in_any_layout_and_is_left_alone(model, whole, path):
     for layout in (torch.contiguous_format, torch.channels_last):
-        other = copy.deepcopy(model).train().to(memory_format=layout)
+        other = copied(model).train().to(memory_format=layout)
         size = checkpoints.save_model(other, path)
         assert path.read_bytes() == whole[1]
         assert size == len(whole[1]) == checkpoints.serialized_bytes(other)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from stages.lib.core.errors import UserError
+from stages.lib.evaluation import network_check
 from stages.lib.models import head, registry, weights
 from tests import toys
 from tests.models.test_weights import plain
@@ -96,7 +97,7 @@ def test_an_own_network_with_its_weights_keeps_the_logits_of_the_classes(tmp_pat
     cut = registry.build(description)
     images = toys.noise(5)
     torch.testing.assert_close(cut(images), whole(images)[:, rows])
-    registry.check(cut, (1, 8, 8), 3)
+    network_check.examine(cut, (1, 8, 8), 3, "net")
     rebuilt = registry.rebuild(json.loads(json.dumps(description)), cut.state_dict())
     assert toys.same_state(rebuilt, cut)
     with pytest.raises(UserError, match="has no layer with 5 outputs"):

@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torchvision
-from torch import nn
 
 from stages.lib.core import network_names
 from stages.lib.core.errors import UserError
-from stages.lib.evaluation import counting
+from stages.lib.evaluation import counting, network_check
 from stages.lib.models import prunable, registry, resnet, torchvision_models
 from tests import toys
 
@@ -59,7 +58,7 @@ def test_torchvisions_networks_get_the_datas_channels_and_classes(name):
         "name": name, "in_channels": 1, "image_size": [32, 32], "classes": 5,
     }  # fmt: skip
     model = registry.build_seeded(description, 0)
-    registry.check(model, (1, 32, 32), 5)
+    network_check.examine(model, (1, 32, 32), 5, name)
     first = torchvision_models.first_convolution(model)
     changed = model.get_submodule(first)
     original = torchvision_models.build(name, 3, (32, 32), 5).get_submodule(first)
@@ -93,49 +92,3 @@ def test_an_image_size_that_a_transformer_cannot_take_is_refused(name, size, wor
         torchvision_models.build(name, 3, size, 5)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def answering(answer):
-    """Answers with what `answer` makes of the logits."""
-    return toys.Net(lambda net, images: answer(net.fc(images.flatten(1))), fc=nn.Linear(64, 3))
-
-
-def complaint(model, image_shape=(1, 8, 8), classes=3):
-    model._unpruned = registry.Unpruned({"name": "net.py:make"}, {})
-    with pytest.raises(UserError) as caught:
-        registry.check(model, image_shape, classes)
-    assert str(caught.value).startswith("model.name: net.py:make ")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("answer", "got", "remedy"),
-    [
-        (lambda logits: logits[:, :2], "[2, 2]", "let the factory take num_classes"),
-        (lambda logits: logits.sum(), "[]", "let the factory take num_classes"),
-        (lambda logits: (logits, logits), "a tuple", "return the logits alone"),
-        (lambda logits: None, "a NoneType", "return the logits alone"),
-    ],
-)
-def test_an_answer_that_is_no_logit_per_class_is_refused(answer, got, remedy):
-    text = complaint(answering(answer))
-    assert f"answers two images with {got} where a tensor [2, 3] is wanted, " in text
-    assert text.endswith(remedy)
-
-
-@pytest.mark.parametrize("error", [None, StopIteration(), KeyError("x"), ValueError("a\nb")])
-def test_images_that_do_not_fit_and_whatever_a_network_raises_are_told(error):
-    def answer(logits):
-        raise error
-
-    shape = (1, 8, 8) if error else (3, 8, 8)
-    text = complaint(answering(answer if error else lambda logits: logits), shape)
-    assert f"cannot take images of {shape[0]}×8×8 (" in text
-    assert "set data.image_size" in text
-
-
-def test_a_network_without_parameters_is_refused_and_batch_norm_is_not():
-    assert "has no parameters" in complaint(nn.Flatten())
-    # Batch norm cannot train on one value per channel, as here with images of 1×1.
-    registry.check(registry.build(registry.architecture("resnet20", 4, 1, 3)), (1, 1, 1), 3)

@@ -2,9 +2,8 @@
 
 import pytest
 from torch import nn
-from torch.nn.utils import parametrizations, prune, spectral_norm
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
 from tests import toys
 
@@ -44,21 +43,31 @@ def test_a_shared_weight_is_listed_once():
 
 
 @pytest.mark.parametrize(
-    ("layer", "reparametrize"),
+    ("layer", "reparametrize", "remedy"),
     [
-        (nn.Linear(4, 4), spectral_norm),
-        (nn.Linear(4, 4), parametrizations.orthogonal),
-        (nn.Linear(4, 4), lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5)),
+        (nn.Linear(4, 4), spectral_norm, "utils.remove_spectral_norm"),
+        (nn.Linear(4, 4), weight_norm, "utils.remove_weight_norm"),
+        (nn.Linear(4, 4), parametrizations.orthogonal, "remove_parametrizations"),
+        (
+            nn.Linear(4, 4),
+            lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+            "prune.remove(layer, 'weight')",
+        ),
         (
             nn.MultiheadAttention(4, 1),
             lambda layer: prune.l1_unstructured(layer, "in_proj_weight", amount=0.5),
+            "prune.remove(layer, 'in_proj_weight')",
         ),
     ],
 )
-def test_a_weight_that_is_computed_from_others_is_refused_by_name(layer, reparametrize):
+def test_a_weight_that_is_computed_from_others_is_excluded_with_its_remedy(
+    layer, reparametrize, remedy
+):
     network = nn.Sequential(nn.Linear(4, 4), nn.Sequential(layer))
     reparametrize(layer)
-    with pytest.raises(UserError, match=r"layer 1\.0: its weight is computed") as caught:
-        prunable.weights(network)
-    assert "remove_parametrizations" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    ((name, reason),) = prunable.excluded(network).items()
+    assert name.startswith("1.0.")
+    assert reason.startswith("its weight is computed from other parameters")
+    assert reason.endswith(remedy)
+    assert name not in prunable.weights(network)
+    assert "0.weight" in prunable.weights(network)

@@ -1,6 +1,5 @@
 """Files of networks that lost filters: rebuilt alone, in a fresh process, bit for bit."""
 
-import copy
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from torch import nn
 from stages.lib.core import network_names
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, registry, resizing
+from stages.lib.models.origins import copied
 from stages.lib.quantization import linear
 from stages.lib.structured import analysis, ranking, removal
 from tests import toys
@@ -132,7 +132,7 @@ def test_a_pruned_network_knows_what_it_was_and_is_rebuilt_in_every_size(
     description = registry.architecture_of(model)
     assert registry.RESIZED in description
     assert json.loads(json.dumps(description)) == description
-    assert registry.architecture_of(copy.deepcopy(model)) == description
+    assert registry.architecture_of(copied(model)) == description
     assert registry.dense_architecture(description) == unpruned(full[name])
 
     assert checkpoints.save_model(model, path) == checkpoints.serialized_bytes(model)
@@ -249,7 +249,7 @@ def test_a_network_from_a_file_that_changed_since_is_refused(tmp_path):
 @pytest.mark.parametrize("removed", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_tied_weights_are_stored_and_tied_again(small, full, tmp_path, removed, layout):
-    model = copy.deepcopy(small["custom"]) if removed else dense(full["custom"])
+    model = copied(small["custom"]) if removed else dense(full["custom"])
     model, path = model.to(memory_format=layout), tmp_path / "model.safetensors"
     assert checkpoints.save_model(model, path) == checkpoints.serialized_bytes(model)
     rebuilt = checkpoints.load_model(path, network=full["custom"])

@@ -1,7 +1,5 @@
 """Which filters are chosen: those of the lowest norms, until the sparsity is met best."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torch import nn
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import counting, difference
 from stages.lib.models import prunable, registry
+from stages.lib.models.origins import copied
 from stages.lib.structured import analysis, ranking, removal
 from tests import toys
 
@@ -58,7 +57,7 @@ def test_no_other_number_of_lowest_filters_comes_nearer(model, plan, scope, spar
 
 
 def test_the_given_network_is_not_changed_and_the_result_is_the_same_each_time(model, plan):
-    network = copy.deepcopy(model).train()
+    network = copied(model).train()
     removed = ranking.choose(network, analysis.analyse(network, SHAPE), 0.5, "global")
     small = removal.remove(network, plan, removed)
     assert (removed == ranking.choose(model, plan, 0.5, "global")).all()

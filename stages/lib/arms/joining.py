@@ -4,14 +4,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.lib.core import paths
+from stages.lib.core import outputs, paths, records
 
+# What a stage without arms leaves.
+EMPTY = {paths.ROWS: list(records.COLUMNS), paths.REFUSED: records.REFUSED}
 PREDICTIONS = (paths.PREDICTIONS, paths.VALIDATION_PREDICTIONS)
 
 
 def join(parts: Sequence[Path], directory: Path) -> None:
     """Writes the files of several arms into one folder. Tables of one name are joined line by line,
-    predictions by their names; other files must have different names (ValueError).
+    predictions by their names; other files must have different names (ValueError). Without
+    arms, tables and predictions are empty.
 
     parts: the folders of the arms, in the order of the lines.
     """
@@ -33,3 +36,8 @@ def join(parts: Sequence[Path], directory: Path) -> None:
             raise ValueError(f"{name}: written by more than one arm")
         else:
             shutil.copyfile(files[0], final)
+    if not parts:
+        for name, columns in EMPTY.items():
+            outputs.write_csv(directory / name, columns, [])
+        for name in PREDICTIONS:
+            save_file({}, directory / name)

@@ -1,10 +1,11 @@
 """Estimates the statistics of batch norms again, or folds them into weight and bias."""
 
-import copy
 from collections.abc import Iterable
 
 import torch
 from torch import nn
+
+from stages.lib.models.origins import copied
 
 NORM = nn.modules.batchnorm._BatchNorm
 
@@ -17,7 +18,7 @@ def recalibrated(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module
 
     batches: normalized images.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     for norm in model.modules():
         if isinstance(norm, NORM):
             norm.reset_running_stats()
@@ -35,7 +36,7 @@ def affine(model: nn.Module) -> nn.Module:
     of each batch norm are folded into its weight and bias: a · x + b with a = γ / √(σ² + ε) and
     b = β − a · μ.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     for norm in model.modules():
         if not isinstance(norm, NORM) or norm.running_mean is None or norm.weight is None:
             continue

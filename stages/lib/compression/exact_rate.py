@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from stages.lib.compression import rate
 from stages.lib.compression.flat_weights import FlatWeights
 from stages.lib.evaluation import ranks
-from stages.lib.models import prunable
+from stages.lib.models import modes, prunable
+from stages.lib.models.uses import StandIns
 from stages.lib.quantization import linear
 from stages.lib.quantization.linear import Quantized
 from stages.lib.training import loop
@@ -130,14 +130,21 @@ class ExactRate(loop.TrainingScheme):
         self.x = self._x(model)
         rounded = self.codes(self.x) * self.flat.spread(self.log_steps.exp())
         self.leaves = [weight.requires_grad_() for weight in self.flat.views(rounded)]
-        return functional_call(model, dict(zip(self.flat.names, self.leaves, strict=True)), inputs)
+        with self._rounded(model):
+            return model(inputs)
+
+    def _rounded(self, model: nn.Module) -> StandIns:
+        """Lets the network compute with its rounded weights."""
+        weights = map(model.get_parameter, self.flat.names)
+        return StandIns(dict(zip(weights, self.leaves, strict=True)))
 
     def gradients(
         self, model: nn.Module, loss: torch.Tensor, parameters: Sequence[nn.Parameter]
     ) -> Sequence[torch.Tensor | None]:
         weights = [id(model.get_parameter(name)) for name in self.flat.names]
         others = [parameter for parameter in parameters if id(parameter) not in weights]
-        found = torch.autograd.grad(loss, [*self.leaves, *others], allow_unused=True)
+        with self._rounded(model):  # a checkpoint runs parts of the network again
+            found = modes.gradients(loss, [*self.leaves, *others])
         # The mean of all ranks, so that all take the same step of log s.
         found = ranks.gradients(found, 1 / ranks.count())
         descent = self._descent(self.flat.gathered(found[: len(weights)]))

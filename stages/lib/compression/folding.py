@@ -1,6 +1,5 @@
 """Reduces the bytes of a quantized network's scales, norms and biases before it is packed."""
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from torch import nn
 
 from stages.lib.compression import batch_norm
 from stages.lib.evaluation import difference
+from stages.lib.models.origins import copied
 from stages.lib.quantization import short_floats
 from stages.lib.quantization.linear import Quantized, with_weights
 
@@ -25,10 +25,10 @@ class Compact(NamedTuple):
     quantized: dict[str, Quantized]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _followed(model: nn.Module, batch: torch.Tensor) -> dict[str, str]:
     """The batch norm that reads a layer's output, by the layer's name, for layers and norms that
-    are called once. Others may read the output too.
+    are called once. Others may read the output too. Nothing if the network minds hooks.
     """
     # Outputs by their identity. They are kept, so that no other tensor gets the same identity.
     outputs: dict[int, tuple[str, torch.Tensor]] = {}
@@ -43,11 +43,14 @@ def _followed(model: nn.Module, batch: torch.Tensor) -> dict[str, str]:
 
         return hook
 
-    model = copy.deepcopy(model)
+    model = copied(model)
     for name, module in model.named_modules():
         if type(module) in LAYERS or isinstance(module, batch_norm.NORM):
             module.register_forward_hook(note(name))
-    model(batch)
+    try:
+        model(batch.clone())
+    except Exception:  # noqa: BLE001 - the copy with hooks alone fails
+        return {}
     layers, norms = Counter(layer for layer, _ in pairs), Counter(norm for _, norm in pairs)
     return {layer: norm for layer, norm in pairs if layer and layers[layer] == norms[norm] == 1}
 
@@ -61,7 +64,7 @@ def _without_scales(
 
     model: its batch norms are `batch_norm.affine`.
     """
-    small, parts = copy.deepcopy(model), dict(quantized)
+    small, parts = copied(model), dict(quantized)
     for layer, name in _followed(small, batch).items():
         weight, norm = f"{layer}.weight", small.get_submodule(name)
         if weight not in parts or norm.weight is None or norm.running_mean is None:
@@ -75,7 +78,7 @@ def _without_scales(
         parts[weight] = parts[weight]._replace(S=torch.ones_like(parts[weight].S))
     small = with_weights(small, parts)
     same = difference.largest(model, small, batch) <= TOLERANCE
-    return Compact(small, parts) if same else Compact(copy.deepcopy(model), dict(quantized))
+    return Compact(small, parts) if same else Compact(copied(model), dict(quantized))
 
 
 @torch.no_grad()

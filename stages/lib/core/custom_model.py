@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,22 @@ def must_exist(name: str) -> Path:
     return file
 
 
+# A network is built many times in a process, and its code parsed once.
+_parsed = lru_cache(maxsize=64)(ast.parse)
+
+
+@lru_cache(maxsize=64)
+def _imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def _imported(file: Path, tree: ast.Module, folder: Path) -> set[Path]:
     """The files of the modules and packages in `folder` that `file` imports anywhere."""
     names: set[tuple[str, ...]] = set()
-    for node in ast.walk(tree):
+    for node in _imports(tree):
         if isinstance(node, ast.Import):
             names |= {tuple(alias.name.split(".")) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = file.relative_to(folder).parts[: -node.level] if node.level else ()
             base += tuple(node.module.split(".")) if node.module else ()
             names |= {base, *((*base, alias.name) for alias in node.names)}
@@ -92,7 +101,7 @@ def watched(start: Path) -> dict[Path, bytes]:
         code = file.read_bytes()
         found[file] = hashlib.sha256(code).digest()
         try:
-            tree = ast.parse(code)
+            tree = _parsed(code)
         except (SyntaxError, ValueError):  # loading it reports the error with its line
             continue
         waiting += _imported(file, tree, folder)

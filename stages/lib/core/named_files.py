@@ -5,6 +5,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def _texts(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
+@lru_cache(maxsize=64)
+def _short_texts(tree: ast.Module) -> set[str]:
+    return {text for text in _texts(tree) if 0 < len(text) <= _LONGEST and text.isprintable()}
+
+
 def is_skipped(path: Path, folder: Path) -> bool:
     """Whether a path, seen from the folder, is hidden, of an installed package, or a result of this
     pipeline.
@@ -54,7 +60,7 @@ def named(tree: ast.Module, folder: Path) -> set[Path]:
     repository's root, or anywhere below `folder` by the last part of their path. Of a folder that
     is named, the files in it.
     """
-    texts = {text for text in _texts(tree) if 0 < len(text) <= _LONGEST and text.isprintable()}
+    texts = _short_texts(tree)
     found: set[Path] = set()
     for text in texts:
         for place in (folder / text, Path(text).expanduser() if text[0] == "~" else Path(text)):

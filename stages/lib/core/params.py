@@ -7,6 +7,7 @@ problems are reported at once.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
@@ -364,6 +365,12 @@ def validate(values: Any) -> Params:
     return params
 
 
+@lru_cache(maxsize=4)
+def _validated(text: str) -> Params:
+    # A stage reads the file again and again; parsing takes 20 ms.
+    return validate(parse(text))
+
+
 def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
     """Validates the whole file and returns only the sections `names`, as attributes.
 
@@ -371,7 +378,7 @@ def read(*names: str, path: Path = paths.PARAMS) -> SimpleNamespace:
     UserError; each line begins with the file's name.
     """
     try:
-        params = validate(parse(path.read_text(encoding="utf-8")))
+        params = _validated(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the repository's root") from None
     except UnicodeDecodeError:

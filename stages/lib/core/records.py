@@ -108,6 +108,8 @@ PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 SIZE_TARGET = ("seed", "method", "times_smaller", "asked_bytes", "note")
 # How long a layer takes alone in int8 at two widths, for one image on one thread.
 LAYER_LATENCY = ("layer", "inputs", "outputs", "microseconds")
+# A network or a file that a stage could not make, and why.
+REFUSED = ("seed", "method", "target_sparsity", "weight_bits", "times_smaller", "reason")
 # The cost of a network in a number format. tensor_bytes: of weights and buffers, without the file's
 # header. accuracy: on the test images, if the network was trained. agreement: the share of
 # agreement_images images with the same class as in float32 on the same device (given beside an

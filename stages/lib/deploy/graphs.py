@@ -15,6 +15,7 @@ from onnx import external_data_helper, numpy_helper
 from torch import nn
 
 from stages.lib.core import outputs, paths
+from stages.lib.core.errors import UserError
 from stages.lib.deploy import unpack
 from stages.lib.engines import onnx_export
 from stages.lib.evaluation.samples import Samples
@@ -30,6 +31,7 @@ DTYPES = {
 
 def tensor_bytes(tensor: torch.Tensor) -> bytes:
     """The bytes of a tensor, row-major."""
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -39,6 +41,9 @@ def layout(model: nn.Module, packed: Path) -> dict[str, Any]:
     integers in the unpruned network's modules and shapes (docs/packed-format.md); both files.
     """
     tensors = checkpoints.tensors_of(model)
+    odd = [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES]
+    if odd:
+        raise UserError(f"{odd[0]} is {tensors[odd[0]].dtype}, which unpack.py does not read")
     # Wide types first, so that each lies at a multiple of its size.
     order = sorted(tensors, key=lambda name: -tensors[name].element_size())
     offsets, end = {}, 0

@@ -15,6 +15,7 @@ from stages.lib.core.records import Row
 from stages.lib.engines import executors, latency, number_formats
 from stages.lib.engines.latency import Call, Latency
 from stages.lib.evaluation.images import Normalize
+from stages.lib.models.modes import input_like
 
 CPU = torch.device("cpu")
 # The cost of an image in a batch, as a share of its cost alone. Measured for ResNet-152 in float32
@@ -55,11 +56,10 @@ def of_torch(
     dtype: of weights and activations: float32, float16 or bfloat16.
     """
     network = number_formats.cast(network, dtype, device)
-    first = next(network.parameters())
+    like = input_like(network)
 
     def prepare(images: torch.Tensor) -> Call:
-        batch = normalize(images).to(first)
-        return partial(network, batch.contiguous(memory_format=torch.channels_last))
+        return partial(network, normalize(images).to(like))
 
     return Subject(records.torch_engine(dtype), about, device, prepare)
 
@@ -161,7 +161,7 @@ def _measured(time: Latency) -> dict[str, Any]:
     return {**latencies, "repetitions": time.repetitions, "note": note}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(
     subjects: Sequence[Subject],
     images: torch.Tensor,

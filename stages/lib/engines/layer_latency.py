@@ -72,7 +72,7 @@ def shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[str, Shape]:
     ]
     try:
         first = next(model.parameters())
-        with torch.inference_mode(), evaluating(model):
+        with torch.no_grad(), evaluating(model):
             model(first.new_zeros(1, *image_shape))
     finally:
         for hook in hooks:

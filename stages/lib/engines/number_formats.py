@@ -1,6 +1,5 @@
 """Measures the bytes and the accuracy of a network in float32, float16 and bfloat16."""
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from stages.lib.core import errors
 from stages.lib.evaluation import counting, inference
 from stages.lib.evaluation.samples import Samples
 from stages.lib.models import checkpoints
+from stages.lib.models.modes import input_like
+from stages.lib.models.origins import copied
 
 # The number of images between two checks of the time.
 BATCH = 16
@@ -38,9 +39,9 @@ class Subject:
 
 
 def cast(model: nn.Module, dtype: str, device: torch.device) -> nn.Module:
-    """A copy on `device`, channels-last, in evaluation mode. dtype: float32, float16, bfloat16."""
-    model = copy.deepcopy(model).eval()
-    return model.to(device, getattr(torch, dtype), memory_format=torch.channels_last)
+    """A copy on `device`, in evaluation mode. dtype: float32, float16, bfloat16."""
+    model = copied(model).eval()
+    return model.to(device, getattr(torch, dtype))
 
 
 def calibrate_batch_norm(model: nn.Module, inputs: torch.Tensor) -> None:
@@ -61,10 +62,10 @@ def top1(model: nn.Module, samples: Samples, order: torch.Tensor, seconds: float
     """The top-1 classes of the images in this order, int64 [m] on the CPU. Batches that begin after
     `seconds` are skipped; at least one is computed.
     """
-    first, classes, end = next(model.parameters()), [], time.perf_counter() + seconds
-    with torch.inference_mode():
+    like, classes, end = input_like(model), [], time.perf_counter() + seconds
+    with torch.no_grad():
         for batch in order.split(BATCH):
-            inputs = samples.normalize(samples.images[batch]).to(first)
+            inputs = samples.normalize(samples.images[batch]).to(like)
             classes.append(model(inputs).argmax(1).cpu())
             if time.perf_counter() > end:
                 break
@@ -125,7 +126,7 @@ def bench(
                     )
                     measured = quality(subject, order, classes, float32.setdefault(device, classes))
                     measured["note"] = subject.note
-                except RuntimeError as error:
+                except Exception as error:  # noqa: BLE001 - any network may be named
                     measured = {"note": f"cannot be run ({errors.reason(error)})"}
                 if device == "cuda":
                     measured["peak_memory_bytes"] = torch.cuda.max_memory_allocated()

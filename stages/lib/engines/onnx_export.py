@@ -3,7 +3,6 @@
 The deployed file takes images as in the prepared data, so they cannot be normalized wrongly.
 """
 
-import copy
 import io
 import json
 import warnings
@@ -20,6 +19,8 @@ from stages.lib.engines import executors, onnx_session
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
 from stages.lib.evaluation.images import Normalize
 from stages.lib.evaluation.samples import Samples
+from stages.lib.models.modes import input_like
+from stages.lib.models.origins import copied
 
 # Opset 20 has GELU and hard swish as operators, and is the newest that both exporters write.
 OPTIONS = {"opset_version": 20, "input_names": [IMAGES], "output_names": [LOGITS]}
@@ -64,9 +65,9 @@ def compare(reference: torch.Tensor, logits: torch.Tensor) -> Agreement:
 
 def torch_logits(model: nn.Module, samples: Samples) -> torch.Tensor:
     """The logits of every image, float32 [n, classes], on the CPU, of a network in eval mode."""
-    first = next(model.parameters())
-    with torch.inference_mode():
-        return torch.cat([model(batch.to(first)).cpu() for batch in samples.batches()])
+    like = input_like(model)
+    with torch.no_grad():
+        return torch.cat([model(batch.to(like)).cpu() for batch in samples.batches()])
 
 
 class _FromPixels(nn.Module):
@@ -166,7 +167,7 @@ def export(
     """
     images = samples.images[torch.arange(CHECKED) % len(samples.images)].cpu()
     # A copy, in the memory layout that exporters expect.
-    portable = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
+    portable = copied(model).to("cpu", memory_format=torch.contiguous_format)
     network = _FromPixels(portable, samples.normalize).eval()
     shape = ", ".join(map(str, images.shape[1:]))
     described = {
@@ -179,7 +180,7 @@ def export(
         PREPROCESSING: preprocessing.describe(tuple(images.shape[1:]))
         | {"normalization": {"inside": True, **samples.normalize.statistics}},
     }
-    with torch.inference_mode():
+    with torch.no_grad():
         reference = torch.cat([network(batch) for batch in images.split(BATCH)])
     problems = []
     for exporter in (_traced, _captured):

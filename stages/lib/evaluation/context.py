@@ -14,7 +14,7 @@ from stages.lib.core import custom_model, normalization, paths, prepared, record
 from stages.lib.core.params import NONE
 from stages.lib.core.repository import person_path
 from stages.lib.core.stage import Stage
-from stages.lib.evaluation import counting, device, images, ranks, samples
+from stages.lib.evaluation import counting, device, images, layout, ranks, samples
 from stages.lib.evaluation.evaluator import Evaluator
 from stages.lib.evaluation.results import Results
 from stages.lib.evaluation.samples import Data
@@ -49,12 +49,16 @@ class Context(Stage):
         return self.device.type == "cuda" and not custom_model.is_own(self.params.model.name)
 
     @cached_property
+    def _prepared(self) -> prepared.Dataset:
+        return prepared.load(paths.PREPARED)
+
+    @cached_property
     def data(self) -> Data:
         """The prepared data on the device, with the normalization of the params."""
-        dataset = prepared.load(paths.PREPARED)
-        name = self.params.model.normalize
+        dataset, name = self._prepared, self.params.model.normalize
         statistics = normalization.of(name, dataset.mean, dataset.std)
-        return samples.on_device(dataset, self.device, images.Normalize(*statistics, self.device))
+        normalize = images.Normalize(*statistics, self.device, self.layout)
+        return samples.on_device(dataset, self.device, normalize)
 
     @cached_property
     def trains_on_validation(self) -> bool:
@@ -65,17 +69,29 @@ class Context(Stage):
     def training_normalize(self) -> images.Normalize:
         """The normalization by mean and standard deviation of the training images."""
         meta = prepared.read_meta(paths.PREPARED)
-        return images.Normalize(meta["mean"], meta["std"], self.device)
+        return images.Normalize(meta["mean"], meta["std"], self.device, self.layout)
+
+    @cached_property
+    def layout(self) -> torch.memory_format:
+        """The memory layout of images and convolutions."""
+        if not custom_model.is_own(self.params.model.name):
+            return layout.FAST
+        _ = self.device  # configures torch
+        shape, classes = self._prepared.image_shape, self._prepared.classes
+        return layout.fastest(registry.build_seeded(self._described(shape, classes), 0), shape)
+
+    def _described(
+        self, image_shape: Sequence[int], classes: Sequence[str]
+    ) -> registry.Architecture:
+        channels, *size = image_shape
+        model, file = self.params.model, self.params.model.class_index
+        logits = None if file == NONE else head.read(person_path(file), classes)
+        return registry.architecture(model.name, model.width, channels, len(classes), size, logits)
 
     @cached_property
     def architecture(self) -> registry.Architecture:
         """The unpruned network that the params describe for this data."""
-        channels, *image_size = self.data.image_shape
-        model = self.params.model
-        classes = len(self.data.classes)
-        return registry.architecture(
-            model.name, model.width, channels, classes, image_size, self.logits
-        )
+        return self._described(self.data.image_shape, self.data.classes)
 
     @cached_property
     def logits(self) -> tuple[int, list[int]] | None:
@@ -109,9 +125,11 @@ class Context(Stage):
 
     def network(self, path: Path) -> nn.Module:
         """A network of the params' architecture from its file, on the device."""
-        # The device first: it configures torch.
-        where = self.device
-        return device.place(checkpoints.load_model(path, self.architecture), where)
+        return self.place(checkpoints.load_model(path, self.architecture))
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network on the device, in the memory layout of the images."""
+        return device.place(network, self.device, self.data.train.normalize.layout)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A random stream for one purpose of this stage and seed."""

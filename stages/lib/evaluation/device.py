@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import warnings
 
 import torch
 from torch import nn
@@ -38,8 +39,10 @@ def configure(device: str, threads: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     _keep_memory()
     torch.set_num_threads(threads)
-    # The same as use_deterministic_algorithms(True), without its two-second import of the compiler.
-    torch.set_deterministic_debug_mode("error")
+    # The same as use_deterministic_algorithms, without its two-second import of the compiler. It
+    # warns of operations that have no fixed order; `network_check` says so once, in its own words.
+    torch.set_deterministic_debug_mode("warn")
+    warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
     # That would also fill all new memory, in case it is read before it is written: a sixteenth of a
     # training step. No operation here needs it.
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -70,10 +73,14 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, convolutions channels-last, the layout of the fast kernels."""
+def place(
+    model: nn.Module,
+    device: torch.device,
+    layout: torch.memory_format = torch.channels_last,
+) -> nn.Module:
+    """The network on the device, its convolutions in this memory layout."""
     return model.to(device)._apply(
-        lambda tensor: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+        lambda tensor: tensor.to(memory_format=layout) if tensor.dim() == 4 else tensor
     )
 
 

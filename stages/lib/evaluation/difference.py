@@ -1,9 +1,9 @@
 """How much the logits of two networks differ."""
 
-import copy
-
 import torch
 from torch import nn
+
+from stages.lib.models.origins import copied
 
 # The divisor if all logits are zero.
 SMALLEST = torch.finfo(torch.float64).tiny
@@ -21,10 +21,10 @@ def largest(first: nn.Module, second: nn.Module, batch: torch.Tensor) -> float:
     return float((logits - others).abs().max() / logits.abs().max().clamp_min(SMALLEST))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _logits(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     # Each reads a copy: a network may write into its images.
     try:
-        return copy.deepcopy(network).double().eval()(batch.double().clone())
-    except RuntimeError:  # a network that works in its own type only
-        return copy.deepcopy(network).eval()(batch.clone()).double()
+        return copied(network).double().eval()(batch.double().clone())
+    except Exception:  # noqa: BLE001 - a network that works in its own type only
+        return copied(network).eval()(batch.clone()).double()

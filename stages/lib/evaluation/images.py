@@ -8,18 +8,25 @@ from stages.lib.core import normalization
 
 
 class Normalize:
-    """Normalizes images: uint8 [n, c, h, w] to float32 on `device`, channels-last.
+    """Normalizes images: uint8 [n, c, h, w] to float32 on `device`, in a memory layout.
 
     mean, std: one number per channel, of images scaled to 0…1.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
+        self.layout = layout
         self.statistics = {"mean": [*mean], "std": [*std]}
         self.scale = (1 / (255 * torch.tensor(std))).view(1, -1, 1, 1).to(device)
         self.offset = (-torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.to(self.scale.device).contiguous(memory_format=torch.channels_last)
+        images = images.to(self.scale.device).contiguous(memory_format=self.layout)
         return images.float() * self.scale + self.offset
 
 

@@ -6,19 +6,19 @@ import torch
 from torch import nn
 
 from stages.lib.evaluation.samples import Samples
-from stages.lib.models.modes import evaluating
+from stages.lib.models.modes import evaluating, input_like
 
 # Top-5 accuracy says little if five is a large part of all classes.
 LEAST_CLASSES_FOR_TOP5 = 20
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _logits(model: nn.Module, samples: Samples) -> Iterator[torch.Tensor]:
     """Yields the logits of each batch, in order, computed where and as the weights are."""
-    first = next(model.parameters())
+    like = input_like(model)
     with evaluating(model):
         for batch in samples.batches():
-            yield model(batch.to(first))
+            yield model(batch.to(like))
 
 
 def predict(model: nn.Module, samples: Samples) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from stages.lib.core import normalization
 from stages.lib.evaluation.images import Normalize, fixed_normalize
 from stages.lib.evaluation.samples import BATCH, PIXELS, Samples
-from stages.lib.models.modes import evaluating
+from stages.lib.models.modes import evaluating, input_like
 
 # Of the published networks; and the share of a side that their evaluation keeps.
 USUAL_SIZE, CROP = 224, 0.875
@@ -51,16 +51,16 @@ def _alternatives(
     yield f"cutting the images to {CROP:.1%} of their sides", samples.normalize, _cropped, side
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _correct(
     model: nn.Module, samples: Samples, normalize: Normalize, change: Change, side: int
 ) -> torch.Tensor:
     """Which of the first MOST_IMAGES images are right: bool [n]."""
-    first = next(model.parameters())
+    like = input_like(model)
     step = max(1, min(BATCH, BATCH * PIXELS // side**2))
     with evaluating(model):
         found = [
-            model(change(normalize(images)).to(first)).argmax(1).cpu()
+            model(change(normalize(images)).to(like)).argmax(1).cpu()
             for images in samples.images[:MOST_IMAGES].split(step)
         ]
     return torch.cat(found) == samples.labels[:MOST_IMAGES].cpu()

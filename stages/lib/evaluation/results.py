@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from stages.lib.core import paths, records
+from stages.lib.core import outputs, paths, records
 from stages.lib.evaluation.evaluator import Evaluator, Predicted
 from stages.lib.models import checkpoints
 
@@ -17,6 +17,7 @@ class Results:
         self.directory, self.final, self.evaluator = directory, final, evaluator
         self.rows: list[records.Row] = []
         self.predictions: dict[str, Predicted] = {}
+        self.refused: list[dict[str, Any]] = []
 
     def record(self, network: nn.Module, method: str, **about: Any) -> records.Row:
         """Measures a network and stores its row and predictions. about: as in Evaluator.row."""
@@ -43,10 +44,17 @@ class Results:
         size = checkpoints.save_model(network, self.directory / file)
         return self.record_file(network, method, file, bytes_on_disk=size, **about)
 
+    def refuse(self, method: str, reason: str, **about: Any) -> None:
+        """Stores why there is no such network. about: columns of records.REFUSED."""
+        usual = {"target_sparsity": 0.0, "weight_bits": 32, "times_smaller": 1.0}
+        line = {"seed": self.evaluator.seed, "method": method, **usual, **about, "reason": reason}
+        self.refused.append(line)
+
     def write(self) -> None:
-        """Writes the rows and the predictions."""
+        """Writes the rows, what could not be made, and the predictions."""
         records.write(self.directory / paths.ROWS, self.rows)
+        outputs.write_csv(self.directory / paths.REFUSED, records.REFUSED, self.refused)
         files = {"test": paths.PREDICTIONS, "validation": paths.VALIDATION_PREDICTIONS}
-        for part, file in files.items() if self.predictions else ():
+        for part, file in files.items():
             classes = {name: getattr(both, part) for name, both in self.predictions.items()}
             checkpoints.save_tensors(self.directory / file, classes)

@@ -5,29 +5,19 @@ alone (and, for a custom network, the user's unchanged Python file).
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from stages.lib.core import custom_model, network_names
 from stages.lib.core.errors import UserError, reason
-from stages.lib.models import convnet, head, resizing, resnet, torchvision_models
-from stages.lib.models.modes import evaluating
+from stages.lib.models import convnet, head, origins, resizing, resnet, torchvision_models
 
 Architecture = dict[str, Any]
 
 # The key of the sizes that removed filters changed; absent if none were removed.
 RESIZED = "resized"
-
-
-class Unpruned(NamedTuple):
-    """The unpruned network's architecture and layer sizes. Each network that `build` made keeps it,
-    also when it is copied or loses filters.
-    """
-
-    architecture: Architecture
-    sizes: resizing.Sizes
 
 
 def architecture(
@@ -91,9 +81,26 @@ def _build_custom(
     model = custom_model.call(name, offered)
     if not isinstance(model, nn.Module):
         raise UserError(f"model.name: {name} returned no torch.nn.Module")
+    _materialize(model, name, (in_channels, *image_size))
     if logits:
         head.keep_(model, logits, kept)
     return model
+
+
+def _materialize(model: nn.Module, name: str, image_shape: Sequence[int]) -> None:
+    """Gives lazy layers their sizes, by a forward pass as torch asks for."""
+    if not any(map(torch.nn.parameter.is_lazy, [*model.parameters(), *model.buffers()])):
+        return
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *image_shape))
+    except Exception as error:  # noqa: BLE001 - any network may be named
+        raise UserError(
+            f"model.name: {name} has lazy layers, and its forward fails on images of"
+            f" {'×'.join(map(str, image_shape))} ({reason(error)})"
+        ) from None
+    model.train(training)
 
 
 def _build(name: object = None, **sizes: Any) -> nn.Module:
@@ -116,7 +123,7 @@ def build(description: Architecture) -> nn.Module:
     """
     unpruned = dense_architecture(description)
     model = _build(**unpruned)
-    model._unpruned = Unpruned(unpruned, resizing.sizes(model))
+    origins.keep(model, origins.Origin(unpruned, resizing.sizes(model)))
     return model
 
 
@@ -146,40 +153,6 @@ def architecture_of(model: nn.Module) -> Architecture:
     """The present architecture of a network that `build` made, with the sizes that removed filters
     changed.
     """
-    changed = resizing.changes(model._unpruned.sizes, resizing.sizes(model))
-    return model._unpruned.architecture | ({RESIZED: changed} if changed else {})
-
-
-def check(model: nn.Module, image_shape: Sequence[int], classes: int) -> None:
-    """Runs the network on two images. UserError if it fails or does not return a logit per class.
-
-    image_shape: (channels, height, width).
-    """
-    name = model._unpruned.architecture["name"]
-    first = next(model.parameters(), None)
-    if first is None:
-        raise UserError(f"model.name: {name} has no parameters; keep its layers as attributes")
-    odd = [key for key, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
-    if odd:
-        raise UserError(
-            f"model.name: {name} keeps state that is no tensor ({odd[0]}), which no model file"
-            " takes; do without get_extra_state"
-        )
-    try:
-        with torch.inference_mode(), evaluating(model):
-            logits = model(torch.zeros(2, *image_shape, device=first.device))
-    except Exception as error:  # noqa: BLE001 - any network may be named
-        raise UserError(
-            f"model.name: {name} cannot take images of {'×'.join(map(str, image_shape))}"
-            f" ({reason(error)}); set data.image_size to what it needs"
-        ) from None
-    if not isinstance(logits, torch.Tensor):
-        answer, remedy = f"a {type(logits).__name__}", "return the logits alone"
-    elif logits.shape != (2, classes):
-        answer, remedy = list(logits.shape), "let the factory take num_classes"
-    else:
-        return
-    raise UserError(
-        f"model.name: {name} answers two images with {answer} where a tensor [2, {classes}] is"
-        f" wanted, a logit per class; {remedy}"
-    )
+    origin = origins.find(model)
+    changed = resizing.changes(origin.sizes, resizing.sizes(model))
+    return origin.architecture | ({RESIZED: changed} if changed else {})

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
-from stages.lib.models import registry, resizing
+from stages.lib.models import origins, registry, resizing
 
 # The errors that torch may raise for a description that is unknown or cannot be built.
 MISFITS = (
@@ -106,7 +106,7 @@ def of(description: registry.Architecture) -> Skeleton:
     return Skeleton(
         {key: tuple(tensor.shape) for key, tensor in state.items()},
         {key: tensor.dtype for key, tensor in state.items()},
-        model._unpruned.sizes,
+        origins.find(model).sizes,
     )
 
 

@@ -5,13 +5,13 @@ a module of `criteria` gives. The weights with the lowest scores are removed, ex
 round(sparsity · n) of them; ties are broken by the order of the weights.
 """
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from stages.lib.models import prunable
+from stages.lib.models.origins import copied
 
 Scores = Mapping[str, torch.Tensor]
 Masks = dict[str, torch.Tensor]
@@ -69,6 +69,6 @@ def apply_(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
 
 def masked(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> nn.Module:
     """A copy of the network with the masks applied."""
-    pruned = copy.deepcopy(model)
+    pruned = copied(model)
     apply_(pruned, masks)
     return pruned

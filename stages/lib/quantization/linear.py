@@ -5,7 +5,6 @@ Integer-Arithmetic-Only Inference (CVPR 2018), and Krishnamoorthi, Quantizing de
 networks for efficient inference (2018). Zero is represented exactly, so pruned weights stay zero.
 """
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from torch import nn
 from stages.lib.core.errors import UserError
 from stages.lib.core.records import LayerError
 from stages.lib.models import checkpoints, prunable, registry
+from stages.lib.models.origins import copied
 
 KEY = "quantized"
 
@@ -126,11 +126,11 @@ def quantize_weights(
 
 def with_weights(model: nn.Module, quantized: Mapping[str, Quantized]) -> nn.Module:
     """A copy of the network with the dequantized weights, which computes in float32."""
-    copied = copy.deepcopy(model)
+    other = copied(model)
     with torch.no_grad():
         for name, parts in quantized.items():
-            copied.get_parameter(name).copy_(dequantize(parts))
-    return copied
+            other.get_parameter(name).copy_(dequantize(parts))
+    return other
 
 
 def save_model(path: Path, model: nn.Module, quantized: Mapping[str, Quantized]) -> int:

@@ -1,6 +1,5 @@
 """Finds out what can be removed from a network: traces it, then removes some on trial."""
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from stages.lib.core import errors
 from stages.lib.core.errors import UserError
 from stages.lib.evaluation import difference
 from stages.lib.models import prunable
+from stages.lib.models.origins import copied
 from stages.lib.structured import coupling, ranking, removal
 from stages.lib.structured.coupling import Plan
 
@@ -35,8 +35,10 @@ def analyse(model: nn.Module, image_shape: Sequence[int]) -> Plan:
     plan = coupling.couple(model, image_shape)
     plan = dataclasses.replace(plan, refusals=plan.refusals | _failing(model, plan, image_shape))
     if not plan.allowed.any():
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refused.items())
-        raise UserError(f"no layer of the network can lose filters ({reasons or 'it has none'})")
+        reasons = [f"{name}: {reason}" for name, reason in plan.refused.items()]
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        shown = "; ".join(reasons[:3]) + more
+        raise UserError(f"no layer of the network can lose filters ({shown or 'it has none'})")
     return plan
 
 
@@ -147,7 +149,7 @@ def _trial_network(model: nn.Module, batch: torch.Tensor) -> nn.Module:
     """A copy on the CPU with random weights, or with its own if random ones overflow."""
     problem = "its outputs are not finite"
     for randomize in (_randomize_, nn.Module.eval):
-        network = copy.deepcopy(model).cpu().eval()
+        network = copied(model).cpu().eval()
         randomize(network)
         try:
             # Not so where an output is infinite or undefined.

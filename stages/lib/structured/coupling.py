@@ -6,7 +6,6 @@ graph is walked once here. The result is a `Plan`: plain arrays that hold for ev
 network.
 """
 
-import copy
 import itertools
 import math
 import warnings
@@ -28,6 +27,8 @@ from torch_pruning.ops import OPTYPE
 from stages.lib.core import errors
 from stages.lib.core.errors import UserError
 from stages.lib.models import prunable
+from stages.lib.models.modes import input_like
+from stages.lib.models.origins import copied
 
 OUT, IN = "out", "in"
 # The unit of a channel that cannot be removed (of the image): the last index of an array of units.
@@ -155,9 +156,9 @@ def _trace(model: nn.Module, image_shape: Sequence[int]) -> tuple:
         warnings.catch_warnings(action="ignore"),
         _only_flattening(),
     ):
-        model = copy.deepcopy(model).eval().requires_grad_()
+        model = copied(model).eval().requires_grad_()
         model = model.to(memory_format=torch.contiguous_format)
-        first = next(model.parameters())
+        first = input_like(model)
         example = torch.zeros(1, *image_shape, device=first.device, dtype=first.dtype)
         try:
             # Run the network alone first: Torch-Pruning hides its errors behind others.

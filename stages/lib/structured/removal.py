@@ -1,6 +1,5 @@
 """Masks units of a network, or removes them: filters with all channels that are coupled to them."""
 
-import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from stages.lib.models import prunable
+from stages.lib.models.origins import copied
 from stages.lib.structured.coupling import OUT, Member, Plan
 
 
@@ -61,7 +61,7 @@ def mask(model: nn.Module, plan: Plan, removed: np.ndarray) -> nn.Module:
     A filter's batch norm is zeroed too, and so is a later one over a concatenation. Otherwise its
     shift would still feed a constant to the next layer.
     """
-    masked = copy.deepcopy(model)
+    masked = copied(model)
     for member, layer, indices in _losing(masked, plan, removed):
         if member.side == OUT:
             _silence(layer, indices)
@@ -72,7 +72,7 @@ def remove(model: nn.Module, plan: Plan, removed: np.ndarray) -> nn.Module:
     """A copy without these units (bool [units]), in evaluation mode: smaller tensors, and the same
     outputs as the network of `mask`.
     """
-    small = copy.deepcopy(model)
+    small = copied(model)
     for member, layer, indices in _losing(small, plan, removed):
         member.prune(layer, indices)
     # The smaller parameters are new: freeze those that the user had frozen.

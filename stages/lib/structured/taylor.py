@@ -2,14 +2,14 @@
 Importance Estimation for Neural Network Pruning, CVPR 2019).
 """
 
-import copy
-
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from stages.lib.evaluation.samples import Samples
+from stages.lib.models.modes import input_like
+from stages.lib.models.origins import copied
 from stages.lib.structured.coupling import OUT, Plan
 
 IMAGES, BATCH = 500, 50
@@ -24,10 +24,10 @@ def losses(
 
     samples: of which IMAGES are drawn by `generator`.
     """
-    network = copy.deepcopy(model).eval().requires_grad_(True)
+    network = copied(model).eval().requires_grad_(True)
     sides = [member for member in plan.members if member.side == OUT]
     chosen = torch.randperm(len(samples.labels), generator=generator)[:IMAGES]
-    device, total = next(network.parameters()).device, np.zeros(len(plan.groups))
+    device, total = input_like(network).device, np.zeros(len(plan.groups))
     batches = chosen.split(BATCH)
     for batch in batches:
         network.zero_grad(set_to_none=True)

@@ -10,9 +10,9 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.params import NONE
 from stages.lib.core.records import Epoch
 from stages.lib.core.repository import person_path
-from stages.lib.evaluation import counting, inference, preprocessing
+from stages.lib.evaluation import inference, network_check, preprocessing
 from stages.lib.evaluation.context import Context
-from stages.lib.models import head, prunable, registry, weights, weights_file
+from stages.lib.models import head, registry, weights, weights_file
 from stages.lib.training import loop
 
 
@@ -20,23 +20,16 @@ def network(context: Context) -> nn.Module:
     """The network to train: with new weights, or with those of model.weights as far as they fit."""
     file, data = context.params.model.weights, context.data
     model = registry.build_seeded(context.architecture, context.seed)
-    registry.check(model, data.image_shape, len(data.classes))
-    if custom_model.is_own(context.params.model.name):
-        for path in custom_model.unwatched(context.params.model.name)[:3]:
-            print(
-                f"note: model.name: it reads {path}, whose name is not in its code, so changes of"
-                " that file are not noticed; write the name there",
-                file=sys.stderr,
-            )
-    if not prunable.weights(model):
-        raise UserError("model.name: no convolution or linear layer, hence nothing to prune")
-    idle = counting.unused(model, data.image_shape)
-    if idle:
-        raise UserError(
-            f"model.name: no logit depends on {', '.join(idle[:3])}"
-            f"{f' and {len(idle) - 3} more' if len(idle) > 3 else ''}: pruning it would look as if"
-            " it cost nothing; take what is not used out of the network"
-        )
+    name = context.params.model.name
+    notes = network_check.examine(model, data.image_shape, len(data.classes), name)
+    if custom_model.is_own(name):  # of known networks they are known
+        notes += [
+            f"{name} reads {path}, whose name is not in its code, so changes of that file are not"
+            " noticed; write the name there"
+            for path in custom_model.unwatched(name)[:3]
+        ]
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
     if file != NONE:
         take_weights(context, model, person_path(file))
     return model

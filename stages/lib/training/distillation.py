@@ -1,11 +1,10 @@
 """Knowledge distillation: a network learns from the probabilities of another network."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn import functional
 
+from stages.lib.models.origins import copied
 from stages.lib.training.loop import CrossEntropy
 
 
@@ -17,7 +16,7 @@ class Distillation(CrossEntropy):
     """
 
     def __init__(self, teacher: nn.Module, share: float, temperature: float) -> None:
-        self.teacher = copy.deepcopy(teacher).eval()
+        self.teacher = copied(teacher).eval()
         self.share, self.temperature = share, temperature
 
     def __call__(

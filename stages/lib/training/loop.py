@@ -1,6 +1,5 @@
 """The training loop, for the baseline and for all training after pruning."""
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from stages.lib.core.records import Epoch
 from stages.lib.evaluation import images, ranks
 from stages.lib.evaluation.samples import Data
 from stages.lib.evaluation.states import States
-from stages.lib.models import workarounds
+from stages.lib.models import modes, workarounds
+from stages.lib.models.origins import copied
 from stages.lib.pruning.masks import apply_ as apply_masks
 from stages.lib.training import graphs
 from stages.lib.training.optimizer import SGD
@@ -79,7 +79,7 @@ class TrainingScheme:
         """What the parameters descend: the gradients of the loss, None where it does not depend on
         a parameter.
         """
-        return torch.autograd.grad(loss, parameters, allow_unused=True)
+        return modes.gradients(loss, parameters)
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network whose accuracy is measured, made from the one in training."""
@@ -241,7 +241,7 @@ def fit(
     Raises UserError if the loss stops being finite.
     """
     scheme, loss, masks = scheme or TrainingScheme(), loss or CrossEntropy(), masks or {}
-    model = copy.deepcopy(model).train()
+    model = copied(model).train()
     apply_masks(model, masks)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"{label}: the network has no parameter that requires a gradient")
