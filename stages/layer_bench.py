@@ -5,7 +5,7 @@ scope latency in `structured_prune.scopes`, the table is empty.
 from collections.abc import Iterable
 from typing import Any
 
-from stages.lib.core import outputs, paths, prepared, records
+from stages.lib.core import errors, outputs, paths, prepared, records
 from stages.lib.core.stage import Stage, run_stage
 
 
@@ -24,10 +24,15 @@ def measured(stage: Stage) -> Iterable[dict[str, Any]]:
 
 def main(stage: Stage) -> None:
     wanted = "latency" in stage.params.structured_prune.scopes
-    lines = list(stage.progress(measured(stage), "pair of widths")) if wanted else []
+    lines, note = [], "not asked for"
+    if wanted:
+        try:
+            lines = list(stage.progress(measured(stage), "pair of widths"))
+        except Exception as error:  # noqa: BLE001 - any network may be named
+            note = f"not timed ({errors.reason(error)})"
     outputs.write_csv(stage.directory / paths.ROWS, records.LAYER_LATENCY, lines)
     layers = len({line["layer"] for line in lines})
-    stage.result = f"{layers} layers timed" if wanted else "not asked for"
+    stage.result = f"{layers} layers timed" if lines else note
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from torch import nn
 
 from stages.lib.engines import latency, onnx_session
 from stages.lib.models import prunable
-from stages.lib.models.modes import evaluating
+from stages.lib.models.modes import evaluating, input_like
+from stages.lib.models.origins import copied
 
 # The widths that are measured, as shares of the layer's own. Between them one interpolates.
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
@@ -50,6 +51,8 @@ def shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
 
     def seen(layer: nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> None:
+        if not inputs:  # called by keyword
+            return
         given = inputs[0]
         if isinstance(layer, nn.Linear):
             found[name] = Shape((given.numel() // given.shape[-1],), None)
@@ -66,17 +69,11 @@ def shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[str, Shape]:
         depthwise = layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
         found[name] = Shape(tuple(given.shape[2:]), options, depthwise)
 
-    hooks = [
+    model = copied(model)  # the hooks stay in the copy
+    for name, layer in prunable.layers(model).items():
         layer.register_forward_pre_hook(partial(lambda name, *args: seen(*args, name), name))
-        for name, layer in prunable.layers(model).items()
-    ]
-    try:
-        first = next(model.parameters())
-        with torch.no_grad(), evaluating(model):
-            model(first.new_zeros(1, *image_shape))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), evaluating(model):
+        model(input_like(model).new_zeros(1, *image_shape))
     return found
 
 
