@@ -126,6 +126,13 @@ def test_in_a_copy_for_an_experiment_the_fingerprint_is_the_same(folder, place, 
     assert custom_model.fingerprint("net.py:make").startswith("b7d3c301fb53")
 
 
+@pytest.mark.parametrize("text", ["~nobody/x.json", "ü" * 290, "a\\x00b.json", "*[", "..", "{}.pt"])
+def test_texts_that_name_no_file_do_no_harm(folder, text):
+    before = custom_model.fingerprint(write(folder / "net.py", f"x = '{text}'\n"))
+    write(folder / "more/another.json", "1")
+    assert custom_model.fingerprint("net.py:make") == before
+
+
 def test_results_and_hidden_files_are_not_followed(folder):
     name = write(folder / "net.py", "x = ['artifacts', 'a.json', '.git', 'data/prepared', '']\n")
     before = custom_model.fingerprint(name)

@@ -15,6 +15,7 @@ from stages.lib.core import paths
 # others are looked at.
 _SKIPPED = {"site-packages", "node_modules", "venv", "__pycache__"}
 _MOST_ENTRIES = 20_000
+_MOST_FILES = 1000
 _LONGEST = 300
 _ENDING = re.compile(r".*\.\w+")
 
@@ -57,17 +58,18 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def named(tree: ast.Module, folder: Path) -> set[Path]:
     """The files that exist under a name in the code: as a path from `folder` or from the
-    repository's root, or anywhere below `folder` by the last part of their path. Of a folder that
-    is named, the files in it.
+    repository's root, or anywhere below `folder` by the last part of their path. Of a folder below
+    `folder` that is named, the files in it.
     """
     texts = _short_texts(tree)
     found: set[Path] = set()
     for text in texts:
-        for place in (folder / text, Path(text).expanduser() if text[0] == "~" else Path(text)):
-            if place.is_file():
-                found.add(place)
-            elif place.is_dir() and text.strip("./") and place.resolve() != folder.resolve():
-                found |= {file for file in islice(place.iterdir(), 1000) if file.is_file()}
+        # Unlike those of Path, these functions raise nothing where a name is too long.
+        for place in (str(folder / text), os.path.expanduser(text)):  # noqa: PTH111
+            if os.path.isfile(place):  # noqa: PTH113
+                found.add(Path(place))
+            elif os.path.isdir(place) and folder.resolve() in Path(place).resolve().parents:  # noqa: PTH112
+                found |= set(filter(Path.is_file, islice(Path(place).iterdir(), _MOST_FILES)))
     # `.json`, which the code puts behind a name, is *.json.
     last = {text.rpartition("/")[2] for text in texts if _ENDING.fullmatch(text)}
     patterns = {f"*{name}" if name.startswith(".") else name for name in last}
