@@ -50,7 +50,7 @@ def finetuned(context, scope: str, sparsity: float) -> None:
         method.name for method in methods.of_stage(context.name) if method.scope == scope
     )
     context.results.save(small, pruned, target_sparsity=sparsity)
-    distilled = Distillation(baseline, options.distillation, options.temperature)
+    distilled = Distillation(context.teacher, options.distillation, options.temperature)
     network = recover(
         context,
         small,

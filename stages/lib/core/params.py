@@ -27,6 +27,8 @@ UNMIRRORED_SOURCES = ("digits", "mnist", "svhn")
 NONE = "none"
 # model.weights_key: the weights whose names fit best.
 AUTO = "auto"
+# As a teacher: no other network is trained to be one.
+BASELINE = "baseline"
 # controls.equal_budget: every sparsity that iterative pruning reaches.
 ALL = "all"
 # The methods that stage `controls` can fine-tune, to compare with globally pruned networks.
@@ -113,6 +115,13 @@ class Training(Section):
     weight_decay: Share
     shift: Annotated[int, Interval(ge=0, le=64)]
     mirror: bool
+
+
+class Teacher(Section):
+    name: Literal[BASELINE, *network_names.NAMES]
+    width: Annotated[int, Interval(ge=1, le=1024)]
+    epochs: Epochs
+    learning_rate: Rate
 
 
 class TrainBaseline(Section):
@@ -217,6 +226,7 @@ class Params(Section):
     model: Model
     training: Training
     train_baseline: TrainBaseline
+    teacher: Teacher
     layerwise_sweep: LayerwiseSweep
     finetune: Finetune
     iterative_prune: IterativePrune

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stages.lib.core import custom_model, normalization, paths, prepared, records
-from stages.lib.core.params import NONE
+from stages.lib.core.params import BASELINE, NONE
 from stages.lib.core.repository import person_path
 from stages.lib.core.stage import Stage
 from stages.lib.evaluation import counting, device, images, ranks, samples
@@ -82,6 +82,24 @@ class Context(Stage):
     def baseline(self) -> nn.Module:
         """The trained baseline of this seed, on the device."""
         return self.network(paths.baseline(self.seed))
+
+    @property
+    def teacher_architecture(self) -> registry.Architecture:
+        """The teacher that the params describe, if it is not the baseline."""
+        channels, *image_size = self.data.image_shape
+        teacher = self.params.teacher
+        classes = len(self.data.classes)
+        return registry.architecture(teacher.name, teacher.width, channels, classes, image_size)
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The network whose probabilities others learn, on the device: of stage train_teacher, or
+        the baseline of this seed.
+        """
+        if self.params.teacher.name == BASELINE:
+            return self.baseline
+        file = paths.stage_directory("train_teacher") / paths.MODEL
+        return device.place(checkpoints.load_model(file, self.teacher_architecture), self.device)
 
     @cached_property
     def evaluator(self) -> Evaluator:
