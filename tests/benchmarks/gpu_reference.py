@@ -234,7 +234,7 @@ def main() -> None:
     run = Run(Path(tempfile.mkdtemp()), options.out / "log.txt")
     try:
         project(run.folder, params, options.images)
-        run.stages(["probe", "prepare_data"])
+        run.stages(["probe", "prepare_data", "train_teacher"])
         run.stages(seeded(), params["seeds"])
         run.stages(["dtype_bench"], params["seeds"][:1])
         run.stages(["latency_bench"])

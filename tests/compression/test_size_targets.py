@@ -31,8 +31,8 @@ def sizes(baseline, arm, times_smaller):
     )  # fmt: skip
     params = SimpleNamespace(compress=options, training=toys.training_params())
     context = SimpleNamespace(
-        params=params, baseline=baseline, data=toys.data(), precision=torch.float32,
-        replayed=False, name="compress", generator=lambda purpose: generator(),
+        params=params, baseline=baseline, teacher=baseline, data=toys.data(),
+        precision=torch.float32, replayed=False, name="compress", generator=lambda purpose: generator(),
     )  # fmt: skip
     return list(size_targets.sizes(context, arm))
 

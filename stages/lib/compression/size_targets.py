@@ -122,12 +122,13 @@ def of_size(
 
 def sizes(context: Context, arm: Arm) -> Iterator[Size]:
     """Yields a network for each of compress.times_smaller, in order. Each training goes on where
-    the one before ended. The baseline is the teacher.
+    the one before ended.
     """
-    options, teacher, train = context.params.compress, context.baseline, context.data.train
-    dense = checkpoints.serialized_bytes(teacher)
+    options, model, train = context.params.compress, context.baseline, context.data.train
+    dense = checkpoints.serialized_bytes(model)
     some = train.normalize(train.images[:CHECK_IMAGES])
-    model, epochs, scheme = teacher, 0, arm.scheme(teacher)
+    epochs, scheme = 0, arm.scheme(model)
+    distilled = Distillation(context.teacher, options.distillation, options.temperature)
     for factor in options.times_smaller:
         budget = dense / factor
         least = least_bytes(scheme, model, some)
@@ -148,7 +149,7 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
             precision=context.precision,
             replayed=context.replayed,
             scheme=scheme,
-            loss=Distillation(teacher, options.distillation, options.temperature),
+            loss=distilled,
             label=context.name,
             states=context.states,
         )
