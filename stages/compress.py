@@ -1,5 +1,5 @@
 """Writes packed files of given sizes: pruned and quantized with training for that size, and by each
-of the two alone.
+of the two alone. As a control, the baseline is trained as long without being compressed.
 """
 
 from stages.lib.arms.running import Arm, run_arms
@@ -29,8 +29,18 @@ def sizes(context, name: str) -> None:
         )
 
 
+def uncompressed(context) -> None:
+    from stages.lib.compression import size_targets
+
+    network, epochs = size_targets.uncompressed(context)
+    context.results.save(network, "baseline_distilled", extra_epochs=epochs)
+
+
 def arms(params) -> list[Arm]:
-    return [Arm(name, sizes, (name,)) for name in params.compress.arms]
+    return [
+        Arm(name, uncompressed) if name == "uncompressed" else Arm(name, sizes, (name,))
+        for name in params.compress.arms
+    ]
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ TINY = params_with(
             "sparsities": [0.6], "scopes": ["layer"], "multiple_of": 1, "epochs": 1,
         },
         "compress": {
-            "arms": ["both", "quantized"], "times_smaller": [4.0, 8.0], "epochs": 1,
+            "arms": ["both", "quantized", "uncompressed"], "times_smaller": [4.0, 8.0], "epochs": 1,
         },
         "dtype_bench": {
             "networks": ["baseline"], "dtypes": ["float32", "bfloat16"], "batch_sizes": [1, 2],

@@ -32,7 +32,8 @@ def sizes(baseline, arm, times_smaller):
     params = SimpleNamespace(compress=options, training=toys.training_params())
     context = SimpleNamespace(
         params=params, baseline=baseline, teacher=baseline, data=toys.data(),
-        precision=torch.float32, replayed=False, name="compress", generator=lambda purpose: generator(),
+        precision=torch.float32, replayed=False, name="compress",
+        generator=lambda purpose: generator(),
     )  # fmt: skip
     return list(size_targets.sizes(context, arm))
 

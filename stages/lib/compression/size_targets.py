@@ -120,6 +120,27 @@ def of_size(
     return best
 
 
+def uncompressed(context: Context) -> tuple[nn.Module, int]:
+    """The control of all sizes: the baseline, trained on in float32 by the same teacher for as many
+    epochs as the smallest file, which it also gives.
+    """
+    options = context.params.compress
+    epochs = options.epochs * len(options.times_smaller)
+    model, _ = loop.fit(
+        context.baseline,
+        context.data,
+        context.params.training,
+        epochs=epochs,
+        learning_rate=options.learning_rate,
+        generator=context.generator("uncompressed"),
+        precision=context.precision,
+        replayed=context.replayed,
+        loss=Distillation(context.teacher, options.distillation, options.temperature),
+        label=context.name,
+    )
+    return model, epochs
+
+
 def sizes(context: Context, arm: Arm) -> Iterator[Size]:
     """Yields a network for each of compress.times_smaller, in order. Each training goes on where
     the one before ended.

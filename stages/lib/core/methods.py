@@ -148,6 +148,8 @@ _COMPRESSED = [
            Look(_RED, "diamond")),
     Method("symmetric_channel", "symmetric, per channel", "int_quantize", INTEGER,
            Look(_ORANGE, "triangle-up")),
+    Method("baseline_distilled", "dense + compress's epochs and teacher", "compress", DENSE,
+           Look(INK, "diamond"), training="compress"),
     Method("packed", "pruned, quantized and packed", "compress", PACKED, Look("#C73A3A", "diamond"),
            training="compress"),
     Method("packed_pruned", "pruned and packed", "compress", PACKED, Look(_BLUE, "triangle-down"),

@@ -161,7 +161,7 @@ class StructuredPrune(Section):
 
 
 class Compress(Section):
-    arms: several(Literal["both", "pruned", "quantized"])
+    arms: several(Literal["both", "pruned", "quantized", "uncompressed"])
     times_smaller: ascending(TimesSmaller)
     epochs: Epochs
     learning_rate: Rate
