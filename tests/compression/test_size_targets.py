@@ -32,7 +32,7 @@ def sizes(baseline, arm, times_smaller):
     params = SimpleNamespace(compress=options, training=toys.training_params())
     context = SimpleNamespace(
         params=params, baseline=baseline, teacher=baseline, data=toys.data(),
-        precision=torch.float32, replayed=False, name="compress",
+        precision=torch.float32, replayed=False, states=None, name="compress",
         generator=lambda purpose: generator(),
     )  # fmt: skip
     return list(size_targets.sizes(context, arm))

@@ -136,6 +136,7 @@ def uncompressed(context: Context) -> tuple[nn.Module, int]:
         precision=context.precision,
         replayed=context.replayed,
         loss=Distillation(context.teacher, options.distillation, options.temperature),
+        states=context.states,
         label=context.name,
     )
     return model, epochs
