@@ -68,8 +68,11 @@ def test_cuda_graphs_have_lines_of_their_own_beside_the_eager_ones():
         for engine, time in (("torch", 4.0), ("torch CUDA graph", 1.0), ("torch float16", 5.0),
                              ("torch CUDA graph float16", 0.5))
     ]  # fmt: skip
-    found = joined(formats(devices=["cuda"]).assign(note=math.nan), *lines)
+    measured = formats(devices=["cuda"]).assign(note=math.nan, accuracy=0.9)
+    found = joined(measured, *lines)
     assert len(found) == 8
+    # Accuracy was measured in eager torch alone, and counts once.
+    assert set(found[found.accuracy.notna()].device) == {"cuda"}
     timed = found.set_index(["device", "dtype", "batch_size"]).latency_ms
     assert timed["cuda", "float32", 64] == 4
     assert timed["cuda", "float16", 1] == 5

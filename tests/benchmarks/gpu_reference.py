@@ -2,17 +2,20 @@
 
     python -m tests.benchmarks.gpu_reference --images cifar10-jpeg.tar.xz --out FOLDER [--minutes 8]
 
---images: an archive that holds train/CLASS/ and test/CLASS/. Runs the stages without DVC, those of
-each seed in a process of its own, all seeds side by side; then, with nothing else running, what is
-timed; then `compress` with as many epochs as the minutes allow. FOLDER gets params.yaml, artifacts
-without the networks that are only masked, the seconds of every stage, and the speed of training.
+--images: an archive that holds train/CLASS/ and test/CLASS/. Runs the stages without DVC. First the
+protocol: the stages of each seed in a process of its own, all seeds side by side. Then, for one
+seed and with as many epochs as the minutes allow, the files to deploy: packed files and the control
+trained as long, both with a wider teacher, and networks with fewer filters. Then, with nothing else
+running, what is timed. FOLDER gets for each of them params.yaml and artifacts (without networks
+that are only masked), the seconds of every stage, and the speed of training.
 
-To see the report, in a clone: copy FOLDER's params.yaml and artifacts into it, prepare the same
-images with `python -m stages.prepare_data`, then run `python -m stages.report`.
+To see a report, in a clone: copy params.yaml and artifacts of FOLDER/protocol into it, prepare the
+same images with `python -m stages.prepare_data`, then run `python -m stages.report`.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
@@ -38,22 +42,43 @@ from tests.conftest import PROJECT, TINY, params_with
 
 IMAGES = "data/images"
 SETTING = {
-    "sparsities": [0.2, 0.4, 0.6, 0.8, 0.9, 0.95],
+    "sparsities": [0.2, 0.4, 0.6, 0.8, 0.95],
+    "engine": {"workers": 1},
     "data": {
         "source": "image_folder", "root": IMAGES, "image_size": 32, "validation_images": 5000,
     },
     "model": {"width": 32},
-    "training": {"batch_size": 128, "shift": 4, "mirror": True},
-    "train_baseline": {"epochs": 60},
-    "iterative_prune": {"target": 0.95},
-    "structured_prune": {"scopes": ["global"], "multiple_of": 8, "epochs": 10},
-    "compress": {"arms": ["both"], "times_smaller": [20, 35, 50, 80]},
+    "training": {"batch_size": 256, "shift": 4, "mirror": True},
+    "train_baseline": {"epochs": 60, "learning_rate": 0.2},
+    "finetune": {"learning_rate": 0.1},
+    "iterative_prune": {"target": 0.95, "learning_rate": 0.1},
+    "controls": {"equal_budget": [0.8]},
+    "structured_prune": {
+        "sparsities": [0.6], "scopes": ["global"], "multiple_of": 8, "learning_rate": 0.1,
+    },
+    "compress": {"arms": ["both"], "times_smaller": [50], "learning_rate": 0.1, "epochs": 5},
     "dtype_bench": {"batch_sizes": [1, 64, 256], "resnet152_image_size": 224, "seconds": 0.3},
-    "latency_bench": {"batch_sizes": [1, 64, 256], "seconds": 0.1},
+    "latency_bench": {"batch_sizes": [1, 64, 256]},
     "export_onnx": {"structured_sparsities": "all"},
 }  # fmt: skip
+# The files to deploy: by folder, the stage that makes them and its params.
+SIZES = {
+    "times_smaller": [20, 50, 80], "learning_rate": 0.1, "distillation": 0.7, "teacher_width": 3,
+}  # fmt: skip
+DEPLOY = {
+    "packed": ("compress", SIZES | {"arms": ["both"]}),
+    "control": ("compress", SIZES | {"arms": ["baseline"]}),
+    "filters": (
+        "structured_prune",
+        {"sparsities": [0.65, 0.75], "learning_rate": 0.15, "distillation": 0.7},
+    ),
+}
+# What an epoch of all of these takes, in epochs of the baseline: for three sizes, the control of
+# three sizes, and two networks, each taught; and what the trainings of the two teachers take.
+DEPLOY_COST, TEACHERS_COST = 3 * 2.0 + 3 * 1.6 + 2 * 1.2, 2 * 20 * 2.1
 # As little of everything as still runs to the end.
 SMALL = {
+    "engine": {"workers": 1},
     "data": {"source": "image_folder", "root": IMAGES, "image_size": 8, "validation_images": 12},
     "compute": {"device": "auto"},
 }
@@ -72,10 +97,9 @@ for name in names:
         failed = 1
     print(f"\\n#{name},{seed},{time.perf_counter() - start:.1f},{failed}", flush=True)
 """
-# Of the minutes, what is kept for the stages after `compress`.
-RESERVE = 45
-# An epoch of `compress` takes about as long as this many of `finetune`: a teacher computes too.
-COMPRESS_EPOCH = 1.8
+# Of the time left for the files to deploy, the share that is planned; and the seconds that the
+# stages after it take.
+PLANNED, RESERVE = 0.85, 150
 KEPT = ("train_baseline", "structured_prune", "compress", "export_onnx", "deploy")
 
 
@@ -85,34 +109,54 @@ class Run:
 
     folder: Path
     log: Path
-    seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
-    def stages(self, names: Sequence[str], seeds: Iterable[int | str] = ("",)) -> None:
-        """Runs the stages in this order, for each seed in a process of its own."""
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", RUN, str(seed), *names], cwd=self.folder, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )
-            for seed in seeds
-        ]  # fmt: skip
-        for run in runs:
-            text, _ = run.communicate()
+    def start(self, names: Sequence[str], seed: int | str = "") -> subprocess.Popen:
+        """Starts a process that runs the stages in this order."""
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, str(seed), *names], cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def wait(self, processes: Sequence[subprocess.Popen]) -> None:
+        """Waits for the processes and notes what they told."""
+        for process in processes:
+            text, _ = process.communicate()
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(text)
             for line in text.splitlines():
                 if line.startswith("#"):
                     name, seed, seconds, failed = line[1:].split(",")
-                    self.seconds[name, seed] = float(seconds)
+                    self.seconds[f"{name} {seed}".strip()] = float(seconds)
                     self.failed += [f"{name} {seed}".strip()] if int(failed) else []
                     print(f"{name} {seed}: {seconds} s{' FAILED' * int(failed)}", flush=True)
 
+    def stages(self, names: Sequence[str], seeds: Iterable[int | str] = ("",)) -> None:
+        """Runs the stages, the seeds side by side."""
+        self.wait([self.start(names, seed) for seed in seeds])
+
+    def finish(self, out: Path, below: Path = paths.ARTIFACTS) -> None:
+        """Copies what the report and a reader need: no network that is only masked."""
+
+        def left_out(directory: str, names: list[str]) -> list[str]:
+            stage = Path(directory).relative_to(self.folder / paths.ARTIFACTS).parts[:1]
+            keep = not stage or stage[0] in KEPT
+            return [
+                name for name in names
+                if name.endswith(paths.SAFETENSORS) and "predictions" not in name and not keep
+            ]  # fmt: skip
+
+        shutil.copytree(self.folder / below, out / below, ignore=left_out)
+        shutil.copyfile(self.folder / paths.PARAMS, out / paths.PARAMS)
+        text = json.dumps(self.seconds, indent=1)
+        (out / "seconds.json").write_text(text, encoding="utf-8")
+
 
 def seeded() -> list[str]:
-    """The stages that run for each seed, in the pipeline's order, without `compress`."""
+    """The stages that run for each seed, in the pipeline's order."""
     stages = pipeline.stages()
-    return [name for name in stages if "matrix" in stages[name] and name != "compress"]
+    return [name for name in stages if "matrix" in stages[name]]
 
 
 def project(folder: Path, params: dict, images: Path) -> None:
@@ -137,8 +181,6 @@ def write(folder: Path, params: dict) -> None:
 
 def training_data(count: int, where: torch.device) -> Data:
     """Images of CIFAR-10's shape on the device; a tenth of them for validation."""
-    import numpy as np
-
     normalize = Normalize([0.5] * 3, [0.25] * 3, where)
     parts = [
         Samples(*(torch.from_numpy(array).to(where) for array in part), normalize)
@@ -198,25 +240,30 @@ def speeds(width: int, count: int, epochs: int, batch_sizes: Sequence[int], size
             }
 
 
-def collect(folder: Path, out: Path) -> None:
-    """Copies what the report and a reader need: no network that is only masked."""
-
-    def left_out(directory: str, names: list[str]) -> list[str]:
-        stage = Path(directory).relative_to(folder / paths.ARTIFACTS).parts[:1]
-        keep = not stage or stage[0] in KEPT
-        return [
-            name for name in names
-            if name.endswith(paths.SAFETENSORS) and "predictions" not in name and not keep
-        ]  # fmt: skip
-
-    shutil.copytree(folder / paths.ARTIFACTS, out / paths.ARTIFACTS, ignore=left_out)
-    shutil.copyfile(folder / paths.PARAMS, out / paths.PARAMS)
-    meta = paths.PREPARED / paths.META
-    (out / meta).parent.mkdir(parents=True)
-    shutil.copyfile(folder / meta, out / meta)
+def deploy(run: Run, out: Path, params: dict, epochs: int) -> list[Run]:
+    """Makes the files to deploy, side by side, each kind in a copy of the run's folder; and
+    meanwhile the ONNX files of the run, which need no GPU.
+    """
+    runs, processes = [], []
+    exports = [run.start(["export_onnx"], seed) for seed in params["seeds"]]
+    for name, (stage, asked) in DEPLOY.items():
+        folder = run.folder.with_name(f"{run.folder.name}-{name}")
+        shutil.copytree(run.folder, folder, copy_function=os.link)
+        shutil.rmtree(folder / paths.stage_directory(stage))
+        (folder / paths.PARAMS).unlink()
+        write(folder, params | {"seeds": [0], stage: params[stage] | asked | {"epochs": epochs}})
+        runs.append(Run(folder, out.with_name(name) / "log.txt"))
+        runs[-1].log.parent.mkdir(parents=True)
+        processes.append(runs[-1].start([stage], 0))
+    for each, process, (stage, _) in zip(runs, processes, DEPLOY.values(), strict=True):
+        each.wait([process])
+        each.finish(each.log.parent, paths.stage_directory(stage))
+    run.wait(exports)
+    return runs
 
 
 def main() -> None:
+    start = time.perf_counter()
     arguments = parser(__doc__)
     arguments.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     arguments.add_argument("--images", type=Path, required=True, help="the archive of images")
@@ -225,44 +272,34 @@ def main() -> None:
     arguments.add_argument("--small", action="store_true", help="a setting for a CPU and seconds")
     arguments.add_argument("--seeds", type=int, default=3)
     options = arguments.parse_args()
-    start = time.perf_counter()
     params = TINY if options.small else params_with(SETTING)
     for section, values in (SMALL if options.small else {}).items():
         params = params | {section: params[section] | values}
     params["seeds"] = list(range(options.seeds))
-    options.out.mkdir(parents=True)
-    run = Run(Path(tempfile.mkdtemp()), options.out / "log.txt")
-    try:
+    out = options.out / "protocol"
+    out.mkdir(parents=True)
+    sized = (64, 64, 1, [32], 64) if options.small else (32, 45_000, 2, [128, 256], 8192)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        run = Run(Path(folder) / "run", out / "log.txt")
         project(run.folder, params, options.images)
-        run.stages(["probe", "prepare_data"])
-        run.stages(seeded(), params["seeds"])
-        run.stages(["dtype_bench"], params["seeds"][:1])
-        run.stages(["latency_bench"])
-        sized = (64, 64, 1, [32], 64) if options.small else (32, 45_000, 2, [128, 512, 2048], 8192)
+        run.stages(["probe", "prepare_data", "layer_bench"])
+        run.stages([name for name in seeded() if name != "export_onnx"], params["seeds"])
         lines = list(speeds(*sized))
+        text = json.dumps(lines, indent=1)
+        (options.out / "speed.json").write_text(text, encoding="utf-8")
+        print(text, flush=True)
         left = 60 * options.minutes - RESERVE - (time.perf_counter() - start)
-        finetuned = max(run.seconds["finetune", str(seed)] for seed in params["seeds"]) + 0.01
-        epoch = finetuned / (params["finetune"]["epochs"] * len(params["sparsities"]))
-        fitting = left / (COMPRESS_EPOCH * epoch * len(params["compress"]["times_smaller"]))
-        if not options.small:
-            params["compress"]["epochs"] = max(1, int(fitting))
-        write(run.folder, params)
-        run.stages(["compress"], params["seeds"])
-        run.stages(["package"])
-        collect(run.folder, options.out)
-    finally:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    seconds = [{"stage": name, "seed": seed, "seconds": run.seconds[name, seed]}
-               for name, seed in run.seconds]  # fmt: skip
-    for name, told in (("seconds", seconds), ("speed", lines)):
-        (options.out / f"{name}.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    for line in lines:
-        print(line)
-    print(
-        f"compress: {params['compress']['epochs']} epochs; all: {time.perf_counter() - start:.0f} s"
-    )
-    if run.failed:
-        raise SystemExit(f"failed: {', '.join(run.failed)}; see {run.log}")
+        fitting = PLANNED * left * lines[-1]["images_per_second"] / sized[1] - TEACHERS_COST
+        epochs = 1 if options.small else max(1, int(fitting / DEPLOY_COST))
+        print(f"{time.perf_counter() - start:.0f} s; to deploy: {epochs} epochs", flush=True)
+        runs = [run, *deploy(run, out, params, epochs)]
+        run.stages(["dtype_bench"], params["seeds"][:1])
+        run.stages(["latency_bench", "package"])
+        run.finish(out)
+        failed = [name for one in runs for name in one.failed]
+    print(f"all: {time.perf_counter() - start:.0f} s")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}; see log.txt in {options.out}")
 
 
 if __name__ == "__main__":

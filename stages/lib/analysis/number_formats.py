@@ -37,7 +37,10 @@ def with_latencies(formats: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFra
     lines = lines.drop(columns=["engine", "note"]).merge(
         formats.drop(columns="engine"), on=["network", "device", "dtype"]
     )
-    joined = pd.concat([joined, lines.assign(device=REPLAYED)], ignore_index=True)
+    # Accuracy and memory are of the eager network.
+    unmeasured = dict.fromkeys(["accuracy", "agreement", "agreement_images", "peak_memory_bytes"])
+    lines = lines.assign(device=REPLAYED, **unmeasured)
+    joined = pd.concat([joined, lines], ignore_index=True)
     notes = joined[["note_of_latency", "note"]].astype(object).fillna("")
     counts = ["batch_size", "threads", "repetitions"]
     joined[counts] = joined[counts].fillna(0).astype(int)
