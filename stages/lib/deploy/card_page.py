@@ -1,7 +1,7 @@
 """The folder's README: a model card in the form of Hugging Face, with results and intervals."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import jinja2
 
 from stages.lib.analysis import tables
 from stages.lib.analysis.tables import Table
-from stages.lib.core import paths
+from stages.lib.core import engines, paths
 
 ROLES = ("fastest", "smallest")
 WHAT = {
@@ -29,10 +29,11 @@ def _results(card: Mapping[str, Any], roles: Mapping[str, Any]) -> str:
     """The table of results. A number that is not known is left out."""
     lines = []
     for name, one in {"baseline": card["baseline"], **roles}.items():
-        loss, milliseconds = one["validation_loss"], one["latency_ms"]
-        points = [100 * loss[end] for end in ("estimate", "low", "high")]
-        is_baseline = name == "baseline"
-        timed = milliseconds is not None
+        points = [100 * one["validation_loss"][end] for end in ("estimate", "low", "high")]
+        is_baseline, latency = name == "baseline", "not timed"
+        if one["latency_ms"] is not None:
+            engine = engines.ENGINES[one["engine"]].title
+            latency = f"{tables.milliseconds(one['latency_ms'])} ({engine})"
         lines.append(
             [
                 name if is_baseline else one["file"],
@@ -41,7 +42,7 @@ def _results(card: Mapping[str, Any], roles: Mapping[str, Any]) -> str:
                 "" if is_baseline else "{:.1f} ({:.1f} to {:.1f})".format(*points),
                 f"{one['bytes']:,}",
                 tables.factor(one["times_smaller"]),
-                f"{tables.milliseconds(milliseconds)} ({one['engine']})" if timed else "not timed",
+                latency,
                 tables.factor(one["speedup"]) if one["speedup"] else "",
             ]
         )
@@ -77,10 +78,16 @@ def _budgets(budgets: Mapping[str, float]) -> str:
     return ", ".join(units[name](limit) for name, limit in budgets.items())
 
 
-def _machine(machine: Mapping[str, Any], roles: Mapping[str, Any]) -> str:
-    threads = {one["threads"] for one in roles.values() if one["threads"]}
+def _machine(machine: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> str:
+    """What the latencies were measured on. timed: what the card says of each network."""
+    threads = {one["threads"] for one in timed if one["threads"]}
     used = f"{tables.times(min(threads), 'thread')} of " if threads else ""
-    return f"{used}{machine['cpu']}, torch {machine['torch']}"
+    versions = [
+        f"{engine.title} {machine[name]}"
+        for name, engine in engines.ENGINES.items()
+        if name in {one["engine"] for one in timed}
+    ]
+    return ", ".join([f"{used}{machine['cpu']}", *versions])
 
 
 def render(card: Mapping[str, Any], folder: Path, candidates: int) -> str:
@@ -115,7 +122,7 @@ def render(card: Mapping[str, Any], folder: Path, candidates: int) -> str:
         results=_results(card, roles),
         files=_files(folder, roles),
         budgets=_budgets(card["budgets"]),
-        machine=_machine(card["machine"], roles),
+        machine=_machine(card["machine"], [card["baseline"], *roles.values()]),
         candidates=candidates,
         runs=[one["file"] for one in runs],
         unpacked=[one["unpacked"] for one in runs if one["unpacked"]],
