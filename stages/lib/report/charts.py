@@ -242,6 +242,7 @@ class Plot:
         self.base = alt.Chart(with_texts(lines, shown, tells)).encode(x=x.x, detail=f"{detail}:N")
         self.picked = alt.selection_point(f"picked{number}", fields=["name"], bind="legend")
         self.layers: list[alt.Chart] = []
+        self.labelled = False
 
     def _by_name(self, value: Callable[[Look], Any]) -> dict[str, Any]:
         scale = alt.Scale(
@@ -333,17 +334,20 @@ class Plot:
         shift = {name: alt.ExprRef(f"datum.{name}") for name in ("dx", "dy")}
         if "dx" not in self.base.data:
             shift = {"dx": GAP, "dy": 0}
-        # The page knows labels by their line break.
+        # The page knows labels by their line break. On a narrow one, they have one line.
+        shift["text"] = alt.ExprRef(r"narrow ? split(datum.label, '\n')[0] : datum.label")
         text = self.base.transform_filter("datum.label").mark_text(
             align="left", baseline="top" if "dx" in self.base.data else "middle", lineBreak="\n",
             lineHeight=LINE, fontSize=LABEL, color=INK, **shift,
         )  # fmt: skip
-        self.layers.append(text.encode(y=self.y.y, text="label:N", opacity=self._pale(1, 0.1)))
+        self.layers.append(text.encode(y=self.y.y, opacity=self._pale(1, 0.1)))
+        self.labelled = True
         return self
 
     def panel(self, title: str = "", width: int = WIDTH, height: int = HEIGHT) -> Panel:
         chart = alt.layer(*self.layers).properties(height=height)
-        return Panel(title, chart.add_params(NARROW) if self.y.kind == "N" else chart, width)
+        adapts = self.y.kind == "N" or self.labelled
+        return Panel(title, chart.add_params(NARROW) if adapts else chart, width)
 
 
 def _pixels(values: pd.Series, axis: Axis, length: float) -> pd.Series:
@@ -380,7 +384,9 @@ def placed(
             box = (left + dx, top + dy, left + dx + wide, top + dy + tall)
             outside = max(0, -box[0], box[2] - width) + max(0, -box[1], box[3] - height)
             cost = 100 * outside + sum(_overlap(box, other) for other in taken)
-            found.append((cost, dx, dy, box))
+            # Other points are covered if need be.
+            crowd = (across >= box[0]) & (across <= box[2]) & (down >= box[1]) & (down <= box[3])
+            found.append((cost + crowd.sum(), dx, dy, box))
         cost, dx, dy, box = min(found, key=lambda one: one[0])
         taken.append(box)
         shifts.append((dx, dy))

@@ -37,7 +37,8 @@ def with_code(text: str) -> Markup:
 
 def together(text: str) -> str:
     """Keeps a number and its unit on one line."""
-    return re.sub(r"(?<=\d) (?=(%|×|ms|B|KiB|MiB|percentage)(?!\w))", "\u00a0", text)
+    text = re.sub(r"(?<=\d) (?=(%|×|ms|B|KiB|MiB|percentage|points)(?!\w))", "\u00a0", text)
+    return re.sub("× (?=smaller|faster)", "×\u00a0", text)
 
 
 def fingerprint(script: str) -> str:

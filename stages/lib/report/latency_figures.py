@@ -13,7 +13,7 @@ from stages.lib.report.columns import Column
 from stages.lib.report.figure import Figure, figure
 from stages.lib.report.run import COURSE, CPU, TORCH, Run, is_ranked
 
-LOOKS = {name: Look(*engine.look) for name, engine in ENGINES.items()} | {
+LOOKS = {engine.title: Look(*engine.look) for engine in ENGINES.values()} | {
     "torch bfloat16": Look("#C2609C", "triangle-up"),
     "torch float16": Look("#B97A00", "triangle-down"),
 }
@@ -33,7 +33,7 @@ def engine_lines(run: Run) -> pd.DataFrame:
     """
     lines = run.timed[run.timed.device == CPU]
     return lines.assign(
-        name=lines.engine,
+        name=lines.engine.map(words.engine),
         label=columns.SPEEDUP.texts(lines),
         network=[_network(line) for line in lines.itertuples()],
     )

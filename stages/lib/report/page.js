@@ -21,6 +21,13 @@
     );
     const points = texts.map((text) => text.__data__);
     const { width, height } = points[0]?.mark.group ?? {};
+    const crowd = [...holder.querySelectorAll(".mark-symbol.role-mark path")].map(
+      (mark) => mark.__data__,
+    );
+    const inside = (box) =>
+      crowd.filter(
+        ({ x, y }) => x >= box.left && x <= box.right && y >= box.top && y <= box.bottom,
+      ).length;
     const taken = points.map(({ x, y }) => ({
       left: x - GAP / 2, right: x + GAP / 2, top: y - GAP / 2, bottom: y + GAP / 2,
     }));
@@ -36,7 +43,7 @@
         const outside =
           Math.max(0, -left, here.right - width) + Math.max(0, -top, here.bottom - height);
         const covered = taken.reduce((sum, other) => sum + overlap(here, other), 0);
-        const cost = 100 * outside + covered;
+        const cost = 100 * outside + covered + inside(here); // other points are covered if need be
         if (cost < best.cost) best = { cost, covered, here };
       }
       text.style.display = best.covered > 1 ? "none" : "";
