@@ -10,8 +10,8 @@ from tests.arms.test_same_bytes import hashes
 from tests.arms.toy_stage import ended, start
 from tests.conftest import TINY, Repository
 
-KILLS = 15
-STAGES = ("finetune", "iterative_prune")
+KILLS = 10
+STAGES = ("finetune", "iterative_prune", "compress")
 
 # Forks a process for each try, as importing torch takes much longer than the stage. Every training
 # step writes a byte to the file `steps`.
@@ -69,6 +69,7 @@ def test_a_stage_killed_at_any_time_repeats_a_step_a_kill_at_most(tmp_path):
     repository = Repository(tmp_path / "repository", TINY)
     repository.change("finetune.epochs", 3)
     repository.change("iterative_prune.epochs_per_step", 3)
+    repository.change("compress.arms", ["both"])
     repository.stages("probe", "prepare_data", "train_baseline", "global_prune")
     undisturbed = {stage: run(repository, stage, 0) for stage in STAGES}
     expected = hashes(repository)
