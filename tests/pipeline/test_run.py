@@ -29,12 +29,11 @@ def test_the_first_run_runs_every_stage_and_the_second_the_probe_alone(tiny):
 
 
 def test_each_stage_tells_its_result_once_and_the_last_lines_are_as_in_the_readme(tiny):
-    lines = tiny.log.splitlines()
-    found = [
-        re.fullmatch(r"(\S+) .*[^ ] (\d+) of 16(, about [\d.]+ \w+ left)?", one) for one in lines
-    ]
+    lines, count = tiny.log.splitlines(), len(EVERYTHING)
+    line = re.compile(rf"(\S+) .*[^ ] (\d+) of {count}(, about [\d.]+ \w+ left)?")
+    found = [line.fullmatch(one) for one in lines]
     told = [match for match in found if match]
-    assert [int(match[2]) for match in told] == list(range(1, 17))
+    assert [int(match[2]) for match in told] == list(range(1, count + 1))
     assert {match[1] for match in told} == {name.rpartition(":")[2] for name in EVERYTHING}
     (block,) = [
         one for one in documents.blocks(ROOT / "README.md") if one.text.startswith("report ")
@@ -121,7 +120,8 @@ def test_predictions_of_every_whole_network_give_its_accuracy(tiny):
         directory = tiny.path / f"artifacts/{stage}/seed-0"
         predictions = load_file(directory / file)
         rows = [row for row in records.read(directory / "rows.csv") if row.layer == ".all"]
-        assert len(predictions) == len(rows) > 0
+        # Every engine's predictions with one ONNX file are kept beside those of its row.
+        assert len(predictions) >= len(rows) > 0
         for row in rows:
             about = row.method, row.target_sparsity, row.weight_bits, row.times_smaller
             accuracy = (predictions[paths.network_name(*about)] == labels).mean()
