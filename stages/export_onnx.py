@@ -40,11 +40,14 @@ def exported(context) -> None:
     context.device = device.configure("cpu", threads)
     images = onnx_files.calibration_samples(context.data, options.calibration_images, context.seed)
     bits = onnx_int8.weight_bits(options.weight_bits, hardware.read(paths.HARDWARE))
-    files = onnx_files.Collection(
-        context.results, images, bits, options.percentile, threads, engines.read(paths.ENGINES)
-    )
+    improvements = () if options.improvements == "none" else options.improvements
+    max_drop = options.max_int8_drop if options.keep_float == "auto" else onnx_files.NO_BUDGET
+    int8 = onnx_files.Int8(bits, options.percentile, improvements, max_drop)
+    versions = engines.read(paths.ENGINES)
+    files = onnx_files.Collection(context.results, images, int8, threads, versions)
     files.add_all(sources(context), options.calibration)
     outputs.write_csv(context.directory / paths.AGREEMENT, records.AGREEMENT, files.agreements)
+    outputs.write_csv(context.directory / paths.INT8_LAYERS, records.LAYER_NOISE, files.layers)
 
 
 def arms(params) -> list[Arm]:

@@ -37,6 +37,7 @@ SEEDED = {
     "targets": ("compress", paths.SIZE_TARGETS, records.SIZE_TARGET),
     "layers": ("int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER),
     "agreements": ("export_onnx", paths.AGREEMENT, records.AGREEMENT),
+    "int8_layers": ("export_onnx", paths.INT8_LAYERS, records.LAYER_NOISE),
     "curves": ("train_baseline", paths.LEARNING_CURVE, records.EPOCH),
 }
 

@@ -203,6 +203,10 @@ def a_run(seeds=(0, 1, 2), names=NAMES, layers=LAYERS, classes=("a", "b"), gpu=F
             )
         ),
         agreements=_agreements(table[table.model.str.endswith(".onnx")]),
+        int8_layers=of_layers.assign(
+            method="onnx_baseline_int8", target_sparsity=0.0, float32="no",
+            decibels=[40.0 + len(layer) % 9 for layer in of_layers.layer],
+        ),
         latencies=_latencies(seeds, names),
         sizes=kept.assign(
             dense_bytes=40_000, nonzero_bytes=5_000, index_value_bytes=9_000, entropy_bytes=4_100,

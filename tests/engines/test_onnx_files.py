@@ -5,22 +5,23 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from stages.lib.core import engines, outputs, paths, records
+from stages.lib.core import engines, methods, outputs, paths, records
 from stages.lib.core.errors import UserError
-from stages.lib.engines import executors, onnx_export, onnx_files, onnx_int8
+from stages.lib.engines import adaptive_rounding, executors, onnx_export, onnx_files, onnx_int8
 from stages.lib.evaluation import counting, results
 from stages.lib.evaluation.evaluator import Evaluator
 from tests import toys
 
 ALL = ["minmax", "entropy", "percentile"]
 ABSENT = {"openvino": None}
+INT8 = onnx_files.Int8(8, 99.0)
 
 
 @pytest.fixture
 def collect(tmp_path):
     """Exports a baseline and a fine-tuned network: rows and agreements by method."""
 
-    def run(calibrations=ALL, versions=ABSENT, engine="onnxruntime"):
+    def run(calibrations=ALL, versions=ABSENT, engine="onnxruntime", int8=INT8):
         data = toys.data()
         model, other = toys.lived_in(toys.convnet()), toys.lived_in(toys.convnet(), seed=1)
         evaluator = Evaluator(0, data, counting.prunable_weights(model))
@@ -30,7 +31,7 @@ def collect(tmp_path):
         ]
         kept = results.Results(tmp_path, tmp_path, evaluator)
         images = onnx_files.calibration_samples(data, 10, 0)
-        files = onnx_files.Collection(kept, images, 8, 99.0, 1, versions)
+        files = onnx_files.Collection(kept, images, int8, 1, versions)
         files.add_all(sources, calibrations)
         kept.write()
         outputs.write_csv(tmp_path / paths.AGREEMENT, records.AGREEMENT, files.agreements)
@@ -92,6 +93,28 @@ def test_a_file_that_cannot_be_made_has_a_line_that_says_why(
     for method, line in agreements.items():
         assert line["note"] == ("a reason" if method in noted else "")
         assert ("agreement" in line) == (method in left)
+
+
+def test_layers_stay_in_float32_until_the_budget_is_met_the_noisiest_first(collect, tmp_path):
+    def kept(max_drop):
+        rows, _ = collect(["minmax"], int8=onnx_files.Int8(8, 99.0, max_drop=max_drop))
+        file = (tmp_path / Path(rows["onnx_baseline_int8"].model).name).read_bytes()
+        return onnx_export.metadata(file)["about"].get("float32_layers", [])
+
+    # No file is better than its network by more than everything: all layers are tried.
+    every = kept(-1.0)
+    assert len(every) == len(set(every)) > 3
+    assert kept(onnx_files.NO_BUDGET) == []
+    assert kept(0.5) == []
+
+
+@pytest.mark.parametrize("improvement", methods.IMPROVEMENTS)
+def test_an_improvement_is_told_in_the_file(collect, tmp_path, improvement, monkeypatch):
+    monkeypatch.setattr(adaptive_rounding, "STEPS", 5)
+    rows, lines = collect(["minmax"], int8=onnx_files.Int8(8, 99.0, [improvement]))
+    file = (tmp_path / Path(rows["onnx_baseline_int8"].model).name).read_bytes()
+    assert onnx_export.metadata(file)["about"]["improvements"] == [improvement]
+    assert lines["onnx_baseline_int8"]["agreement"] >= 0.8
 
 
 def test_an_engine_that_is_not_installed_has_a_line_for_each_file(collect, tmp_path):

@@ -89,7 +89,11 @@ UNUSUAL = {
     ),
     "nothing timed": changed(ONE_SEED, "latencies", latency_ms=math.nan, latency_iqr_ms=math.nan),
     "no file to deploy": without(
-        ONE_SEED, rows=lambda rows: rows.model != "", agreements=everything, sizes=everything
+        ONE_SEED,
+        rows=lambda rows: rows.model != "",
+        agreements=everything,
+        sizes=everything,
+        int8_layers=everything,
     ),
 }
 

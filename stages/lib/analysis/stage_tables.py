@@ -13,7 +13,7 @@ from stages.lib.core.errors import UserError
 TEXT = {
     "parameter", "kind", "shape",
     "layer", "scheme", "granularity", "network", "image_shape", "device", "dtype", "method",
-    "model", "note", "coupled_with", "prunable", "reason", "engine", "isa",
+    "model", "note", "coupled_with", "prunable", "reason", "engine", "isa", "float32",
 }  # fmt: skip
 
 

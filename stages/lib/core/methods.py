@@ -74,6 +74,8 @@ EXPORTED = (
 )  # fmt: skip
 FORMS = ("float32", "int8")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
+# What may be done to weights and biases before they become int8, in this order.
+IMPROVEMENTS = ("equalization", "adaptive_rounding", "bias_correction")
 
 
 def exported_name(method: str, form: str, calibration: str = "") -> str:

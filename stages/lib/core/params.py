@@ -191,6 +191,9 @@ class ExportOnnx(Section):
     calibration_images: Annotated[int, Interval(ge=1, le=100_000)]
     percentile: Annotated[float, Interval(ge=50, le=100)]
     weight_bits: Literal["auto"] | Annotated[int, Interval(ge=7, le=8)]
+    improvements: Literal["none"] | several(Literal[methods.IMPROVEMENTS])
+    keep_float: Literal["none", "auto"]
+    max_int8_drop: Share
 
 
 class Package(Section):

@@ -104,6 +104,9 @@ QUANTIZED_LAYER = ("seed", "layer", "scheme", "granularity", "bits", *LayerError
 LAYER = ("parameter", "kind", "shape", "count", "macs", "prunable")
 # Why a layer keeps its filters. coupled_with: names of layers, separated by spaces.
 PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
+# An int8 file's layer alone: the signal-to-noise ratio of its output in decibels if its inputs and
+# weights are rounded and nothing else is (empty if nothing is lost), and whether it stays float32.
+LAYER_NOISE = ("seed", "method", "target_sparsity", "layer", "decibels", "float32")
 # A size that was asked of a packed file. note: why there is no file.
 SIZE_TARGET = ("seed", "method", "times_smaller", "asked_bytes", "note")
 # How long a layer takes alone in int8 at two widths, for one image on one thread.

@@ -1,8 +1,9 @@
 """Makes the ONNX files of one seed, executes them on all images and compares them with torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import onnx
 import torch
 from torch import nn
 
@@ -10,7 +11,18 @@ from stages.lib.core import engines, methods, paths
 from stages.lib.core.engines import Engine
 from stages.lib.core.errors import UserError
 from stages.lib.core.records import Row
-from stages.lib.engines import calibration, executors, onnx_export, onnx_int8, onnx_session
+from stages.lib.engines import (
+    adaptive_rounding,
+    bias_correction,
+    calibration,
+    equalization,
+    executors,
+    layer_errors,
+    onnx_export,
+    onnx_int8,
+    onnx_session,
+)
+from stages.lib.engines.calibration import Observed, Range
 from stages.lib.evaluation import device, inference
 from stages.lib.evaluation.evaluator import Predicted
 from stages.lib.evaluation.results import Results
@@ -18,6 +30,10 @@ from stages.lib.evaluation.samples import Data, Samples
 
 FLOAT32, INT8 = methods.FORMS
 FLOAT_BITS = 32
+# An int8 file may lose everything: no layer stays in float32 for it.
+NO_BUDGET = 1.0
+# Accuracies in rows have six digits.
+ROUNDING = 1e-6
 
 
 class Source(NamedTuple):
@@ -26,6 +42,21 @@ class Source(NamedTuple):
     row: Row
     model: nn.Module
     logits: torch.Tensor | None = None
+
+
+class Int8(NamedTuple):
+    """How networks become int8.
+
+    bits: of weights.
+    percent: of the values that the calibration `percentile` keeps.
+    improvements: some of methods.IMPROVEMENTS.
+    max_drop: validation accuracy that a file may lose, or else layers stay in float32.
+    """
+
+    bits: int
+    percent: float
+    improvements: Sequence[str] = ()
+    max_drop: float = NO_BUDGET
 
 
 def calibration_samples(data: Data, count: int, seed: int) -> Samples:
@@ -38,11 +69,9 @@ def calibration_samples(data: Data, count: int, seed: int) -> Samples:
 
 class Collection:
     """Collects files and rows in `results`, measured in ONNX Runtime, and lines of
-    records.AGREEMENT in `agreements`, of every engine.
+    records.AGREEMENT in `agreements`, of every engine, and of records.LAYER_NOISE in `layers`.
 
     samples: for the calibration.
-    bits: of int8 weights.
-    percent: of the values that the calibration `percentile` keeps.
     threads: of each engine.
     versions: of the optional engines, of `engines.read`.
     """
@@ -51,15 +80,15 @@ class Collection:
         self,
         results: Results,
         samples: Samples,
-        bits: int,
-        percent: float,
+        int8: Int8,
         threads: int,
         versions: engines.Versions,
     ) -> None:
-        self.results, self.samples, self.bits = results, samples, bits
-        self.percent, self.threads, self.versions = percent, threads, versions
+        self.results, self.samples, self.int8 = results, samples, int8
+        self.threads, self.versions = threads, versions
         self.data = results.evaluator.data
         self.agreements: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
 
     def _note(self, row: Row, method: str, bits: int, **columns: Any) -> None:
         """Adds a line of records.AGREEMENT about a file of the network of `row`."""
@@ -128,23 +157,76 @@ class Collection:
             self._compare(source, row, engine, predicted, logits)
         return row
 
+    def _improved(
+        self, float32: bytes
+    ) -> tuple[onnx.ModelProto, onnx.ModelProto, dict[str, Observed]]:
+        """The network before its weights are rounded, the one that is quantized, and the values of
+        the activations.
+        """
+        images, bits, threads = self.samples.images, self.int8.bits, self.threads
+        proto = onnx_int8.inferred(float32)
+        if "equalization" in self.int8.improvements:
+            proto = equalization.equalized(proto)
+        exact, observed = proto, onnx_int8.observe(proto.SerializeToString(), images, threads)
+        if "adaptive_rounding" in self.int8.improvements:
+            proto = adaptive_rounding.rounded(proto, images, bits, threads)
+        if "bias_correction" in self.int8.improvements:
+            proto = bias_correction.corrected(proto, images, bits, threads)
+        return exact, proto, observed
+
+    def _within_budget(
+        self,
+        source: Source,
+        model: bytes,
+        ranges: Mapping[str, Range],
+        noisiest: Sequence[str],
+        about: Mapping[str, Any],
+    ) -> tuple[bytes, list[str]]:
+        """The int8 file, and its layers in float32: the fewest of the noisiest with which it loses
+        no more validation accuracy than it may; none without a budget.
+        """
+        bits, (engine, *_) = self.int8.bits, engines.of_file(f"int8{paths.ONNX}")
+        least = source.row.validation_accuracy - self.int8.max_drop - ROUNDING
+        for count in range(len(noisiest) + 1):
+            kept = list(noisiest[:count])
+            notes = {**about, "float32_layers": kept} if kept else about
+            file = onnx_int8.quantize(model, ranges, bits, notes, kept)
+            if self.int8.max_drop == NO_BUDGET:
+                break
+            predicted, _ = self._executed(engine, file, f"int8 of {source.row.method}")
+            labels = self.data.validation.labels
+            if inference.share_correct(predicted.validation, labels) >= least:
+                break
+        return file, kept
+
     def _add_int8(self, source: Source, float32: bytes, calibrations: Sequence[str]) -> str:
         """Keeps the int8 file with the calibration that is best on validation images (of equals,
         the first), and returns that calibration. If there are several, each one's file is kept too.
         """
-        method, bits = source.row.method, self.bits
-        observed = onnx_int8.observe(float32, self.samples.images, self.threads)
-        files, accuracies = {}, {}
+        method, bits = source.row.method, self.int8.bits
+        exact, proto, observed = self._improved(float32)
+        model, images = proto.SerializeToString(), self.samples.images
+        files, accuracies, layers = {}, {}, {}
         for name in calibrations:
-            choose = calibration.method(name, self.percent)
+            choose = calibration.method(name, self.int8.percent)
             ranges = {tensor: choose(values) for tensor, values in observed.items()}
+            noise = layer_errors.table(exact, proto, ranges, images, bits, self.threads)
             about = {"weight_bits": bits, "calibration": name}
-            files[name] = onnx_int8.quantize(float32, ranges, bits, about)
+            about |= (
+                {"improvements": list(self.int8.improvements)} if self.int8.improvements else {}
+            )
+            ordered = [line["layer"] for line in layer_errors.noisiest(noise)]
+            files[name], kept = self._within_budget(source, model, ranges, ordered, about)
+            layers[name] = [
+                {**line, "float32": "yes" if line["layer"] in kept else "no"} for line in noise
+            ]
             if len(calibrations) > 1:
                 own = methods.exported_name(method, INT8, name)
                 accuracies[name] = self._record(source, own, files[name], bits).validation_accuracy
         best = max(calibrations, key=lambda name: accuracies.get(name, 0.0))
-        self._record(source, methods.exported_name(method, INT8), files[best], bits)
+        row = self._record(source, methods.exported_name(method, INT8), files[best], bits)
+        about = {"seed": row.seed, "method": row.method, "target_sparsity": row.target_sparsity}
+        self.layers += [{**about, **line} for line in layers[best]]
         return best
 
     def add(self, source: Source, calibrations: Sequence[str]) -> str:
@@ -158,7 +240,7 @@ class Collection:
             logits = onnx_export.torch_logits(source.model, self.data.test)
             source = source._replace(logits=logits)
             self._record(source, methods.exported_name(row.method, form), file, bits)
-            form, bits = INT8, self.bits
+            form, bits = INT8, self.int8.bits
             return self._add_int8(source, file, calibrations)
         except UserError as error:
             self._note(row, methods.exported_name(row.method, form), bits, note=str(error))

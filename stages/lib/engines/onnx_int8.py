@@ -7,7 +7,7 @@ stay zeros. Activations are uint8 with ranges from calibration images.
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,10 @@ from onnx import TensorProto
 
 from stages.lib.core import errors, hardware
 from stages.lib.core.errors import UserError
-from stages.lib.engines import calibration, onnx_export, onnx_pixels, onnx_session
+from stages.lib.engines import calibration, int8_layers, onnx_export, onnx_pixels, onnx_session
 from stages.lib.engines.calibration import Observed, Range
 from stages.lib.engines.onnx_session import IMAGES, LOGITS
 
-# The activations of a whole batch are in memory at once.
-BATCH = 32
-PIXELS = 32 * 32
 # The operators that ONNX Runtime computes in integers on a CPU. Norms over channels, softmax and
 # GELU stay in float32, because each call would dequantize its input and quantize its output.
 INTEGER_OPERATORS = (
@@ -42,7 +39,7 @@ def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
     return 7 if hardware.int8_saturates(machine["machine"], machine["isa"]) else 8
 
 
-def _inferred(model: bytes) -> onnx.ModelProto:
+def inferred(model: bytes) -> onnx.ModelProto:
     """The network that is calibrated and quantized: its first convolution reads raw pixels."""
     return onnx_pixels.folded(onnx.shape_inference.infer_shapes(onnx.load_from_string(model)))
 
@@ -52,15 +49,14 @@ def observe(model: bytes, images: torch.Tensor, threads: int) -> dict[str, Obser
 
     There are two passes, a batch at a time: for the ranges, then for histograms within them.
     """
-    proto = _inferred(model)
+    proto = inferred(model)
     graph = proto.graph
     infos = {info.name: info for info in (*graph.value_info, *graph.output)
              if info.type.tensor_type.elem_type == TensorProto.FLOAT}  # fmt: skip
     names = [name for node in graph.node for name in node.output if name in infos]
     graph.output.extend(infos[name] for name in names if name != LOGITS)
     session = onnx_session.session(proto.SerializeToString(), threads, optimized=False)
-    height, width = images.shape[2:]
-    size = max(1, min(BATCH, BATCH * PIXELS // (height * width)))
+    size = int8_layers.batch_size(images)
 
     def activations() -> Iterator[list[np.ndarray]]:
         for batch in images.split(size):
@@ -118,12 +114,16 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _quantized(proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int) -> onnx.ModelProto:
+def _quantized(
+    proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int, keep: Collection[str]
+) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
 
     # Says that shapes are inferred already.
     proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    layers = int8_layers.layers(proto.graph)
+    kept = [layer.node.name for layer in layers if layer.name in keep]
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     with _quiet():
         quantizer = QDQQuantizer(
@@ -134,7 +134,7 @@ def _quantized(proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int) -
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
             nodes_to_quantize=[],
-            nodes_to_exclude=_normalizing(proto.graph),
+            nodes_to_exclude=[*_normalizing(proto.graph), *kept],
             op_types_to_quantize=list(INTEGER_OPERATORS),
             extra_options={"WeightSymmetric": True},
         )
@@ -148,7 +148,11 @@ def _quantized(proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int) -
 
 
 def quantize(
-    model: bytes, ranges: Mapping[str, Range], bits: int, about: Mapping[str, Any]
+    model: bytes,
+    ranges: Mapping[str, Range],
+    bits: int,
+    about: Mapping[str, Any],
+    keep: Collection[str] = (),
 ) -> bytes:
     """The network in int8: the bytes of an ONNX file with the same input and output.
 
@@ -156,6 +160,7 @@ def quantize(
     bits: of the weights: 8, or 7 for CPUs on which sums of 8-bit products saturate
         (`hardware.int8_saturates`).
     about: joins the file's metadata.
+    keep: the names of layers (int8_layers.Layer) that stay in float32.
 
     Raises UserError if ONNX Runtime's tools cannot quantize the network.
     """
@@ -164,7 +169,7 @@ def quantize(
     if onnx_pixels.PIXELS in ranges:
         ranges = {**ranges, onnx_pixels.PIXELS: onnx_pixels.RANGE}
     try:
-        proto = _quantized(_inferred(model), ranges, bits)
+        proto = _quantized(inferred(model), ranges, bits, keep)
     except Exception as error:  # noqa: BLE001 - their errors have no common base
         raise UserError(f"the network cannot be quantized ({errors.reason(error)})") from None
     return onnx_export.sealed(proto, notes)

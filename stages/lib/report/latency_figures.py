@@ -80,7 +80,7 @@ def engines(run: Run) -> Figure | None:
         run,
         "engines",
         panels or [charts.nothing(NOTHING)],
-        [("Every engine", engine_table(run))],
+        [("Every engine", engine_table(run)), *int8_layers(run)],
         fastest=_fastest(lines[lines.comparable & ~lines.masked]),
         zeros=no_gain(run),
         first=lines.to_dict("records")[0],
@@ -108,6 +108,24 @@ def engine_table(run: Run) -> Table:
     agreement = Column("top-1 agreement with torch, %", "agreement", columns.percent_number)
     told = [columns.NETWORK, ENGINE, accuracy, agreement, *columns.TIMED]
     return columns.table(lines, told, left=2)
+
+
+def int8_layers(run: Run) -> list[tuple[str, Table]]:
+    """A table of the baseline's layers in int8, the noisiest first, means over seeds; none without
+    an int8 file.
+    """
+    method = methods.exported_name("baseline", "int8")
+    lines = run.int8_layers[run.int8_layers.method == method]
+    if lines.empty:
+        return []
+    found = lines.groupby("layer", sort=False, as_index=False).agg(
+        decibels=("decibels", "mean"),
+        float32=("float32", lambda kept: f"{(kept == 'yes').sum()} of {len(kept)}"),
+    )
+    noise = Column("signal to noise of the layer alone, dB", "decibels", "{:.1f}".format)
+    told = [Column("layer", "layer"), noise, Column("kept in float32, seeds", "float32")]
+    ordered = found.sort_values("decibels", kind="stable")
+    return [("What int8 costs each layer of the baseline", columns.table(ordered, told))]
 
 
 def no_gain(run: Run) -> dict | None:

@@ -38,8 +38,8 @@ class Run:
     `seed`.
 
     rows: of every network, of all stages.
-    best, filters, targets, layers, agreements, sizes, formats: BEST_SPARSITY, PRUNED_LAYER,
-        SIZE_TARGET, QUANTIZED_LAYER, AGREEMENT, FILE_SIZE and FORMAT.
+    best, filters, targets, layers, agreements, int8_layers, sizes, formats: BEST_SPARSITY,
+        PRUNED_LAYER, SIZE_TARGET, QUANTIZED_LAYER, AGREEMENT, LAYER_NOISE, FILE_SIZE and FORMAT.
     latencies: LATENCY, of all networks and of those that dtype_bench alone has.
     inventory: LAYER, the network's parameters.
     curves: EPOCH, the baseline's training.
@@ -62,6 +62,7 @@ class Run:
     targets: pd.DataFrame
     layers: pd.DataFrame
     agreements: pd.DataFrame
+    int8_layers: pd.DataFrame
     latencies: pd.DataFrame
     sizes: pd.DataFrame
     formats: pd.DataFrame
