@@ -20,6 +20,7 @@ def environment(folder):
     home = Path(sys.executable).resolve().parent
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     (folder / "bin/dvc").write_text(DVC)
+    (folder / "lib/python3.11/site-packages/torch").mkdir(parents=True)
     return folder
 
 
@@ -37,6 +38,10 @@ def test_a_stage_runs_with_the_python_of_dvc(tmp_path, command):
     for place, expected in ((own, own), (other, other)):
         started = run([place / "bin/python", place / "bin/dvc", command], tmp_path, other / "bin")
         assert started.stdout == f"{expected} a --b\n", started.stderr
+    # A DVC that is installed without the packages of the stages leaves them to the environment.
+    (own / "lib/python3.11/site-packages/torch").rmdir()
+    started = run([own / "bin/python", own / "bin/dvc", command], tmp_path, other / "bin")
+    assert started.stdout == f"{other} a --b\n", started.stderr
     # Without DVC, the one that was asked for runs.
     alone = run([other / "bin/python", "-m", "shown"], tmp_path, own / "bin")
     assert alone.stdout.strip() == str(other)

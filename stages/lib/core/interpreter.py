@@ -54,6 +54,9 @@ def use_that_of_dvc() -> None:
         # An environment's Python is a link: its folder tells it, not what it leads to.
         if wanted is None or wanted.parent.samefile(Path(sys.executable).parent):
             return
+        # DVC may be installed alone, for all environments.
+        if not any(wanted.parent.parent.glob("lib*/python*/site-packages/torch")):
+            return
         os.execv(wanted, [str(wanted), *sys.orig_argv[1:]])
     except OSError:
         return
