@@ -12,6 +12,7 @@ from stages.lib.models import checkpoints, prunable
 from stages.lib.quantization import linear
 from stages.lib.training import loop
 from tests import toys
+from tests.benchmarks import deep_compression
 
 
 def generator():
@@ -125,3 +126,16 @@ def test_a_wider_network_can_be_the_teacher_of_all_and_of_the_control(model):
     assert epochs == 2
     assert not toys.same_state(control, model)
     assert checkpoints.serialized_bytes(control) == checkpoints.serialized_bytes(model)
+
+
+def test_deep_compression_is_measured_at_the_same_sizes(model, capsys):
+    weight = torch.tensor([[0.0, 1.0, 1.1], [-2.0, 0.0, -2.2]])
+    groups = deep_compression.assigned(weight)
+    assert groups[0, 0] == groups[1, 1] == 0
+    shared = deep_compression.means(weight, groups)
+    assert not shared[groups == 0].any()
+    torch.testing.assert_close(shared, weight, rtol=0.1, atol=0)
+    deep_compression.compressed(context(model, [8.0, 20.0]))
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines] == ["8 ×", "20 ×"]
+    assert all(float(line[2].split()[0]) > 0.8 * float(line[1].split()[0]) for line in lines)

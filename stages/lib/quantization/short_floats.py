@@ -2,9 +2,9 @@
 
 import torch
 
-# Enough beside weights of a few bits: neighbouring floats are 1.6 to 3.1 % apart, and rounding
+# Enough beside weights of a few bits: neighbouring floats are 3.1 to 6.3 % apart, and rounding
 # moves a number by half of that at most.
-FRACTION_BITS = 5
+FRACTION_BITS = 4
 # The fraction bits of a float16, and its exponents as `torch.frexp` returns them.
 MOST_FRACTION_BITS, LEAST_EXPONENT, MOST_EXPONENT = 10, -13, 16
 
@@ -12,7 +12,7 @@ MOST_FRACTION_BITS, LEAST_EXPONENT, MOST_EXPONENT = 10, -13, 16
 def rounded(values: torch.Tensor, fraction_bits: int = FRACTION_BITS) -> torch.Tensor:
     """The nearest floats with `fraction_bits` (1…10), as float32; ties to even.
 
-    Numbers beyond the largest become the largest, which is 64,512 for 5 bits. NaN stays NaN. As
+    Numbers beyond the largest become the largest, which is 63,488 for 4 bits. NaN stays NaN. As
     float16, the low 10 − fraction_bits bits are zeros.
     """
     largest = 2.0**MOST_EXPONENT * (1 - 2.0 ** -(fraction_bits + 1))
