@@ -82,12 +82,10 @@ def test_a_time_is_known_from_itself_from_another_seed_or_by_epochs():
 
 
 def test_the_epochs_are_those_of_the_default_run():
-    """As the README counts them: 316 for each seed, 180 of them in controls; compress, which stops
-    early where it can get no smaller, at most four more.
-    """
+    """As the README counts them: 332 for each seed, 180 of them in controls."""
     epochs = timing.epochs(EVERYTHING)
     assert epochs["controls"] == 180
-    assert 316 <= sum(epochs.values()) <= 320
+    assert sum(epochs.values()) == 332
 
 
 @pytest.fixture
