@@ -26,7 +26,7 @@ def sources(context) -> list:
         and (scopes == ALL or METHODS[row.method].scope in scopes)
         and (sparsities == ALL or row.target_sparsity in sparsities)
     ]
-    rows = [*context.rows("train_baseline", seed), context.rows("finetune", seed)[-1], *chosen]
+    rows = [*context.rows("train_baseline", seed), *context.rows("finetune", seed)[-1:], *chosen]
     name = context.params.model.name
     return [Source(row, checkpoints.load_model(Path(row.model), network=name)) for row in rows]
 
@@ -44,7 +44,8 @@ def exported(context) -> None:
     max_drop = options.max_int8_drop if options.keep_float == "auto" else onnx_files.NO_BUDGET
     int8 = onnx_files.Int8(bits, options.percentile, improvements, max_drop)
     versions = engines.read(paths.ENGINES)
-    files = onnx_files.Collection(context.results, images, int8, threads, versions)
+    least = options.least_agreement
+    files = onnx_files.Collection(context.results, images, int8, threads, versions, least)
     files.add_all(sources(context), options.calibration)
     outputs.write_csv(context.directory / paths.AGREEMENT, records.AGREEMENT, files.agreements)
     outputs.write_csv(context.directory / paths.INT8_LAYERS, records.LAYER_NOISE, files.layers)

@@ -32,7 +32,8 @@ def subjects(context: Context, seed: int) -> list[Subject]:
     for device in dict.fromkeys((benchmark.CPU, context.device)):
         timed += benchmark.in_torch(*networks[0], [device], [*dtypes])
         timed += [benchmark.of_torch(*network, device) for network in networks[1:]]
-    return timed + benchmark.of_files(exported, engines.read(paths.ENGINES), options.threads)
+    files = [row for row in exported if row.model]
+    return timed + benchmark.of_files(files, engines.read(paths.ENGINES), options.threads)
 
 
 def main(context: Context) -> None:

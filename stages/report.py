@@ -94,6 +94,9 @@ def read_run(params: Any, meta: dict) -> tuple[Run, predictions.Correct]:
         pictures=prepared.read_images(paths.PREPARED, "validation", meta),
         made={"date": f"{date.today():%Y-%m-%d}", "commit": commit()},
         intervals=tables.intervals(correct, params.report.confidence),
+        refused=stage_tables.concatenated(
+            [of_seeds(seeds, stage, paths.REFUSED, records.REFUSED) for stage in methods.stages()]
+        ),
         **{name: of_seeds(seeds, *table) for name, table in SEEDED.items()},
     )
     return replace(run, predicted=predicted_of(run)), correct

@@ -136,13 +136,13 @@ class IterativePrune(Section):
 
 
 class Controls(Section):
-    finetuned: several(Literal[CONTROLS])
-    equal_budget: Literal[ALL] | ascending(PositiveSparsity)
+    finetuned: several(Literal[CONTROLS], least=0)
+    equal_budget: Literal[ALL] | ascending(PositiveSparsity, least=0)
 
 
 class StructuredPrune(Section):
-    sparsities: ascending(PositiveSparsity)
-    scopes: several(Scope)
+    sparsities: ascending(PositiveSparsity, least=0)
+    scopes: several(Scope, least=0)
     multiple_of: Annotated[int, Interval(ge=1, le=64)]
     epochs: Epochs
     learning_rate: Rate
@@ -185,8 +185,8 @@ class IntQuantize(Section):
 
 
 class ExportOnnx(Section):
-    structured_scopes: Literal[ALL] | several(Scope)
-    structured_sparsities: Literal[ALL] | ascending(PositiveSparsity)
+    structured_scopes: Literal[ALL] | several(Scope, least=0)
+    structured_sparsities: Literal[ALL] | ascending(PositiveSparsity, least=0)
     calibration: several(Calibration)
     calibration_images: Annotated[int, Interval(ge=1, le=100_000)]
     percentile: Annotated[float, Interval(ge=50, le=100)]
@@ -194,6 +194,7 @@ class ExportOnnx(Section):
     improvements: Literal["none"] | several(Literal[methods.IMPROVEMENTS])
     keep_float: Literal["none", "auto"]
     max_int8_drop: Share
+    least_agreement: Share
 
 
 class Package(Section):
@@ -296,7 +297,9 @@ def _contradictions(sections: Params) -> Iterator[str]:
          "structured_prune.sparsities"),
         ("report.sparsity", [sections.report.sparsity], sparsities, "sparsities"),
     ):  # fmt: skip
-        for value in [] if chosen == ALL else chosen:
+        # Of networks that are not made at all, none is exported.
+        none = not there and key.startswith("export_onnx")
+        for value in [] if chosen == ALL or none else chosen:
             if value not in there:
                 some = ", ".join(map(str, there))
                 yield f"{key}: {value} is not among {name}; allowed: {some}"

@@ -76,14 +76,14 @@ def _disordered(values: list) -> str:
     return f"{shown(values)} is not in ascending order: write {shown(sorted(values))}"
 
 
-def several(item: Any) -> Any:
-    """The type of nonempty lists of `item` without duplicates."""
-    return Annotated[list[item], Len(1), Rule("none twice", _doubled)]
+def several(item: Any, least: int = 1) -> Any:
+    """The type of lists of `item` without duplicates. least: 0 if an empty list means none."""
+    return Annotated[list[item], Len(least), Rule("none twice", _doubled)]
 
 
-def ascending(item: Any) -> Any:
-    """The type of nonempty lists of `item` without duplicates, in ascending order."""
-    return Annotated[several(item), Rule("ascending", _disordered)]
+def ascending(item: Any, least: int = 1) -> Any:
+    """As `several`, in ascending order."""
+    return Annotated[several(item, least), Rule("ascending", _disordered)]
 
 
 def _split(kind: Any) -> tuple[Any, tuple]:
@@ -105,7 +105,9 @@ def allowed(kind: Any) -> str:
     if get_origin(base) is Literal:
         return "one of " + ", ".join(arguments) if len(arguments) > 1 else arguments[0]
     if get_origin(base) is list:
-        return f"a list of at least one item, {', '.join(rules)}, each {allowed(arguments[0])}"
+        least = next(one.min_length for one in constraints if isinstance(one, Len))
+        many = "of at least one item" if least else "([]: none)"
+        return f"a list {many}, {', '.join(rules)}, each {allowed(arguments[0])}"
     if base is str:
         return rules[0]
     if base is bool:

@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from stages.lib.core import errors, preprocessing
@@ -29,6 +31,11 @@ CLASSES, ABOUT, PREPROCESSING = "classes", "about", "preprocessing"
 # The exporters see this many images. The check uses another batch size and other images, and so
 # finds a fixed batch size or a branch that depends on values.
 TRACED, BATCH, CHECKED = 2, 3, 30
+# The forms of Constant nodes beside tensors, and their types.
+NUMBERS = {
+    "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64,
+    "value_ints": np.int64,
+}  # fmt: skip
 # Relative to the largest logit. Sums are in another order, and batch norm is folded into weights.
 TOLERANCE = 1e-3
 
@@ -109,10 +116,17 @@ def _captured(network: nn.Module, images: torch.Tensor, folded: bool) -> onnx.Mo
 def _with_initializers(graph: onnx.GraphProto) -> None:
     """Turns Constant nodes, which ONNX Runtime does not quantize, into initializers, in place."""
     for node in [node for node in graph.node if node.op_type == "Constant"]:
-        if node.attribute[0].name == "value":
-            graph.initializer.add().CopyFrom(node.attribute[0].t)
-            graph.initializer[-1].name = node.output[0]
-            graph.node.remove(node)
+        (attribute,) = node.attribute
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            tensor = value
+        elif attribute.name in NUMBERS:
+            tensor = numpy_helper.from_array(np.array(value, NUMBERS[attribute.name]))
+        else:  # texts, sparse tensors
+            continue
+        graph.initializer.add().CopyFrom(tensor)
+        graph.initializer[-1].name = node.output[0]
+        graph.node.remove(node)
 
 
 def sealed(proto: onnx.ModelProto, metadata: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.lib.core import engines, methods, paths
 from stages.lib.core.engines import Engine
-from stages.lib.core.errors import UserError
+from stages.lib.core.errors import UserError, reason
 from stages.lib.core.records import Row
 from stages.lib.engines import (
     adaptive_rounding,
@@ -37,11 +37,14 @@ ROUNDING = 1e-6
 
 
 class Source(NamedTuple):
-    """A trained network on the CPU, its row, and its logits on the test images, once computed."""
+    """A trained network on the CPU, its row, and, once computed, its logits on the test images and
+    its classes on the validation images.
+    """
 
     row: Row
     model: nn.Module
     logits: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
 
 
 class Int8(NamedTuple):
@@ -74,6 +77,8 @@ class Collection:
     samples: for the calibration.
     threads: of each engine.
     versions: of the optional engines, of `engines.read`.
+    least_agreement: a file whose class is torch's on a smaller share of the validation images is
+        not kept: its row has no file, and the reason is told.
     """
 
     def __init__(
@@ -83,9 +88,11 @@ class Collection:
         int8: Int8,
         threads: int,
         versions: engines.Versions,
+        least_agreement: float = 0.0,
     ) -> None:
         self.results, self.samples, self.int8 = results, samples, int8
         self.threads, self.versions = threads, versions
+        self.least_agreement = least_agreement
         self.data = results.evaluator.data
         self.agreements: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
@@ -132,17 +139,24 @@ class Collection:
         name = network + paths.ONNX
         first, *further = engines.of_file(name)
         predicted, logits = self._executed(first, file, name)
+        about = {"target_sparsity": source.row.target_sparsity, "weight_bits": bits}
+        measured = {
+            "extra_epochs": source.row.extra_epochs, "bytes_on_disk": len(file),
+            "predicted": predicted,
+        }  # fmt: skip
+        agreed = inference.share_correct(predicted.validation, source.classes)
+        if agreed < self.least_agreement:
+            self.results.refuse(
+                method,
+                f"its class is torch's on {agreed:.1%} of the validation images;"
+                f" export_onnx.least_agreement asks for {self.least_agreement:.1%}",
+                **about,
+            )
+            row = self.results.record(source.model, method, **about, **measured)
+            self._compare(source, row, first, predicted, logits)
+            return row
         (self.results.directory / name).write_bytes(file)
-        row = self.results.record_file(
-            source.model,
-            method,
-            name,
-            target_sparsity=source.row.target_sparsity,
-            weight_bits=bits,
-            extra_epochs=source.row.extra_epochs,
-            bytes_on_disk=len(file),
-            predicted=predicted,
-        )
+        row = self.results.record_file(source.model, method, name, **about, **measured)
         self._compare(source, row, first, predicted, logits)
         for engine in further:
             why = engines.missing(engine, self.versions)
@@ -238,12 +252,16 @@ class Collection:
         try:
             file = onnx_export.export(source.model, self.samples, self.data.classes, about)
             logits = onnx_export.torch_logits(source.model, self.data.test)
-            source = source._replace(logits=logits)
+            classes = onnx_export.torch_logits(source.model, self.data.validation).argmax(1)
+            source = source._replace(logits=logits, classes=classes)
             self._record(source, methods.exported_name(row.method, form), file, bits)
             form, bits = INT8, self.int8.bits
             return self._add_int8(source, file, calibrations)
-        except UserError as error:
-            self._note(row, methods.exported_name(row.method, form), bits, note=str(error))
+        except Exception as error:  # noqa: BLE001 - any network may be named
+            why = str(error) if isinstance(error, UserError) else reason(error)
+            method, sparsity = methods.exported_name(row.method, form), row.target_sparsity
+            self._note(row, method, bits, note=why)
+            self.results.refuse(method, why, target_sparsity=sparsity, weight_bits=bits)
             return calibrations[0]
 
     def add_all(self, sources: Sequence[Source], calibrations: Sequence[str]) -> None:

@@ -70,6 +70,20 @@ def refused(filters: pd.DataFrame) -> Table | None:
     )
 
 
+def not_made(lines: pd.DataFrame | None) -> Table | None:
+    """The networks and files that could not be made, with reasons; None if all were."""
+    if lines is None or lines.empty:
+        return None
+    names = [
+        tables.network(line.method, int(line.weight_bits), line.target_sparsity)
+        for line in lines.itertuples()
+    ]
+    found = lines.assign(network=names).groupby(["network", "reason"], sort=False, as_index=False)
+    found = found.agg(seeds=("seed", lambda seeds: ", ".join(str(seed) for seed in seeds)))
+    shown = [Column(title, title) for title in ("network", "seeds", "reason")]
+    return columns.table(found, shown, left=3)
+
+
 def _few(names: pd.Series) -> str:
     """The first few names, and how many more."""
     shown = ", ".join(names[:FIRST_NAMES])
@@ -126,5 +140,6 @@ def build(run: Run, findings: Sequence[Finding], figures: Mapping[str, Figure]) 
         "throughput": partial(throughput, run),
         "changes": class_figures.changes(run),
         "refused": refused(run.filters),
+        "not_made": not_made(run.refused),
         "settings": settings(run.params),
     }

@@ -44,6 +44,7 @@ class Run:
     inventory: LAYER, the network's parameters.
     curves: EPOCH, the baseline's training.
     selection: selection.json, what `package` chose.
+    refused: REFUSED, what could not be made; None if unknown.
     intervals: of test accuracies, as for `tables.with_bounds`; None to show the spread over seeds.
     predicted: the classes that the baseline and the recommended files give, by the name of a choice
         of the selection; empty if they are not known.
@@ -74,6 +75,7 @@ class Run:
     hardware: Mapping[str, Any]
     chance: float
     intervals: pd.DataFrame | None = None
+    refused: pd.DataFrame | None = None
     predicted: Mapping[str, Predicted] = field(default_factory=dict)
     labels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     pictures: NDArray[np.uint8] | None = None
