@@ -131,6 +131,11 @@ def factor(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.3g} ×"
 
 
+def smaller(value: float) -> str:
+    """How many times smaller a file is: 53.6 × smaller, 1.02 × larger."""
+    return f"{factor(value)} smaller" if value >= 1 else f"{factor(1 / value)} larger"
+
+
 def count(number: float) -> str:
     """A count with thousands separators."""
     return f"{number:,.0f}"

@@ -37,12 +37,12 @@ def recommended(run: Run) -> Table:
             why = f"{found['reason']}{f'; nearest: {nearest}' if nearest else ''}"
             rows.append((f"{role}: none", why, "", "", "", "", ""))
             continue
-        smaller = tables.factor(choice["times_smaller"])
+        smaller = tables.smaller(choice["times_smaller"])
         rows.append(
             (
                 role + Path(choice["file"]).suffix,
                 f"{choice['words']} ({found['reason']})",
-                f"{tables.size(choice['bytes'])} ({smaller} smaller)",
+                f"{tables.size(choice['bytes'])} ({smaller})",
                 words.interval(choice["validation_loss"]),
                 words.test(choice["test"]),
                 words.latency(choice),

@@ -34,7 +34,7 @@ def _recommended(role: str, choice: Mapping[str, Any] | None) -> str:
     if choice is None:
         return f"{role}: none"
     told = [f"{100 * choice['test']['accuracy']:.1f} % test", tables.size(choice["bytes"])]
-    told[1] += f" ({tables.factor(choice['times_smaller'])} smaller)"
+    told[1] += f" ({tables.smaller(choice['times_smaller'])})"
     if choice["speedup"] is not None:
         engine = words.engine(choice["engine"])
         told.append(f"{tables.factor(choice['speedup'])} faster in {engine}")

@@ -63,7 +63,7 @@ FILTERS = {
     "loss": loss, "instructions": instructions, "interval": interval, "test": test,
     "latency": latency, "size": tables.size, "count": tables.count, "times": tables.times,
     "suffix": lambda file: Path(file).suffix, "milliseconds": tables.milliseconds,
-    "factor": tables.factor, "engine": engine,
+    "factor": tables.factor, "smaller": tables.smaller, "engine": engine,
 }  # fmt: skip
 
 
