@@ -58,7 +58,7 @@ pages = pytest.mark.parametrize("name", RUNS)
 def test_the_page_is_small_and_whole_and_every_id_is_there_once(name):
     reader = read(name)
     assert not reader.open
-    assert len(page(name).encode()) < 2 * 2**20
+    assert len(page(name).encode()) < 1_500_000
     ids = reader.attributes("id")
     assert len(ids) == len(set(ids))
     pointed_at = [link[1:] for link in reader.attributes("href") if link.startswith("#")]
