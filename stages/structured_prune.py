@@ -8,6 +8,15 @@ from stages.lib.core.errors import UserError
 TOLERANCE = 1e-4
 
 
+def plan_of(context):
+    """What belongs together in the baseline. One context serves many arms: it is found once."""
+    from stages.lib.structured import analysis
+
+    if not hasattr(context, "plan"):
+        context.plan = analysis.analyse(context.baseline, context.data.image_shape)
+    return context.plan
+
+
 def chosen(context, plan, scope: str, sparsity: float):
     """The units to remove, bool [units]."""
     from stages.lib.structured import latency_ranking, ranking, taylor
@@ -26,7 +35,7 @@ def filters(context) -> None:
 
     _ = context.results  # tables without lines, if nothing is to be made
     try:
-        plan = analysis.analyse(context.baseline, context.data.image_shape)
+        plan = plan_of(context)
         table = analysis.table(context.baseline, plan)
     except UserError:  # the reason is told of each network that cannot be made
         table = []
@@ -36,10 +45,10 @@ def filters(context) -> None:
 def without_filters(context, scope: str, sparsity: float):
     """The small network. UserError if it cannot be made, or computes something else."""
     from stages.lib.evaluation import difference
-    from stages.lib.structured import analysis, removal
+    from stages.lib.structured import removal
 
     baseline, data = context.baseline, context.data
-    plan = analysis.analyse(baseline, data.image_shape)
+    plan = plan_of(context)
     removed = chosen(context, plan, scope, sparsity)
     small = removal.remove(baseline, plan, removed)
     check = data.validation.normalize(data.validation.images[:16])
