@@ -4,11 +4,11 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import ALWAYS, TINY, Repository
 from dvc.repo import Repo
 from PIL import Image
 
 from stages.lib.core import pipeline, prepared, records
+from tests.conftest import ALWAYS, TINY, Repository
 
 SEEDS = [0, 7]
 BASELINES = {f"train_baseline@{seed}" for seed in SEEDS}

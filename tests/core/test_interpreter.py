@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 # As the dvc command does it: a shell that looks for `python` on the PATH.
 DVC = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1], shell=True).returncode)\n"

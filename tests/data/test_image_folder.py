@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, TINY
 from PIL import Image
 
 from stages import prepare_data, probe
@@ -18,6 +17,7 @@ from stages.lib.core import hardware, prepared
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import run_stage
 from stages.lib.data import image_folder, layout, sources, splits, staging
+from tests.conftest import ROOT, TINY
 
 LEVELS = {"ant": 40, "bee": 120, "cow": 200}
 

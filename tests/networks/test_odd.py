@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import params_with
 
 from stages.lib.analysis import tables
 from stages.lib.compression import storage_sizes
 from stages.lib.core import methods, paths, prepared, records
 from stages.lib.engines import executors, onnx_export, onnx_files, onnx_session
 from stages.lib.evaluation import counting, images, inference, samples
+from tests.conftest import params_with
 from tests.networks import odd, timm_networks, whole
 
 FACTORIES = Path(odd.__file__)

@@ -2,11 +2,11 @@
 
 import networkx
 import pytest
-from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, of_seed
 from dvc.repo import Repo
 
 from stages.lib.core import params
 from tests import test_house as house
+from tests.conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, of_seed
 
 
 def after(*names: str) -> set[str]:

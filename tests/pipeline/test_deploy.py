@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ALWAYS, ROOT
 from dvc.repo import Repo
 from packaging.requirements import Requirement
 
@@ -25,6 +24,7 @@ from stages.lib.engines import executors, onnx_export
 from stages.lib.models import checkpoints, registry
 from stages.lib.quantization import linear
 from tests.compression.test_packed import TIED, quantized_of
+from tests.conftest import ALWAYS, ROOT
 from tests.pipeline.test_documents import predictions_of
 
 # Writes the logits of all test images, in the pipeline's batches.

@@ -11,7 +11,6 @@ import networkx
 import numpy as np
 import pytest
 import yaml
-from conftest import ALWAYS, ROOT, Repository, params_with
 from dvc.repo import Repo
 from PIL import Image
 from safetensors.numpy import load_file
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file
 from stages.lib.core import params, paths, records
 from tests import documents
 from tests import test_house as house
+from tests.conftest import ALWAYS, ROOT, Repository, params_with
 from tests.pruning import test_extending
 
 REFERENCE = yaml.safe_load(

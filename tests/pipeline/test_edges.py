@@ -7,12 +7,12 @@ import copy
 import os
 import sys
 
-from conftest import IN_ONE_PROCESS, TINY, Repository
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stages.lib.core import params, pipeline
 from stages.lib.core.errors import UserError
+from tests.conftest import IN_ONE_PROCESS, TINY, Repository
 
 RUNS = int(os.environ.get("EDGE_RUNS", "1"))
 # Few images, so that small batches and many of them cost little.

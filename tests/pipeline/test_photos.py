@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from conftest import ROOT, Repository
 
 from stages import prepare_data
 from stages.lib.core import outputs, paths
 from stages.lib.core.methods import METHODS
 from stages.lib.core.pipeline import stages
 from stages.lib.core.stage import run_stage
+from tests.conftest import ROOT, Repository
 from tests.data.test_torchvision_sets import put_eurosat
 from tests.pipeline.test_deploy import places_in
 

@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, Repository
 from safetensors.numpy import load_file
 
 from stages.lib.core import paths, records
 from tests import documents
+from tests.conftest import ALWAYS, EVERYTHING, ROOT, SEEDED, TINY, Repository
 
 
 def test_the_first_run_runs_every_stage_and_the_second_the_probe_alone(tiny):

@@ -4,9 +4,9 @@ import re
 import subprocess
 
 import yaml
-from conftest import ALWAYS, ROOT
 
 from tests import documents
+from tests.conftest import ALWAYS, ROOT
 
 PAGE = ROOT / "docs/scale.md"
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import ROOT, Repository
+
+from tests.conftest import ROOT, Repository
 
 FILE = ROOT / ".github/workflows/ci.yml"
 JOBS = yaml.safe_load(FILE.read_text(encoding="utf-8"))["jobs"]

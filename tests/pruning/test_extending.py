@@ -4,10 +4,10 @@ import re
 
 import pytest
 import yaml
-from conftest import TINY, Repository
 
 from stages.lib.core import paths, records
 from tests import documents
+from tests.conftest import TINY, Repository
 
 PAGE = documents.ROOT / "docs/extending.md"
 TITLES = {

@@ -228,7 +228,7 @@ def test_a_file_does_not_choose_what_code_runs(tmp_path, load):
         checkpoints.save_model(dense(name), path)
     ran.unlink()
     for network in (None, "convnet", "other.py:Net"):
-        with pytest.raises(UserError, match=f"model.safetensors: .* --network '{name}'"):
+        with pytest.raises(UserError, match=r"model.safetensors: .* --network 'net.py:Net'"):
             load(path, network=network)
     assert not ran.exists()
     load(path, network=name)
