@@ -160,6 +160,8 @@ def test_a_spoiled_input_stops_the_stage_with_a_line_that_names_it(
     whole = path.read_bytes()
     path.chmod(0o644)
     monkeypatch.chdir(tiny.path)
+    # Other tests have edited the code and put it back since this process began.
+    monkeypatch.setattr("stages.lib.core.stage.STARTED", time.time())
     monkeypatch.setattr(sys, "argv", ["stage", *(["--seed", "0"] if stage in SEEDED else [])])
     try:
         for content in (whole[: len(whole) * 2 // 3], b"a,b\n1,2\n"):
