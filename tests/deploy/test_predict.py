@@ -128,10 +128,13 @@ def test_what_is_no_photo_gives_a_line(folder, capsys, name):
     (folder / "text.jpg").write_text("hello", encoding="utf-8")
     (folder / "torn.jpg").write_bytes((folder / "sample.jpg").read_bytes()[:-200])
     Image.new("F", (9, 9)).save(folder / "deep.tif")
-    assert predict.main([str(folder / name)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {folder / name}: ")
-    assert error.count("\n") == 1
+    good = str(folder / "sample.jpg")
+    assert predict.main([good, str(folder / name), good]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {folder / name}: ")
+    assert told.err.count("\n") == 1
+    # The other photos get their labels.
+    assert told.out.count(good) == 2
 
 
 def test_a_network_that_is_missing_or_torn_gives_a_line(folder, capsys):
@@ -141,6 +144,9 @@ def test_a_network_that_is_missing_or_torn_gives_a_line(folder, capsys):
     assert predict.main([photo]) == 2
     (folder / "fastest.onnx").unlink()
     assert predict.main([photo]) == 2
+    (folder / "smallest.packed").write_bytes(b"RBPK")
+    assert predict.main(["--model", "smallest.packed", photo]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert "see README.md" in lines[-1]
+    assert len(lines) == 4
+    assert "see README.md" in lines[2]
+    assert "unpack.py smallest.packed, then --model smallest.onnx" in lines[3]

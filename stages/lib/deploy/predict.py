@@ -107,7 +107,10 @@ def in_openvino(file: str | Path, threads: int) -> Callable[[np.ndarray], np.nda
 
 
 def still_packed(file: Path) -> str:
-    """Says so if the weights of an ONNX file are not unpacked yet; else empty."""
+    """Says so if a file's weights are not unpacked yet; else empty."""
+    if file.suffix == ".packed":
+        unpacked = file.with_suffix(".onnx").name
+        return f"its weights are packed: python unpack.py {file.name}, then --model {unpacked}"
     layout = file.with_suffix(".layout.json")
     if not layout.exists():
         return ""
@@ -201,10 +204,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not there:
                 raise ProblemError(f"{HERE}: holds no {' or '.join(named)}; see README.md")
             network = Network(there[0], arguments.threads, arguments.engine)
+            unread = 0
             for photo in arguments.photos:
-                (chances,) = probabilities(network.logits(network.read(photo)[None]))
+                try:
+                    image = network.read(photo)
+                except (ProblemError, OSError) as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    unread += 1
+                    continue
+                (chances,) = probabilities(network.logits(image[None]))
                 best = int(chances.argmax())
                 print(f"{photo}\t{network.classes[best]}\t{chances[best]:.4f}")
+            return 2 if unread else 0
     except (ProblemError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
