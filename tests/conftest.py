@@ -113,18 +113,29 @@ for name in sys.argv[1:]:
 """
 
 
+def copy_project(path: Path) -> None:
+    """Copies what runs the stages, without Git's history."""
+    for name in PROJECT:
+        source, target = ROOT / name, path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+
+
+def write_params(path: Path, params: dict) -> None:
+    """Writes the params of the repository at `path`."""
+    text = yaml.safe_dump(params, sort_keys=False)
+    (path / "params.yaml").write_text(text, encoding="utf-8")
+
+
 class Repository:
     """A clone with params of its own; dvc and the stages run in it with this Python."""
 
     def __init__(self, path: Path, params: dict) -> None:
         self.path = path
-        for name in PROJECT:
-            source, target = ROOT / name, path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copyfile(source, target)
+        copy_project(path)
         self.set_params(params)
         self.run("git", "init", "-q", "-b", "main")
 
@@ -148,8 +159,7 @@ class Repository:
 
     def set_params(self, params: dict) -> None:
         self.params = copy.deepcopy(params)
-        text = yaml.safe_dump(self.params, sort_keys=False)
-        (self.path / "params.yaml").write_text(text, encoding="utf-8")
+        write_params(self.path, params)
 
     @property
     def environment(self) -> dict[str, str]:

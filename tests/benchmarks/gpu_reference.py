@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from stages.lib.core import paths, pipeline
 from stages.lib.core.params import Training
@@ -36,9 +35,9 @@ from stages.lib.evaluation.images import Normalize
 from stages.lib.evaluation.samples import Data, Samples
 from stages.lib.models import registry
 from stages.lib.training import loop
-from tests.benchmarks.common import ROOT, parser
+from tests.benchmarks.common import parser
 from tests.benchmarks.protocol_speed import generated
-from tests.conftest import PROJECT, TINY, params_with
+from tests.conftest import TINY, copy_project, params_with, write_params
 
 IMAGES = "data/images"
 SETTING = {
@@ -161,22 +160,10 @@ def seeded() -> list[str]:
 
 def project(folder: Path, params: dict, images: Path) -> None:
     """A copy of the project's code with these params and images."""
-    for name in PROJECT:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(source, target)
-    write(folder, params)
+    copy_project(folder)
+    write_params(folder, params)
     (folder / IMAGES).mkdir(parents=True)
     subprocess.run(["tar", "-xf", images.resolve(), "-C", folder / IMAGES], check=True)
-
-
-def write(folder: Path, params: dict) -> None:
-    """Writes the params of a run."""
-    text = yaml.safe_dump(params, sort_keys=False)
-    (folder / paths.PARAMS).write_text(text, encoding="utf-8")
 
 
 def training_data(count: int, where: torch.device) -> Data:
@@ -251,7 +238,9 @@ def deploy(run: Run, out: Path, params: dict, epochs: int) -> list[Run]:
         shutil.copytree(run.folder, folder, copy_function=os.link)
         shutil.rmtree(folder / paths.stage_directory(stage))
         (folder / paths.PARAMS).unlink()
-        write(folder, params | {"seeds": [0], stage: params[stage] | asked | {"epochs": epochs}})
+        write_params(
+            folder, params | {"seeds": [0], stage: params[stage] | asked | {"epochs": epochs}}
+        )
         runs.append(Run(folder, out.with_name(name) / "log.txt"))
         runs[-1].log.parent.mkdir(parents=True)
         processes.append(runs[-1].start([stage], 0))

@@ -52,31 +52,33 @@ def in_halves(model, quantized):
     }
 
 
-@given(
-    st.lists(st.integers(1, 9), min_size=6, max_size=6),
-    st.integers(1, 12),
-    st.integers(2, 16),
-    st.sampled_from([0.0, 0.5, 0.92, 0.999]),
-    st.sampled_from(["tensor", "channel"]),
-    st.sampled_from(["", "conv", "weight"]),
-    st.booleans(),
-    st.integers(0, 2**32),
-)
-@toys.fewer_examples
-def test_any_network_comes_back_bit_for_bit(
-    channels, hidden, bits, sparsity, granularity, chosen, half, seed
-):
-    """With all of its weights quantized, only those of convolutions, or none."""
-    sizes = {"channels": channels, "hidden": hidden}
+@st.composite
+def any_network(draw):
+    """A network of any width and sparsity, and its weights as integers: all, only those of
+    convolutions, or none.
+    """
+    sizes = {
+        "channels": draw(st.lists(st.integers(1, 9), min_size=6, max_size=6)),
+        "hidden": draw(st.integers(1, 12)),
+    }
+    bits, sparsity = draw(st.integers(2, 16)), draw(st.sampled_from([0.0, 0.5, 0.92, 0.999]))
+    granularity = draw(st.sampled_from(["tensor", "channel"]))
+    chosen, half = draw(st.sampled_from(["", "conv", "weight"])), draw(st.booleans())
     description = registry.architecture("convnet", 1, 3, 5) | sizes
-    model = toys.lived_in(registry.build_seeded(description, 0), seed)
+    model = toys.lived_in(registry.build_seeded(description, 0), draw(st.integers(0, 2**32)))
     model = masks.masked(model, masks.global_(magnitude.scores(model), sparsity))
     quantized = {
         name: parts
         for name, parts in quantized_of(model, bits, granularity).items()
         if chosen and chosen in name
     }
-    assert_round_trip(*(in_halves(model, quantized) if half else (model, quantized)))
+    return in_halves(model, quantized) if half else (model, quantized)
+
+
+@given(any_network())
+@toys.few_examples
+def test_any_network_comes_back_bit_for_bit(network):
+    assert_round_trip(*network)
 
 
 @pytest.fixture(scope="module")

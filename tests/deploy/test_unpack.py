@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from stages.lib.compression import packed
 from stages.lib.core import outputs, paths
 from stages.lib.deploy import graphs, unpack
 from stages.lib.models import checkpoints, registry
-from stages.lib.pruning import masks
-from stages.lib.pruning.criteria import magnitude
 from stages.lib.quantization import linear
 from stages.lib.structured import analysis, ranking, removal
 from tests import toys
-from tests.compression.test_packed import TIED, in_halves, quantized_of
+from tests.compression.test_packed import TIED, any_network, quantized_of
 
 
 def assert_read(model, quantized):
@@ -35,30 +32,10 @@ def assert_read(model, quantized):
     return unpack.safetensors(found, layout["header"]), state
 
 
-@given(
-    st.lists(st.integers(1, 9), min_size=6, max_size=6),
-    st.integers(1, 12),
-    st.integers(2, 16),
-    st.sampled_from([0.0, 0.5, 0.92, 0.999]),
-    st.sampled_from(["tensor", "channel"]),
-    st.sampled_from(["", "conv", "weight"]),
-    st.booleans(),
-    st.integers(0, 2**32),
-)
+@given(any_network())
 @settings(toys.fewer_examples, max_examples=15)
-def test_any_network_is_read_bit_for_bit(
-    channels, hidden, bits, sparsity, granularity, chosen, half, seed
-):
-    sizes = {"channels": channels, "hidden": hidden}
-    description = registry.architecture("convnet", 1, 3, 5) | sizes
-    model = toys.lived_in(registry.build_seeded(description, 0), seed)
-    model = masks.masked(model, masks.global_(magnitude.scores(model), sparsity))
-    quantized = {
-        name: parts
-        for name, parts in quantized_of(model, bits, granularity).items()
-        if chosen and chosen in name
-    }
-    assert_read(*(in_halves(model, quantized) if half else (model, quantized)))
+def test_any_network_is_read_bit_for_bit(network):
+    assert_read(*network)
 
 
 def test_removed_filters_tied_weights_and_many_types_are_read(tmp_path):

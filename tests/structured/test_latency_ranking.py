@@ -21,16 +21,6 @@ SHAPE = (1, 8, 8)
 SPARSITIES = (0.3, 0.6, 0.8)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return toys.lived_in(toys.convnet(8))
-
-
-@pytest.fixture(scope="module")
-def plan(model):
-    return analysis.analyse(model, SHAPE)
-
-
 def widths(layer):
     weight = layer.weight
     return weight.shape[1] * getattr(layer, "groups", 1), weight.shape[0]

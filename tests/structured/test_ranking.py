@@ -17,16 +17,6 @@ SPARSITIES = (0.1, 0.5, 0.85)
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "hidden"]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return toys.lived_in(toys.convnet(8))
-
-
-@pytest.fixture(scope="module")
-def plan(model):
-    return analysis.analyse(model, SHAPE)
-
-
 @pytest.fixture(params=["layer", "global"])
 def scope(request):
     return request.param
