@@ -46,4 +46,4 @@ def arms(params) -> list[Arm]:
 
 
 if __name__ == "__main__":
-    run_arms(arms)
+    run_arms(arms, {paths.SIZE_TARGETS: records.SIZE_TARGET})

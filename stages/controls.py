@@ -75,6 +75,8 @@ def finetuned(params) -> Iterator[Arm]:
 def equal_budget(params) -> Iterator[Arm]:
     """The arms that are trained for as many epochs as iterative pruning at the same sparsity."""
     iterative, asked = params.iterative_prune, params.controls.equal_budget
+    if not params.sparsities:  # no iterative pruning
+        return
     steps = schedule.sparsities(iterative.step, iterative.target, params.sparsities)
     spent = {
         sparsity: iterative.epochs_per_step * number for number, sparsity in enumerate(steps, 1)

@@ -46,7 +46,8 @@ def main(context: Context) -> None:
                 threads=context.params.compute.threads, seconds=options.seconds, isa=isa,
             )  # fmt: skip
         rows += number_formats.bench(subject, options.devices, options.dtypes, options.seconds)
-    context.result = f"{', '.join(options.dtypes)} on {', '.join(map(str, devices))}"
+    if rows:
+        context.result = f"{', '.join(options.dtypes)} on {', '.join(map(str, devices))}"
     outputs.write_csv(context.directory / paths.ROWS, records.FORMAT, rows)
     outputs.write_csv(context.directory / paths.LATENCIES, records.LATENCY, latencies)
 

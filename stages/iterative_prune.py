@@ -27,7 +27,7 @@ def chain(context) -> None:
 
 
 def arms(params) -> list[Arm]:
-    return [Arm("all steps", chain)]
+    return [Arm("all steps", chain)] if params.sparsities else []
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def subjects(context: Context, seed: int) -> list[Subject]:
 
 def main(context: Context) -> None:
     options = context.params.latency_bench
-    timed = [subject for seed in context.params.seeds for subject in subjects(context, seed)]
+    seeds = context.params.seeds if options.batch_sizes else []
+    timed = [subject for seed in seeds for subject in subjects(context, seed)]
     lines = benchmark.measure(
         timed, context.data.test.images, options.batch_sizes,
         threads=options.threads, seconds=options.seconds,

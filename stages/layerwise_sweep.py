@@ -49,8 +49,8 @@ def layers(context) -> None:
 
 
 def arms(params) -> list[Arm]:
-    return [Arm("all layers", layers)]
+    return [Arm("all layers", layers)] if params.sparsities else []
 
 
 if __name__ == "__main__":
-    run_arms(arms)
+    run_arms(arms, {paths.BEST_TRADEOFF: records.BEST_SPARSITY})

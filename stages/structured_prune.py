@@ -33,7 +33,6 @@ def filters(context) -> None:
     """Writes which filters may go."""
     from stages.lib.structured import analysis
 
-    _ = context.results  # tables without lines, if nothing is to be made
     try:
         plan = plan_of(context)
         table = analysis.table(context.baseline, plan)

@@ -72,5 +72,5 @@ def by_network(table: pd.DataFrame, seeds: Sequence[int], batch_size: int) -> di
         line.engine in {engine.name for engine in engines.of_file(line.model)}
         for line in here.itertuples()
     ]
-    groups = here[executes].groupby(KEYS, sort=False)
+    groups = here.loc[executes].groupby(KEYS, sort=False)
     return {key: _of_seeds(lines) for key, lines in groups if set(lines.seed) == set(seeds)}

@@ -1,22 +1,28 @@
 """Joins what arms have left into the outputs of their stage."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from stages.lib.core import outputs, paths, records
 
-# What a stage without arms leaves.
-EMPTY = {paths.ROWS: list(records.COLUMNS), paths.REFUSED: records.REFUSED}
+# The tables of every stage that has arms.
+TABLES = {paths.ROWS: list(records.COLUMNS), paths.REFUSED: records.REFUSED}
 PREDICTIONS = (paths.PREDICTIONS, paths.VALIDATION_PREDICTIONS)
 
 
-def join(parts: Sequence[Path], directory: Path) -> None:
+def join(
+    parts: Sequence[Path],
+    directory: Path,
+    tables: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
     """Writes the files of several arms into one folder. Tables of one name are joined line by line,
-    predictions by their names; other files must have different names (ValueError). Without
-    arms, tables and predictions are empty.
+    predictions by their names; other files must have different names (ValueError). Tables
+    and predictions that no arm has left are empty.
 
     parts: the folders of the arms, in the order of the lines.
+    tables: the columns of the stage's tables beside TABLES, by file.
     """
     # Where one arm is all, numpy is not needed.
     from safetensors.numpy import load_file, save_file
@@ -36,8 +42,9 @@ def join(parts: Sequence[Path], directory: Path) -> None:
             raise ValueError(f"{name}: written by more than one arm")
         else:
             shutil.copyfile(files[0], final)
-    if not parts:
-        for name, columns in EMPTY.items():
+    for name, columns in {**TABLES, **tables}.items():
+        if name not in found:
             outputs.write_csv(directory / name, columns, [])
-        for name in PREDICTIONS:
+    for name in PREDICTIONS:
+        if name not in found:
             save_file({}, directory / name)

@@ -4,10 +4,10 @@ that it takes a fifth of a second where all arms are done. Scripts import torch 
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from stages.lib.arms import engine, joining, scratch
@@ -17,6 +17,8 @@ from stages.lib.core import hardware, paths, pipeline, progress, records
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import Stage, Watch, run_stage
+
+Tables = Mapping[str, Sequence[str]]
 
 
 class Arm(NamedTuple):
@@ -105,7 +107,7 @@ class ArmedStage(Stage):
                 found += [] if kept.done() else self.missing(arms, seed, kept)
         return found
 
-    def run(self, arms: Sequence[Arm]) -> None:
+    def run(self, arms: Sequence[Arm], tables: Tables) -> None:
         """Runs what has not finished, and joins the arms in the stage's output. Raises UserError if
         an arm does; then the others are cancelled.
         """
@@ -121,7 +123,7 @@ class ArmedStage(Stage):
                     kept.scratch.keep(kept.number, result)
                 elif kept.task.seed == self.seed:
                     raise UserError(result.text)
-        joining.join([own.place(number) for number in range(len(arms))], self.directory)
+        joining.join([own.place(number) for number in range(len(arms))], self.directory, tables)
         rows = self.directory / paths.ROWS
         self.result = records.told(records.read(rows)) if rows.exists() else ""
 
@@ -129,15 +131,20 @@ class ArmedStage(Stage):
         self.own.close()
 
 
-def run_arms(arms: Callable[[SimpleNamespace], Iterable[Arm]], **options: Any) -> None:
+def run_arms(
+    arms: Callable[[SimpleNamespace], Iterable[Arm]],
+    tables: Tables = MappingProxyType({}),
+    **options: Any,
+) -> None:
     """Runs a stage that consists of arms, as `run_stage` does.
 
     arms: of the stage's script: from its params to its arms, in the order of their rows.
+    tables: the columns of the stage's own tables, by file: they are there even if no arm is.
     options: of `run_stage`.
     """
 
     def main(stage: ArmedStage) -> None:
-        stage.run(list(arms(stage.params)))
+        stage.run(list(arms(stage.params)), tables)
 
     main.__module__ = arms.__module__
     run_stage(main, ArmedStage, **options)

@@ -151,8 +151,8 @@ class StructuredPrune(Section):
 
 
 class Compress(Section):
-    arms: several(Literal["both", "pruned", "quantized", "baseline"])
-    times_smaller: ascending(TimesSmaller)
+    arms: several(Literal["both", "pruned", "quantized", "baseline"], least=0)
+    times_smaller: ascending(TimesSmaller, least=0)
     epochs: Epochs
     learning_rate: Rate
     distillation: Share
@@ -162,36 +162,36 @@ class Compress(Section):
 
 
 class DtypeBench(Section):
-    networks: several(Literal["baseline", "resnet152"])
-    dtypes: several(Literal["float32", "float16", "bfloat16"])
-    devices: several(Literal["cpu", "cuda"])
-    batch_sizes: ascending(BatchSize)
+    networks: several(Literal["baseline", "resnet152"], least=0)
+    dtypes: several(Literal["float32", "float16", "bfloat16"], least=0)
+    devices: several(Literal["cpu", "cuda"], least=0)
+    batch_sizes: ascending(BatchSize, least=0)
     resnet152_image_size: Annotated[int, Interval(ge=32, le=1024)]
     agreement_images: Annotated[int, Interval(ge=1, le=100_000)]
     seconds: Seconds
 
 
 class LatencyBench(Section):
-    batch_sizes: ascending(BatchSize)
+    batch_sizes: ascending(BatchSize, least=0)
     seconds: Seconds
     threads: Threads
 
 
 class IntQuantize(Section):
-    bits: ascending(Annotated[int, Interval(ge=2, le=16)])
-    schemes: several(Literal["affine", "symmetric"])
-    granularities: several(Granularity)
-    store_bits: ascending(Annotated[int, Interval(ge=2, le=16)])
+    bits: ascending(Annotated[int, Interval(ge=2, le=16)], least=0)
+    schemes: several(Literal["affine", "symmetric"], least=0)
+    granularities: several(Granularity, least=0)
+    store_bits: ascending(Annotated[int, Interval(ge=2, le=16)], least=0)
 
 
 class ExportOnnx(Section):
     structured_scopes: Literal[ALL] | several(Scope, least=0)
     structured_sparsities: Literal[ALL] | ascending(PositiveSparsity, least=0)
-    calibration: several(Calibration)
+    calibration: several(Calibration, least=0)
     calibration_images: Annotated[int, Interval(ge=1, le=100_000)]
     percentile: Annotated[float, Interval(ge=50, le=100)]
     weight_bits: Literal["auto"] | Annotated[int, Interval(ge=7, le=8)]
-    improvements: Literal["none"] | several(Literal[methods.IMPROVEMENTS])
+    improvements: Literal["none"] | several(Literal[methods.IMPROVEMENTS], least=0)
     keep_float: Literal["none", "auto"]
     max_int8_drop: Share
     least_agreement: Share
@@ -215,7 +215,7 @@ class Params(Section):
     """The whole file."""
 
     seeds: several(Seed)
-    sparsities: ascending(Sparsity)
+    sparsities: ascending(Sparsity, least=0)
     compute: Compute
     engine: Engine
     data: Data
@@ -297,11 +297,11 @@ def _contradictions(sections: Params) -> Iterator[str]:
          "structured_prune.sparsities"),
         ("report.sparsity", [sections.report.sparsity], sparsities, "sparsities"),
     ):  # fmt: skip
-        # Of networks that are not made at all, none is exported.
-        none = not there and key.startswith("export_onnx")
+        # Of networks that are not made at all, none is exported, stored or compared.
+        none = not there and (not sparsities or key != "controls.equal_budget")
         for value in [] if chosen == ALL or none else chosen:
             if value not in there:
-                some = ", ".join(map(str, there))
+                some = ", ".join(map(str, there)) or "[]"
                 yield f"{key}: {value} is not among {name}; allowed: {some}"
     source = sections.data.source
     if source in UNMIRRORED_SOURCES and sections.training.mirror:

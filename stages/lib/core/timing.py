@@ -45,7 +45,8 @@ def epochs(everything: Any) -> dict[str, float]:
     iterative, structured, compress = (
         sections.iterative_prune, sections.structured_prune, sections.compress,
     )  # fmt: skip
-    steps = len({*sections.sparsities, iterative.target}) * iterative.epochs_per_step
+    steps = len({*sections.sparsities, iterative.target}) if count else 0
+    steps *= iterative.epochs_per_step
     asked = sections.controls.equal_budget
     equal = count if isinstance(asked, str) else len(asked)
     pruned = [name for name in sections.controls.finetuned if name != "baseline"]

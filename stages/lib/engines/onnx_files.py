@@ -213,7 +213,7 @@ class Collection:
                 break
         return file, kept
 
-    def _add_int8(self, source: Source, float32: bytes, calibrations: Sequence[str]) -> str:
+    def _add_int8(self, source: Source, float32: bytes, calibrations: Sequence[str]) -> list[str]:
         """Keeps the int8 file with the calibration that is best on validation images (of equals,
         the first), and returns that calibration. If there are several, each one's file is kept too.
         """
@@ -241,11 +241,12 @@ class Collection:
         row = self._record(source, methods.exported_name(method, INT8), files[best], bits)
         about = {"seed": row.seed, "method": row.method, "target_sparsity": row.target_sparsity}
         self.layers += [{**about, **line} for line in layers[best]]
-        return best
+        return [best]
 
-    def add(self, source: Source, calibrations: Sequence[str]) -> str:
-        """Keeps the float32 file and the int8 file of a network. If one cannot be made, a line of
-        `agreements` says why. Returns the calibration of the int8 file; without one, the first.
+    def add(self, source: Source, calibrations: Sequence[str]) -> Sequence[str]:
+        """Keeps the float32 file and, if there are calibrations, the int8 file of a network. If one
+        cannot be made, a line of `agreements` says why. Returns the calibration of the int8 file in
+        a list; without one, the first.
         """
         row, form, bits = source.row, FLOAT32, FLOAT_BITS
         about = {"method": row.method, "seed": row.seed, "target_sparsity": row.target_sparsity}
@@ -256,17 +257,17 @@ class Collection:
             source = source._replace(logits=logits, classes=classes)
             self._record(source, methods.exported_name(row.method, form), file, bits)
             form, bits = INT8, self.int8.bits
-            return self._add_int8(source, file, calibrations)
+            return self._add_int8(source, file, calibrations) if calibrations else []
         except Exception as error:  # noqa: BLE001 - any network may be named
             why = str(error) if isinstance(error, UserError) else reason(error)
             method, sparsity = methods.exported_name(row.method, form), row.target_sparsity
             self._note(row, method, bits, note=why)
             self.results.refuse(method, why, target_sparsity=sparsity, weight_bits=bits)
-            return calibrations[0]
+            return calibrations[:1]
 
     def add_all(self, sources: Sequence[Source], calibrations: Sequence[str]) -> None:
         """Adds all. The first, the baseline, tries every calibration; others use its best."""
         baseline, *others = sources
         chosen = self.add(baseline, calibrations)
         for source in others:
-            self.add(source, [chosen])
+            self.add(source, chosen)

@@ -58,6 +58,8 @@ def engines(run: Run) -> Figure | None:
     that torch alone executes are in the table.
     """
     lines = engine_lines(run)
+    if lines.empty:
+        return None
     # Of a slow network, ONNX Runtime may fit into the time limit where torch does not.
     known = lines[lines.speedup.notna()]
     others = known[known.engine != TORCH].network

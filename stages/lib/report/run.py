@@ -118,6 +118,12 @@ class Run:
         """Whether this run trained the baseline."""
         return len(self.curves) > 0 and int(self.curves.epoch.max()) > 0
 
+    @property
+    def origin(self) -> str:
+        """The file of the baseline's weights: a checkpoint, or that of the user's own network."""
+        model = self.params["model"]
+        return model["name"] if model["weights"] == "none" else model["weights"]
+
     @cached_property
     def _deployed(self) -> pd.DataFrame:
         """The row of the seed whose file would be deployed, of each network: the best validation
@@ -202,7 +208,7 @@ class Run:
         found = found.join(baseline, on=keys)
         return found.assign(
             network=[_words(line) for line in found.itertuples()],
-            masked=[methods.METHODS[name].masked for name in found.method],
+            masked=found.method.map(lambda name: methods.METHODS[name].masked).astype(bool),
             speedup=found.baseline_latency_ms / found.latency_ms,
             throughput=1000 * found.batch_size / found.latency_ms,
             comparable=found.ranked & found.baseline_ranked.eq(True),
@@ -215,9 +221,9 @@ class Run:
 
     @property
     def batch_size(self) -> int:
-        """The batch size of the latencies by which networks are compared."""
-        chosen = self.selection["baseline"]["batch_size"]
-        return int(self.latencies.batch_size.min()) if chosen is None else chosen
+        """The batch size of the latencies by which networks are compared; 1 if none was timed."""
+        chosen, timed = self.selection["baseline"]["batch_size"], self.latencies.batch_size
+        return chosen or (int(timed.min()) if len(timed) else 1)
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -296,6 +302,20 @@ class Run:
         return (1 / masked.speedup).dropna()
 
     @property
+    def empty_lists(self) -> list[str]:
+        """The params that name nothing to do, in order: `section.key`, or a bare section."""
+        sections = {
+            name: value if isinstance(value, Mapping) else {"": value}
+            for name, value in self.params.items()
+        }
+        return [
+            f"{section}.{key}".removesuffix(".")
+            for section, keys in sections.items()
+            for key, value in keys.items()
+            if value == []
+        ]
+
+    @property
     def remarks(self) -> list[str]:
         """The warnings that a reader needs before any number, by their names in words.j2."""
         images = self.meta["images"]["test"]
@@ -303,6 +323,7 @@ class Run:
         unequal = len(work) and not (work.min() >= 1 / EQUAL_WORK and work.max() <= EQUAL_WORK)
         unranked = self.timed.latency_ms.notna() & ~self.timed.ranked
         told = {
+            "left_out": bool(self.empty_lists),
             "at_chance": statistics.at_chance(self.baseline.test_accuracy, self.chance, images),
             "few_images": images < FEW_IMAGES,
             "one_seed": len(self.seeds) == 1,
