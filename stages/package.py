@@ -164,7 +164,7 @@ def main(stage: Stage) -> None:
     stage.result = f"{times(len(hashes), 'file')} recommended"
     card = model_card.describe(selected, choices, hashes, budgets, run)
     fill(stage, deploy, card, {role: choices[role].candidate.shipped for role in files})
-    page = card_page.render(card, deploy, len(candidates))
+    page = card_page.render(card, deploy, len(candidates), selection_file.of_engine(selected))
     outputs.write_text(deploy / paths.CARD_PAGE, page)
 
 

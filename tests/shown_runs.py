@@ -144,9 +144,12 @@ FASTEST = a_choice(
     "ONNX int8", "onnx_baseline_int8", 12_000, 0.4, file="x.onnx",
     name="onnx_baseline_int8-8bit",
 ) | {"engine": "onnxruntime"}  # fmt: skip
+UNPRUNED = a_choice(
+    "ONNX", "onnx_baseline_float32", 40_000, 1.0, file="x.onnx", name="onnx_baseline_float32"
+) | {"engine": "onnxruntime"}  # fmt: skip
 NOTE = "0 to 0.5 percentage points: 300 images cannot tell these apart (± 1.0)"
 SELECTION = {
-    "validation_images": 300, "test_images": 500, "baseline": BASELINE,
+    "validation_images": 300, "test_images": 500, "baseline": BASELINE, "unpruned": UNPRUNED,
     "budgets": [
         {"losses": [0.0, 0.005], "note": NOTE, "smallest": BASELINE, "fastest": None},
         {"losses": [0.02], "note": "", "smallest": SMALLEST, "fastest": FASTEST},

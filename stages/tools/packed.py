@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tabulate
 
+from stages.lib.analysis import tables
 from stages.lib.compression import container, entropy, packed
 from stages.lib.compression import packed_layout as layout
 from stages.lib.compression.packed import Contents
@@ -83,7 +84,7 @@ def info(arguments: argparse.Namespace) -> None:
     print(f"\n{totals(contents)}")
     print(
         f"bound (Shannon entropy of the integers, all else raw): {bound:,.1f} bytes; the file:"
-        f" {contents.file_bytes / bound - 1:+.2%}"
+        f" {tables.signed(100 * (contents.file_bytes / bound - 1), 2)} %"
     )
 
 

@@ -156,7 +156,7 @@ def test_every_form_tells_every_metric_on_a_line_of_its_own():
             # In Markdown an underscore may be escaped.
             lines = text.replace("\\", "").splitlines()
             assert len([line for line in lines if f"{metric} " in line]) == 1
-        for part in ("-4.00 ", "× 1.50 ", "+2.5 %", "worse: a real loss", "Real loss, beyond 0.5"):
+        for part in ("−4.00 ", "× 1.50 ", "+2.5 %", "worse: a real loss", "Real loss, beyond 0.5"):
             assert part in text
     values = json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))
     assert [line["metric"] for line in values["metrics"]] == metrics

@@ -201,7 +201,7 @@ def test_a_single_sparsity_beyond_doubt_contradicts_whatever_the_mean():
 
 @pytest.mark.parametrize(
     ("ahead", "verdict", "told"),
-    [((0.8,), "undecided", ", carried by 80 % alone: without it +0.0 points"),
+    [((0.8,), "undecided", ", carried by 80 % alone: without it 0.0 points"),
      ((0.6, 0.8), "reproduced", "")],
 )  # fmt: skip
 def test_what_one_sparsity_carries_is_undecided_and_said_to_be(ahead, verdict, told):

@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept_networks import Kept, budgets, plenty
+from kept_networks import SEEDS, Kept, budgets, plenty
 
 from stages.lib.analysis import selection, selection_file
 from stages.lib.analysis.latencies import Latency
@@ -101,6 +101,31 @@ def test_a_file_is_taken_in_its_fastest_engine_that_is_accurate_enough(accuracy,
     told = selection_file.describe(choice.candidate, networks.candidates[0])
     assert told["engine"] == engine
     assert told["validation_loss"]["estimate"] == pytest.approx(0.006)
+
+
+def test_files_that_are_equal_within_the_noise_are_named():
+    networks = plenty().packed(50.0, "packed_pruned", bytes=805, accuracy=0.91)
+    assert networks.choose(SMALLEST, 0.05).reason == (
+        "the smallest of 7 within the budgets; as small within the noise: pruned and packed, 50 ×"
+    )
+    assert networks.choose(FASTEST, 0.05).reason == "the fastest of 4 within the budgets"
+
+
+@pytest.mark.parametrize(
+    ("drop", "told"),
+    [
+        (0.01, "ONNX Runtime alone makes the unpruned network 2.5 × faster (0.0 points)"),
+        (0.0, "the speed is ONNX Runtime's alone, as the network is unpruned"),
+    ],
+)
+def test_what_of_the_speed_is_the_engines_is_said(drop, told):
+    def of_engine(networks):
+        built, _ = selection_file.build(networks.candidates, budgets(drop), SEEDS)
+        return selection_file.of_engine(built)
+
+    assert of_engine(plenty()) == told
+    without = Kept().add("structured_global_finetune", 0.8, bytes=9_000, accuracy=0.95, ms=0.2)
+    assert of_engine(without) == of_engine(Kept()) == ""
 
 
 def test_a_network_is_near_once():

@@ -244,7 +244,7 @@ def test_the_selection_is_shown_as_it_is():
     table = context.recommended(run)
     assert table.rows[0][0] == "smallest.packed"
     assert table.rows[0][2:] == (
-        "820 B (48.8 × smaller)", "0.4 [-0.6, 1.4]", "94.6 % (92.6–96.6)", "not timed", "",
+        "820 B (48.8 × smaller)", "0.4 (−0.6 to 1.4)", "94.6 % (92.6–96.6)", "not timed", "",
     )  # fmt: skip
     assert table.rows[1][:2] == ("fastest: none", "no network meets it; nearest: ONNX int8")
     for text in reports(run, shown):
@@ -369,9 +369,9 @@ def with_choices(smallest, fastest, seeds=(0, 1, 2)):
 @pytest.mark.parametrize(
     ("smallest", "fastest", "title"),
     [
-        (SMALLEST, FASTEST, "48.8 × smaller (−0.4 points) or 5 × faster (±0.0 points)"),
+        (SMALLEST, FASTEST, "48.8 × smaller (−0.4 points) or 5 × faster (0.0 points)"),
         (SMALLEST, None, "48.8 × smaller (−0.4 points)"),
-        (None, FASTEST, "5 × faster (±0.0 points)"),
+        (None, FASTEST, "5 × faster (0.0 points)"),
         (BASELINE, BASELINE, "Nothing is smaller or faster within 1 percentage point of accuracy"),
         (SMALLEST, FASTEST | {"speedup": None}, "48.8 × smaller (−0.4 points)"),
     ],
@@ -382,6 +382,15 @@ def test_the_result_is_the_title_of_both_reports(smallest, fastest, title):
     assert words.text("title", run=run) == title
     assert text.startswith(f"# {title}\n")
     assert f"<h1>{title}</h1>" in page
+    # The words under the chart name the same files.
+    seen = figures.build(run)["pareto"].seen
+    chosen = [one for one in (smallest, fastest) if one and one is not BASELINE]
+    assert all(one["words"] in seen for one in chosen)
+    assert seen.count("Recommended as") == len(chosen)
+    alone = "ONNX Runtime alone makes the unpruned network 2 × faster (0.0 points)."
+    for report in (text, page):
+        head = report.replace("\u00a0", " ").partition("Test accuracy against")[0]
+        assert (alone in head) == bool(fastest and fastest["speedup"] and fastest is FASTEST)
 
 
 def test_a_report_without_the_course_has_its_answer_and_what_was_run_alone():
@@ -425,12 +434,12 @@ def test_what_compression_costs_each_class_is_in_both_reports():
     run, shown = drawn("everything")
     rows = {row[0]: row for row in shown["classes"].tables[0][1].rows}
     # Of 500 test images, every fiftieth changes, from class b to class a.
-    assert rows["b"][1:5] == ("250", "100.0", "96.0", "-4.0 (-6.6 to -1.3)")
+    assert rows["b"][1:5] == ("250", "100.0", "96.0", "−4.0 (−6.6 to −1.3)")
     assert rows["a"][3] == "100.0"
     assert shown["classes"].tables[1][1].rows == [("smallest", "b", "a", "0.0", "10.0", "+10.0")]
     text, page = reports(run, shown)
     for report in (text, page):
-        assert "The smallest file costs class b most: -4.0 percentage points" in report
+        assert "The smallest file costs class b most: −4.0 percentage points" in report
         assert "6 right before and wrong now" in report
     assert page.count('<li class="lost"><img src="data:image/png;base64,') == 6
     assert class_figures.changes(run)["smallest"].counts == {"lost": 6, "won": 0, "neither": 0}
@@ -473,6 +482,12 @@ def test_the_last_lines_of_a_run_are_its_answer():
         "recommended  smallest.packed 94.6 % test, 820 B (48.8 × smaller); fastest: none",
         "look         reports/index.html (report), artifacts/deploy/ (files)",
     ]
+    recommended = SELECTION["recommended"] | {"fastest": {"choice": FASTEST}}
+    told = terminal.closing(SELECTION | {"recommended": recommended}, Path("a"), Path("b"))[1]
+    assert told.endswith(
+        "5 × faster in ONNX Runtime; ONNX Runtime alone makes the unpruned network 2 × faster"
+        " (0.0 points)"
+    )
 
 
 def test_labels_keep_apart_where_there_is_room():

@@ -20,15 +20,15 @@ VALUES: dict[str, Callable[[float], str]] = {
 
 
 def _difference(line: Line) -> str:
-    """The text of a difference: "-2.20 [-3.10, -1.30] points", "× 1.27 [1.02, 1.60]"."""
+    """The text of a difference: "−2.20 points (−3.10 to −1.30)", "× 1.27 (1.02 to 1.60)"."""
     if line.change is None:
         return ""
     if line.unit == "bytes":
-        return f"{100 * (line.change - 1):+.2g} %"
-    numbers = (line.change, line.low, line.high)
+        return f"{100 * (line.change - 1):+.2g} %".replace("-", "−")
     if line.unit == "ms":
-        return "× {:.2f} [{:.2f}, {:.2f}]".format(*numbers)
-    return "{:+.2f} [{:+.2f}, {:+.2f}] points".format(*(100 * number for number in numbers))
+        return f"× {line.change:.2f} ({line.low:.2f} to {line.high:.2f})"
+    ends = (tables.points(end, 2) for end in (line.change, line.low, line.high))
+    return "{} points ({} to {})".format(*ends)
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from stages.lib.analysis.latencies import Latency, Timed
 from stages.lib.analysis.predictions import Correct, Key
 from stages.lib.analysis.statistics import Interval
 from stages.lib.core import engines
-from stages.lib.core.methods import METHODS
+from stages.lib.core.methods import METHODS, exported_name
 from stages.lib.core.records import ALL_LAYERS, Row
 
 SMALLEST, FASTEST = "smallest", "fastest"
@@ -28,8 +28,8 @@ LOSSES = (0.0, 0.005, 0.01, 0.02)
 SAME_SIZE = 0.01
 # Accuracies are rounded to six digits, so a difference of two means may be off by this much.
 ROUNDING = 1e-6
-# How many candidates are named if nothing meets the budgets.
-NEAREST = 3
+# How many candidates are named if nothing meets the budgets, and if several are equal.
+NEAREST, NAMED = 3, 3
 # What a file may cost, by the names of the params: the loss of validation accuracy (a share), the
 # bytes of the file, the latency of one image. A budget that is not set is missing.
 DROP, BYTES, LATENCY = "max_accuracy_drop", "max_bytes", "max_latency_ms"
@@ -255,10 +255,23 @@ def choose(candidates: Sequence[Candidate], role: str, budgets: Budgets) -> Choi
         reason = f"{_why_none(pool, budgets, what)}; the nearest is {nearest[0].words}"
         return Choice(None, reason, tuple(_distinct(nearest)[:NEAREST]))
     equal = _least(good, costs[0])
-    among, alike = len(_distinct(good)), len(_distinct(equal))
-    others = f", equal to {alike - 1} of them within the noise" if alike > 1 else ""
-    reason = f"the {role} of {among} within the budgets{others}"
-    return Choice(_least(equal, costs[1])[0], reason)
+    chosen = _least(equal, costs[1])[0]
+    others = [one.words for one in _distinct(equal) if one.name != chosen.name]
+    reason = f"the {role} of {len(_distinct(good))} within the budgets"
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        alike = "small" if role == SMALLEST else "fast"
+        reason += f"; as {alike} within the noise: {'; '.join(others[:NAMED])}{more}"
+    return Choice(chosen, reason)
+
+
+def unpruned(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The unpruned float32 network where it is fastest: what an engine brings without compression.
+    None if it has no latency to rank by.
+    """
+    names = (BASELINE, exported_name(BASELINE, "float32"))
+    known = [one for one in candidates if one.rows[0].method in names and one.ranked]
+    return min(known, key=lambda one: one.latency.milliseconds, default=None)
 
 
 def answers(candidates: Sequence[Candidate], asked: float) -> list[Answer]:

@@ -1,11 +1,11 @@
 """The selection for JSON, as the report shows it and the model card repeats it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.lib.analysis import selection, tables
 from stages.lib.analysis.selection import BASELINE, Answer, Budgets, Candidate, Choice
-from stages.lib.core import outputs
+from stages.lib.core import engines, outputs
 
 
 def describe(candidate: Candidate, baseline: Candidate) -> dict[str, Any]:
@@ -42,6 +42,24 @@ def _note(answer: Answer, over: str) -> str:
     )
 
 
+def of_engine(selected: Mapping[str, Any]) -> str:
+    """What of the recommended network's speed an engine brings without compression; empty if it
+    brings none. selected: of `build`.
+    """
+    fastest, alone = selected["recommended"][selection.FASTEST]["choice"], selected["unpruned"]
+    speedups = [one["speedup"] or 0 if one else 0 for one in (fastest, alone)]
+    if min(speedups) <= 1:
+        return ""
+    engine = engines.ENGINES[alone["engine"]].title
+    if fastest["name"] == alone["name"]:
+        return f"the speed is {engine}'s alone, as the network is unpruned"
+    change = tables.points(alone["test"]["accuracy"] - selected["baseline"]["test"]["accuracy"])
+    return (
+        f"{engine} alone makes the unpruned network {tables.factor(speedups[1])} faster"
+        f" ({change} points)"
+    )
+
+
 def build(
     candidates: Sequence[Candidate], budgets: Budgets, seeds: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Choice]]:
@@ -61,6 +79,7 @@ def build(
         "test_images": baseline.test.images,
         "seeds": seeds,
         "baseline": told(baseline),
+        "unpruned": told(selection.unpruned(candidates)),
         "budgets": [
             {"losses": answer.losses, "note": _note(answer, over)}
             | {role: told(choice.candidate) for role, choice in answer.choices.items()}

@@ -101,15 +101,32 @@ def network(method: str, weight_bits: int, sparsity: float, times_smaller: float
     return f"{known.title}, {percent(round(sparsity, 3))}" if sparsity > 0 else known.title
 
 
-def points(share: float) -> str:
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, of which zero has none: +1.2, −0.4, 0.0."""
+    rounded = round(value, digits)
+    return decimal(rounded, digits) if rounded <= 0 else f"+{rounded:.{digits}f}"
+
+
+def decimal(value: float, digits: int = 1) -> str:
+    """A number with a minus sign only where it needs one: 1.2, −0.4, 0.0."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0 avoids −0.0
+
+
+def points(share: float, digits: int = 1) -> str:
     """A difference of accuracies in points, with its sign: +1.2."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0 avoids -0.0
+    return signed(100 * share, digits)
 
 
 def interval(difference: Interval) -> str:
     """A difference of accuracies in points, with its interval: +1.2 points (+0.4 to +2.0)."""
-    estimate, low, high = map(points, (difference.estimate, difference.low, difference.high))
-    return f"{estimate} points ({low} to {high})"
+    ends = (difference.estimate, difference.low, difference.high)
+    return "{} points ({} to {})".format(*map(points, ends))
+
+
+def loss(found: Mapping[str, float]) -> str:
+    """A loss of accuracy in points, with its interval: 0.4 (−0.1 to 0.9)."""
+    ends = (found[name] for name in ("estimate", "low", "high"))
+    return "{} ({} to {})".format(*(decimal(100 * end) for end in ends))
 
 
 def percent(share: float) -> str:

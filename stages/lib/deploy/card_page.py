@@ -29,7 +29,6 @@ def _results(card: Mapping[str, Any], roles: Mapping[str, Any]) -> str:
     """The table of results. A number that is not known is left out."""
     lines = []
     for name, one in {"baseline": card["baseline"], **roles}.items():
-        points = [100 * one["validation_loss"][end] for end in ("estimate", "low", "high")]
         is_baseline, latency = name == "baseline", "not timed"
         if one["latency_ms"] is not None:
             engine = engines.ENGINES[one["engine"]].title
@@ -39,7 +38,7 @@ def _results(card: Mapping[str, Any], roles: Mapping[str, Any]) -> str:
                 name if is_baseline else one["file"],
                 one["words"],
                 tables.estimate(*(one["test"][end] for end in ("accuracy", "low", "high"))),
-                "" if is_baseline else "{:.1f} ({:.1f} to {:.1f})".format(*points),
+                "" if is_baseline else tables.loss(one["validation_loss"]),
                 f"{one['bytes']:,}",
                 tables.factor(one["times_smaller"]),
                 latency,
@@ -90,13 +89,14 @@ def _machine(machine: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> 
     return ", ".join([f"{used}{machine['cpu']}", *versions])
 
 
-def render(card: Mapping[str, Any], folder: Path, candidates: int) -> str:
+def render(card: Mapping[str, Any], folder: Path, candidates: int, of_engine: str) -> str:
     """The page.
 
     card: of `model_card.describe`. `onnx` of a chosen file names what runs it, or has a note why
         nothing does.
     folder: with all other files in place.
     candidates: how many networks the files were chosen from.
+    of_engine: what of the speed is not compression's (`selection_file.of_engine`).
     """
     # The fastest first, as predict.py takes them.
     roles = {role: card[role]["chosen"] for role in ROLES if card[role]["chosen"]}
@@ -124,6 +124,7 @@ def render(card: Mapping[str, Any], folder: Path, candidates: int) -> str:
         budgets=_budgets(card["budgets"]),
         machine=_machine(card["machine"], [card["baseline"], *roles.values()]),
         candidates=candidates,
+        of_engine=of_engine,
         runs=[one["file"] for one in runs],
         unpacked=[one["unpacked"] for one in runs if one["unpacked"]],
         photo=paths.SAMPLE_PHOTO,

@@ -97,7 +97,7 @@ def _confusions(run: Run) -> Table:
             Column("taken for", "predicted"),
             Column("baseline, images", "before", "{:.1f}".format),
             Column("file, images", "after", "{:.1f}".format),
-            Column("added", "added", "{:+.1f}".format),
+            Column("added", "added", tables.signed),
         ],
         left=3,
     )

@@ -43,7 +43,7 @@ def recommended(run: Run) -> Table:
                 role + Path(choice["file"]).suffix,
                 f"{choice['words']} ({found['reason']})",
                 f"{tables.size(choice['bytes'])} ({smaller})",
-                words.interval(choice["validation_loss"]),
+                tables.loss(choice["validation_loss"]),
                 words.test(choice["test"]),
                 words.latency(choice),
                 throughput(run, choice),

@@ -117,7 +117,6 @@ def against_gain(run: Run) -> Figure:
         plot.steps(best, look)
     points = alt.condition("datum.label != ''", alt.value(130), alt.value(30))
     plot.bars("datum.label").points(points).labels()
-    told = lines[lines.front].sort_values(["name", "gain"], ascending=[True, False], kind="stable")
     return figure(
         run,
         "pareto",
@@ -127,11 +126,6 @@ def against_gain(run: Run) -> Figure:
             for name, _, _ in SAVES.values()
             if (lines.name == name).any()
         ],
-        furthest={
-            role: told[told.name == name].iloc[0].to_dict()
-            for role, (name, _, _) in SAVES.items()
-            if (told.name == name).any()
-        },
         hidden=len(lines) - len(shown),
     )
 

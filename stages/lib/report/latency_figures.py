@@ -124,7 +124,7 @@ def int8_layers(run: Run) -> list[tuple[str, Table]]:
         decibels=("decibels", "mean"),
         float32=("float32", lambda kept: f"{(kept == 'yes').sum()} of {len(kept)}"),
     )
-    noise = Column("signal to noise of the layer alone, dB", "decibels", "{:.1f}".format)
+    noise = Column("signal to noise of the layer alone, dB", "decibels", tables.decimal)
     told = [Column("layer", "layer"), noise, Column("kept in float32, seeds", "float32")]
     ordered = found.sort_values("decibels", kind="stable")
     return [("What int8 costs each layer of the baseline", columns.table(ordered, told))]

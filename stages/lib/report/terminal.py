@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.lib.analysis import tables
+from stages.lib.analysis import selection_file, tables
 from stages.lib.report import words
 
 
@@ -22,9 +22,10 @@ def closing(selection: Mapping[str, Any], files: Path, page: Path) -> list[str]:
     recommended = [
         _recommended(role, found["choice"]) for role, found in selection["recommended"].items()
     ]
+    recommended.append(selection_file.of_engine(selection))
     return [
         f"baseline     {accuracy}, {tables.size(size)}{timed}",
-        f"recommended  {'; '.join(recommended)}",
+        f"recommended  {'; '.join(filter(None, recommended))}",
         f"look         {page} (report), {files}/ (files)",
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from stages.lib.analysis import tables
+from stages.lib.analysis import selection_file, tables
 from stages.lib.core import paths
 from stages.lib.core.engines import ENGINES
 from stages.lib.core.records import MOST_IQR
@@ -19,14 +19,6 @@ from stages.lib.report import columns
 def loss(share: float) -> str:
     """A loss of accuracy: 0.01 → 1 percentage point."""
     return f"{100 * share:.4g} percentage point{'' if share == 0.01 else 's'}"
-
-
-def interval(found: Mapping[str, float]) -> str:
-    """A loss with its interval, in percentage points: 0.4 [-0.1, 0.9]."""
-    estimate, low, high = (
-        f"{round(100 * found[name], 1) + 0.0:.1f}" for name in ("estimate", "low", "high")
-    )
-    return f"{estimate} [{low}, {high}]"
 
 
 def test(found: Mapping[str, float]) -> str:
@@ -39,13 +31,17 @@ def latency(choice: Mapping[str, Any]) -> str:
     if choice["latency_ms"] is None:
         return "not timed"
     engine = ENGINES[choice["engine"]].title
-    text = f"{tables.milliseconds(choice['latency_ms'])} ms in {engine}"
-    if choice["speedup"] is None:
-        iqr = choice["latency_iqr_ms"]
-        ranked = iqr is not None and iqr <= MOST_IQR * choice["latency_ms"]
-        whose = "the baseline's is not" if ranked else "not"
-        return f"{text} ({whose} ranked: the IQR passes {100 * MOST_IQR:g} %)"
-    return f"{text} ({tables.factor(choice['speedup'])} faster)"
+    return f"{tables.milliseconds(choice['latency_ms'])} ms in {engine} ({speed(choice)})"
+
+
+def speed(choice: Mapping[str, Any]) -> str:
+    """How much faster a network of selection.json is, or why that is not known."""
+    if choice["speedup"] is not None:
+        return f"{tables.factor(choice['speedup'])} faster"
+    iqr = choice["latency_iqr_ms"]
+    ranked = iqr is not None and iqr <= MOST_IQR * choice["latency_ms"]
+    whose = "the baseline's is not" if ranked else "not"
+    return f"{whose} ranked: the IQR passes {100 * MOST_IQR:g} %"
 
 
 def engine(name: str) -> str:
@@ -60,8 +56,8 @@ def instructions(isa: Sequence[str]) -> str:
 
 FILTERS = {
     "percent": tables.percent, "accuracy": columns.accuracy, "change": tables.points,
-    "loss": loss, "instructions": instructions, "interval": interval, "test": test,
-    "latency": latency, "size": tables.size, "count": tables.count, "times": tables.times,
+    "loss": loss, "instructions": instructions, "interval": tables.loss, "test": test,
+    "latency": latency, "speed": speed, "of_engine": selection_file.of_engine, "size": tables.size, "count": tables.count, "times": tables.times,
     "suffix": lambda file: Path(file).suffix, "milliseconds": tables.milliseconds,
     "factor": tables.factor, "smaller": tables.smaller, "engine": engine,
 }  # fmt: skip
