@@ -20,6 +20,7 @@ from stages.lib.analysis.selection import FASTEST, SMALLEST
 from stages.lib.compression import storage_sizes
 from stages.lib.core import hardware, methods, outputs, paths, records
 from stages.lib.core.stage import run_stage
+from stages.lib.deploy import folder as deployed
 from stages.lib.models import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,7 @@ def folder(tmp_path, monkeypatch):
     line = dict.fromkeys(records.FILE_SIZE)
     monkeypatch.setattr(storage_sizes, "line", lambda row, network: line | {"method": row.method})
     alone = dict.fromkeys(("file", "bytes", "layout", "unpacked")) | {"note": "it is made up"}
-    monkeypatch.setattr(package, "made_runnable", lambda *_: dict(alone))
+    monkeypatch.setattr(deployed, "made_runnable", lambda *_: dict(alone))
     return tmp_path
 
 

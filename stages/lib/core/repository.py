@@ -1,6 +1,9 @@
-"""Finds the files that params.yaml names, also in the copies that DVC makes for experiments."""
+"""Finds the files that params.yaml names, also in the copies that DVC makes for experiments; and
+the commit of this code.
+"""
 
 import os
+import subprocess
 from pathlib import Path
 
 from stages.lib.core.errors import UserError
@@ -25,3 +28,13 @@ def person_path(text: str | Path) -> Path:
         raise UserError(f"{text}: there is no such home directory") from None
     # Path.exists raises where a name is too long.
     return path if os.path.exists(path) else person_repository() / path  # noqa: PTH110
+
+
+def commit() -> str:
+    """The commit of this code, marked if files differ from it; empty outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip().replace("-dirty", " and changes")

@@ -57,7 +57,8 @@ def instructions(isa: Sequence[str]) -> str:
 FILTERS = {
     "percent": tables.percent, "accuracy": columns.accuracy, "change": tables.points,
     "loss": loss, "instructions": instructions, "interval": tables.loss, "test": test,
-    "latency": latency, "speed": speed, "of_engine": selection_file.of_engine, "size": tables.size, "count": tables.count, "times": tables.times,
+    "latency": latency, "speed": speed, "of_engine": selection_file.of_engine,
+    "size": tables.size, "count": tables.count, "times": tables.times,
     "suffix": lambda file: Path(file).suffix, "milliseconds": tables.milliseconds,
     "factor": tables.factor, "smaller": tables.smaller, "engine": engine,
 }  # fmt: skip
