@@ -61,6 +61,7 @@ def show(browser, path, width=1440, scheme="light"):
     WebDriverWait(browser, 60).until(
         lambda one: one.execute_script("return document.documentElement.dataset.drawn") == "yes"
     )
+    browser.execute_script("document.querySelectorAll('.fold').forEach(one => one.open = true)")
 
 
 def parts(browser, chart, selector):
@@ -212,7 +213,7 @@ def test_numbers_on_a_map_stand_out_from_their_cells(browser, files):
     assert all(contrast(*map(luminance, pair)) >= 4.5 for pair in cells), cells
 
 
-# Texts of one chart that lie over each other by more than a pixel.
+# Texts of one chart that lie over each other or touch.
 OVERLAPS = """
 const found = [];
 for (const chart of document.querySelectorAll('.chart')) {
@@ -224,7 +225,7 @@ for (const chart of document.querySelectorAll('.chart')) {
     for (const [other, its] of boxes.slice(index + 1)) {
       const across = Math.min(one.right, its.right) - Math.max(one.left, its.left);
       const down = Math.min(one.bottom, its.bottom) - Math.max(one.top, its.top);
-      if (across > 1 && down > 2) found.push([chart.id, text, other]);
+      if (across > -3 && down > 2) found.push([chart.id, text, other]);
     }
   });
 }
@@ -242,6 +243,58 @@ def test_no_text_of_a_chart_lies_over_another(browser, files, name, width):
         "one => one.querySelectorAll('.role-legend-label text').length)"
     )
     assert max(browser.execute_script(many)) <= 8
+    # A layer's name may be shortened, a network's is broken into lines.
+    cut = (
+        "return [...document.querySelectorAll('.chart:not(#chart-sensitivity-0) svg text')]"
+        ".map(one => one.textContent).filter(text => text.includes('…'))"
+    )
+    assert browser.execute_script(cut) == []
+
+
+# How many pixels of the chart's lines lie within each label of a point.
+STRUCK = """
+const chart = document.getElementById('chart-pareto-0');
+const lines = [...chart.querySelectorAll('.mark-rule.role-mark line, .mark-line.role-mark path')];
+const shown = [...chart.querySelectorAll('.mark-text.role-mark text')].filter(
+  (one) => one.textContent && getComputedStyle(one).display !== 'none');
+const found = Object.fromEntries(shown.map((one) => [one.textContent, 0]));
+for (const line of lines) {
+  const matrix = line.getScreenCTM();
+  for (let at = 0; at < line.getTotalLength(); at++) {
+    const {x, y} = line.getPointAtLength(at).matrixTransform(matrix);
+    for (const one of shown) {
+      const box = one.getBoundingClientRect();
+      const within = x > box.left && x < box.right && y > box.top && y < box.bottom;
+      found[one.textContent] += within;
+    }
+  }
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+def test_no_line_strikes_a_label_through(browser, files, width):
+    show(browser, files["everything"], width)
+    struck = browser.execute_script(STRUCK)
+    assert len(struck) > 1
+    assert set(struck.values()) == {0}, struck
+
+
+def test_on_a_phone_what_follows_the_files_opens_at_a_touch_and_for_a_link(browser, files):
+    show(browser, files["everything"], 390)
+    every = "return [...document.querySelectorAll('.fold')].map(one => one.open)"
+    height = "return document.documentElement.scrollHeight"
+    whole = browser.execute_script(height)
+    emulate(browser, 1024)
+    emulate(browser, 390)
+    assert not any(browser.execute_script(every))
+    assert browser.execute_script(height) < min(5000, whole / 3)
+    browser.execute_script("location.hash = 'section-speed'")
+    browser.execute_script("document.querySelector('#section-size summary').click()")
+    assert sum(browser.execute_script(every)) == 2
+    emulate(browser, 1024)
+    assert all(browser.execute_script(every))
 
 
 def test_a_click_on_a_header_sorts_and_a_table_is_copied_as_markdown(browser, files):

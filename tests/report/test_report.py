@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 from shown_runs import (
@@ -386,7 +388,7 @@ def test_the_result_is_the_title_of_both_reports(smallest, fastest, title):
     seen = figures.build(run)["pareto"].seen
     chosen = [one for one in (smallest, fastest) if one and one is not BASELINE]
     assert all(one["words"] in seen for one in chosen)
-    assert seen.count("Recommended as") == len(chosen)
+    assert seen.count(" at 9") == len(chosen)
     alone = "ONNX Runtime alone makes the unpruned network 2 × faster (0.0 points)."
     for report in (text, page):
         head = report.replace("\u00a0", " ").partition("Test accuracy against")[0]
@@ -488,6 +490,36 @@ def test_the_last_lines_of_a_run_are_its_answer():
         "5 × faster in ONNX Runtime; ONNX Runtime alone makes the unpruned network 2 × faster"
         " (0.0 points)"
     )
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_an_axis_of_shares_has_a_few_round_ticks_and_none_beyond_all(values):
+    low, high = charts.around(values)
+    assert low <= min(values) <= max(values) <= high
+    ticks = charts.share_ticks(low, high)
+    assert 2 <= len(ticks) <= 9
+    assert low - 1e-9 <= ticks[0] < ticks[-1] <= min(high, 1)
+    assert len({f"{100 * tick:.4g}" for tick in ticks}) == len(ticks)
+    assert np.ptp(np.diff(ticks)) < 1e-9 if len(ticks) > 2 else True
+
+
+def test_where_all_are_right_the_axis_ends_there():
+    low, high = charts.around([1.0, 1.0])
+    assert charts.share_ticks(low, high)[-1] == 1.0
+    assert (low, high) == pytest.approx((0.979, 1.001))
+
+
+def test_a_label_keeps_off_the_lines_of_its_chart():
+    x = charts.times("gain", pd.Series([1.0, 50.0]), "×")
+    y = charts.shares("test_accuracy", "accuracy", [0.9, 1.0])
+    lines = pd.DataFrame({"gain": [1.0], "test_accuracy": [0.95], "label": ["the baseline"]})
+    free, off = (
+        charts.placed(lines, x, y, 800, 400, strokes).iloc[0]
+        for strokes in ([], [(0.1, 0.95, 99, 0.95), (1, 0.93, 1, 0.97)])
+    )
+    assert free.dy < 0 < free.dy + charts.LINE
+    assert off.dx >= charts.GAP
+    assert off.dy >= charts.GAP or off.dy + charts.LINE <= -charts.GAP
 
 
 def test_labels_keep_apart_where_there_is_room():

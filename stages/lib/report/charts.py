@@ -21,10 +21,14 @@ WIDTH, HEIGHT = 560, 320
 # A legend with more entries cannot be read.
 MOST_NAMES = 8
 # Text in a chart: its size, the room of a letter and of a line, the gap to its point, in pixels.
-LABEL, LETTER, LINE, GAP = 11, 6.1, 13, 9
+LABEL, LETTER, LINE, GAP = 11, 6.1, 13, 11
+# How wide a line through a label counts as, in pixels: more than it is, as it strikes it through.
+STROKE = 4
 # Where a label may stand, best first: to the right (1) or left of its point, below (1) or above.
 SIDES = ((1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1))
 KIB = 1024
+# Shares that differ by less are no reason for a longer axis.
+LEAST_RANGE = 0.02
 # The columns that marks read, if a table has them.
 SHOWN = ("name", "low", "high", "hollow", "front", "label", "dx", "dy", "theory")
 CONFIG: dict[str, Any] = {
@@ -33,7 +37,7 @@ CONFIG: dict[str, Any] = {
         "gridColor": INK, "gridOpacity": 0.12, "labelColor": INK, "titleColor": INK,
         "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
     },
-    "axisX": {"labelOverlap": True},
+    "axisX": {"labelOverlap": "greedy", "labelSeparation": 8},
     "axisY": {"titleAnchor": "end"},
     "legend": {
         "orient": "bottom", "direction": "horizontal", "labelColor": INK, "titleColor": INK,
@@ -100,9 +104,23 @@ class Axis(NamedTuple):
         return alt.Y(f"{self.column}:{self.kind}", **self.options)
 
 
+def share_ticks(low: float, high: float) -> list[float]:
+    """Round shares from `low` to `high`, at most nine, none above 1."""
+    steps = (step / 10**power for power in (4, 3, 2, 1) for step in (1, 2, 5))
+    step = next(step for step in steps if high - low <= 8 * step)
+    ticks = range(math.ceil(low / step - 1e-9), math.floor(min(high, 1) / step + 1e-9) + 1)
+    return [round(number * step, 6) for number in ticks]
+
+
 def shares(column: str, title: str, domain: Sequence[float]) -> Axis:
-    """An axis of shares, written as in the text: 80 %."""
-    axis = alt.Axis(title=title, labelExpr="format(100 * datum.value, '.4~g') + ' %'")
+    """An axis of shares, written as in the text: 80 %. It may reach a little beyond 100 %, for the
+    marks.
+    """
+    axis = alt.Axis(
+        title=title,
+        values=share_ticks(*domain),
+        labelExpr="format(100 * datum.value, '.4~g') + ' %'",
+    )
     return Axis(column, {"axis": axis, "scale": alt.Scale(domain=list(domain), nice=False)})
 
 
@@ -169,10 +187,12 @@ def whole(column: str, values: pd.Series, title: str, room: float = 0) -> Axis:
     return Axis(column, {"axis": alt.Axis(title=title, values=ticks, format="d"), "scale": scale})
 
 
-# On a narrow page, a network's name is broken at its first comma, and a layer's name loses its
-# beginning.
-_REST = "join(slice(split(datum.label, ', '), 1), ', ')"
-BROKEN = f"narrow ? [split(datum.label, ', ')[0], truncate({_REST}, 28, 'center')] : datum.label"
+# On a narrow page, a network's name is broken at its first comma, if what follows is long also at
+# the second; a layer's name loses its beginning.
+_FIRST, _SECOND = (f"split(datum.label, ', ')[{number}]" for number in (0, 1))
+_REST, _THIRD = (f"join(slice(split(datum.label, ', '), {number}), ', ')" for number in (1, 2))
+_LINES = f"length({_REST}) > 26 && {_THIRD} ? [{_FIRST}, {_SECOND}, {_THIRD}] : [{_FIRST}, {_REST}]"
+BROKEN = f"narrow ? ({_LINES}) : datum.label"
 CUT = "truncate(datum.label, narrow ? 14 : 40, 'left')"
 
 
@@ -189,9 +209,13 @@ def names(column: str, label: str, grid: bool = False, sort: Sequence[str] | Non
 
 
 def around(values: Iterable[float], room: float = 0.05) -> list[float]:
-    """The range from a little below the smallest share to a little above the largest."""
-    least, most = min(values), max(values)
-    room *= max(most - least, 0.01)
+    """The range from a little below the smallest share to a little above the largest, of two
+    percentage points at least.
+    """
+    values = list(values)
+    most = min(1.0, max(max(values), (min(values) + max(values) + LEAST_RANGE) / 2))
+    least = min(min(values), most - LEAST_RANGE)
+    room *= most - least
     return [max(0.0, least - room), most + room]
 
 
@@ -350,21 +374,37 @@ class Plot:
         return Panel(title, chart.add_params(NARROW) if adapts else chart, width)
 
 
-def _pixels(values: pd.Series, axis: Axis, length: float) -> pd.Series:
-    """Where values lie along an axis with a domain, in pixels from its beginning."""
+def _pixels(values: Any, axis: Axis, length: float) -> Any:
+    """Where values (numbers or a column) lie along an axis with a domain, in pixels from its
+    beginning. Those beyond an end lie there.
+    """
     scale = axis.options["scale"].to_dict()
     bend = np.log if scale.get("type") == "log" else np.asarray
     low, high = (float(bend(end)) for end in scale["domain"])
-    return length * (bend(values) - low) / (high - low)
+    return length * np.clip((bend(values) - low) / (high - low), 0, 1)
 
 
 def placed(
-    lines: pd.DataFrame, x: Axis, y: Axis, width: int = WIDTH, height: int = HEIGHT
+    lines: pd.DataFrame,
+    x: Axis,
+    y: Axis,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    strokes: Sequence[tuple[float, float, float, float]] = (),
 ) -> pd.DataFrame:
     """The lines with `dx` and `dy`: where the upper left corner of each `label` stands from its
-    point, so that labels keep apart from each other and from labelled points where they can.
+    point, so that labels keep apart from each other, from labelled points and from strokes where
+    they can.
+
+    strokes: level and upright lines of the chart, each from (x, y) to (x, y) in the axes' units.
     """
     across, down = _pixels(lines[x.column], x, width), height - _pixels(lines[y.column], y, height)
+    ends = np.array(strokes).reshape(-1, 2, 2)
+    drawn = np.stack(
+        [_pixels(ends[..., 0], x, width), height - _pixels(ends[..., 1], y, height)], axis=2
+    )
+    # As thin boxes.
+    drawn = np.concatenate([drawn.min(1) - STROKE / 2, drawn.max(1) + STROKE / 2], axis=1)
     named = lines.label != ""
     taken = [
         (left - GAP / 2, top - GAP / 2, left + GAP / 2, top + GAP / 2)
@@ -383,7 +423,7 @@ def placed(
             dy = {1: GAP, 0: -tall / 2, -1: -GAP - tall}[below]
             box = (left + dx, top + dy, left + dx + wide, top + dy + tall)
             outside = max(0, -box[0], box[2] - width) + max(0, -box[1], box[3] - height)
-            cost = 100 * outside + sum(_overlap(box, other) for other in taken)
+            cost = 100 * outside + sum(_overlap(box, other) for other in [*taken, *drawn])
             # Other points are covered if need be.
             crowd = (across >= box[0]) & (across <= box[2]) & (down >= box[1]) & (down <= box[3])
             found.append((cost + crowd.sum(), dx, dy, box))

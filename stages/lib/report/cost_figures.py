@@ -1,7 +1,8 @@
 """Figures of what networks save: all of them, packed files, the ladder of sizes."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -92,7 +93,9 @@ def _key(line: Any) -> str:
 def _label(gain: float, name: str, line: Any) -> str:
     """How much a network saves, and what it is, in short lines."""
     engine = f" in {ENGINES[line.engine].title}" if name == SAVES[selection.FASTEST][0] else ""
-    what = textwrap.wrap(f"{line.network}{engine}".replace(" ×", "\u00a0×"), LABEL_WIDTH)
+    what = textwrap.wrap(
+        f"{line.network}{engine}".replace(" ×", "\u00a0×").replace(" %", "\u00a0%"), LABEL_WIDTH
+    )
     return "\n".join([f"{tables.factor(gain)} {name.split()[-1]}", *what])
 
 
@@ -107,13 +110,17 @@ def against_gain(run: Run) -> Figure:
     )
     y = charts.shares("test_accuracy", "test accuracy", domain)
     size = {"width": 820, "height": 420}
+    fronts = [
+        (shown[shown.front & (shown.name == name)].sort_values("gain", kind="stable"), look)
+        for name, _, look in SAVES.values()
+    ]
+    strokes = _strokes(shown, [front for front, _ in fronts], run.baseline.test_accuracy)
     plot = Plot(
-        charts.placed(shown, x, y, **size), x, y, LOOKS,
+        charts.placed(shown, x, y, **size, strokes=strokes), x, y, LOOKS,
         [columns.NETWORK, columns.ESTIMATE, GAIN, columns.FILE, columns.LATENCY, ENGINE],
     )  # fmt: skip
     plot.level(run.baseline.test_accuracy)
-    for name, _, look in SAVES.values():
-        best = shown[shown.front & (shown.name == name)].sort_values("gain", kind="stable")
+    for best, look in fronts:
         plot.steps(best, look)
     points = alt.condition("datum.label != ''", alt.value(130), alt.value(30))
     plot.bars("datum.label").points(points).labels()
@@ -128,6 +135,21 @@ def against_gain(run: Run) -> Figure:
         ],
         hidden=len(lines) - len(shown),
     )
+
+
+def _strokes(
+    shown: pd.DataFrame, fronts: Sequence[pd.DataFrame], level: float
+) -> list[tuple[float, float, float, float]]:
+    """The lines of the chart, for `charts.placed`: the baseline's level, the error bars of points
+    with labels, the steps of the fronts.
+    """
+    found = [(shown.gain.min() / 2, level, 2 * shown.gain.max(), level)]
+    found += [(one.gain, one.low, one.gain, one.high) for one in shown.itertuples() if one.label]
+    for front in fronts:
+        points = front[["gain", "test_accuracy"]].to_numpy().tolist()
+        for (left, first), (right, second) in pairwise(points):
+            found += [(left, first, left, second), (left, second, right, second)]
+    return found
 
 
 def _networks(lines: pd.DataFrame) -> Table:

@@ -64,13 +64,13 @@ def engines(run: Run) -> Figure | None:
     known = lines[lines.speedup.notna()]
     others = known[known.engine != TORCH].network
     known = known[known.network.isin(others)]
-    panels, order = [], list(dict.fromkeys(known.network))
+    panels, order, layers = [], list(dict.fromkeys(known.network)), int8_layers(run)
     for batch, here in known.groupby("batch_size"):
         best = here.speedup == here.groupby("network").speedup.transform("max")
         here = here.assign(label=here.label.where(best, ""))
         plot = Plot(
             here,
-            charts.logarithmic("speedup", here.speedup, SPEEDUP, " ×", (1.2, 1.9)),
+            charts.logarithmic("speedup", here.speedup, SPEEDUP, " ×", (1.2, 2.8)),
             charts.names("network", charts.BROKEN, grid=True, sort=order),
             {name: look for name, look in LOOKS.items() if name in set(here.name)},
             [columns.NETWORK, ENGINE, *TELLS],
@@ -82,10 +82,11 @@ def engines(run: Run) -> Figure | None:
         run,
         "engines",
         panels or [charts.nothing(NOTHING)],
-        [("Every engine", engine_table(run)), *int8_layers(run)],
+        [("Every engine", engine_table(run)), *_int8_table(layers)],
         fastest=_fastest(lines[lines.comparable & ~lines.masked]),
         zeros=no_gain(run),
         first=lines.to_dict("records")[0],
+        layers=layers.to_dict("records"),
     )
 
 
@@ -112,22 +113,32 @@ def engine_table(run: Run) -> Table:
     return columns.table(lines, told, left=2)
 
 
-def int8_layers(run: Run) -> list[tuple[str, Table]]:
-    """A table of the baseline's layers in int8, the noisiest first, means over seeds; none without
-    an int8 file.
+def int8_layers(run: Run) -> pd.DataFrame:
+    """The layers of the baseline's int8 file, the noisiest first: layer, decibels (mean over seeds
+    of its signal-to-noise ratio; NaN if nothing is lost), error (its output's, as a share of the
+    output), float32 (in how many seeds it stays in float32) and seeds. Empty without such a file.
     """
     method = methods.exported_name("baseline", "int8")
     lines = run.int8_layers[run.int8_layers.method == method]
-    if lines.empty:
-        return []
-    found = lines.groupby("layer", sort=False, as_index=False).agg(
-        decibels=("decibels", "mean"),
-        float32=("float32", lambda kept: f"{(kept == 'yes').sum()} of {len(kept)}"),
+    found = (
+        lines.assign(float32=lines.float32 == "yes")
+        .groupby("layer", sort=False, as_index=False)
+        .agg(decibels=("decibels", "mean"), float32=("float32", "sum"), seeds=("float32", "size"))
     )
-    noise = Column("signal to noise of the layer alone, dB", "decibels", tables.decimal)
-    told = [Column("layer", "layer"), noise, Column("kept in float32, seeds", "float32")]
-    ordered = found.sort_values("decibels", kind="stable")
-    return [("What int8 costs each layer of the baseline", columns.table(ordered, told))]
+    found = found.assign(error=10 ** (-found.decibels / 20))
+    return found.sort_values("decibels", kind="stable")
+
+
+def _int8_table(layers: pd.DataFrame) -> list[tuple[str, Table]]:
+    """The table of `int8_layers`; none without layers."""
+    told = [
+        Column("layer", "layer"),
+        Column("error of its output alone", "error", lambda share: f"{100 * share:.2g} %"),
+        Column("signal to noise, dB", "decibels", tables.decimal),
+        Column("kept in float32, seeds", ("float32", "seeds"), "{} of {}".format),
+    ]
+    title = "What int8 costs each layer of the baseline"
+    return [(title, columns.table(layers, told))] if len(layers) else []
 
 
 def no_gain(run: Run) -> dict | None:

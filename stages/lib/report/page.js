@@ -8,7 +8,8 @@
 
   // Where a label may stand beside its point, best first: to the right (1) or left, below (1) or above.
   const SIDES = [[1, 0], [-1, 0], [1, -1], [-1, -1], [1, 1], [-1, 1], [0, -1], [0, 1]];
-  const GAP = 9;
+  const GAP = 11;
+  const STEP = 4;
   const overlap = (one, other) =>
     Math.max(0, Math.min(one.right, other.right) - Math.max(one.left, other.left)) *
     Math.max(0, Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top));
@@ -24,10 +25,21 @@
     const crowd = [...holder.querySelectorAll(".mark-symbol.role-mark path")].map(
       (mark) => mark.__data__,
     );
-    const inside = (box) =>
+    const inside = (box, crowd) =>
       crowd.filter(
         ({ x, y }) => x >= box.left && x <= box.right && y >= box.top && y <= box.bottom,
       ).length;
+    // Points along the lines of the chart, a few pixels apart.
+    const strokes = [
+      ...holder.querySelectorAll(".mark-rule.role-mark line, .mark-line.role-mark path"),
+    ].flatMap((line) => {
+      const shift = line.transform.baseVal.consolidate()?.matrix ?? { e: 0, f: 0 };
+      const length = line.getTotalLength();
+      return Array.from({ length: Math.ceil(length / STEP) }, (_, index) => {
+        const { x, y } = line.getPointAtLength(index * STEP);
+        return { x: x + shift.e, y: y + shift.f };
+      });
+    });
     const taken = points.map(({ x, y }) => ({
       left: x - GAP / 2, right: x + GAP / 2, top: y - GAP / 2, bottom: y + GAP / 2,
     }));
@@ -43,7 +55,9 @@
         const outside =
           Math.max(0, -left, here.right - width) + Math.max(0, -top, here.bottom - height);
         const covered = taken.reduce((sum, other) => sum + overlap(here, other), 0);
-        const cost = 100 * outside + covered + inside(here); // other points are covered if need be
+        // Lines and other points are covered if need be.
+        const crossed = 4 * STEP * inside(here, strokes) + inside(here, crowd);
+        const cost = 100 * outside + covered + crossed;
         if (cost < best.cost) best = { cost, covered, here };
       }
       text.style.display = best.covered > 1 ? "none" : "";
@@ -56,6 +70,9 @@
   const draw = async (id) => {
     const holder = document.getElementById(id);
     const width = holder.clientWidth;
+    holder.view?.finalize();
+    holder.view = undefined;
+    if (!width) return; // in a section that is closed: drawn when it is opened
     const narrow = width < NARROW;
     const specification = structuredClone(charts[id]);
     specification.width = "container";
@@ -80,15 +97,14 @@
       config: fitted,
       tooltip: { disableDefaultStyle: true, offsetX: 12, offsetY: 12 },
     });
-    holder.view?.finalize();
     holder.view = view;
     spreadLabels(holder);
     view.addSignalListener("width", () => view.runAsync().then(() => spreadLabels(holder)));
     holder.dataset.drawn = "yes";
   };
 
-  const drawAll = async () => {
-    for (const id of Object.keys(charts)) {
+  const drawAll = async (ids = Object.keys(charts)) => {
+    for (const id of ids) {
       try {
         await draw(id);
       } catch (error) {
@@ -99,8 +115,31 @@
     document.documentElement.dataset.drawn = "yes";
   };
 
+  // A phone shows the answer and the files; what follows opens at a touch, and for a link to it.
+  const phone = matchMedia("(max-width: 40rem)");
+  const folds = [...document.querySelectorAll(".fold")];
+  const reveal = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = target?.querySelector(".fold") ?? target?.closest(".fold");
+    if (fold) fold.open = true;
+  };
+  const arrange = () => {
+    document.documentElement.classList.toggle("folds", phone.matches);
+    for (const fold of folds) fold.open = !phone.matches;
+    reveal();
+  };
+  for (const fold of folds) {
+    fold.addEventListener("toggle", () => {
+      const undrawn = [...fold.querySelectorAll(".chart")].filter((one) => !one.view);
+      if (fold.open) drawAll(undrawn.map((one) => one.id));
+    });
+  }
+  addEventListener("hashchange", reveal);
   // Vega follows the width by itself; legends and shortened names need drawing anew.
-  matchMedia("(max-width: 40rem)").addEventListener("change", drawAll);
+  phone.addEventListener("change", () => {
+    arrange();
+    drawAll();
+  });
 
   // On paper nothing can be opened: how to read a chart is told, the long tables are left out.
   // Charts get the width that they have on a sheet of A4.
@@ -113,7 +152,7 @@
   };
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details.reading:not([open])")];
+    opened = [...document.querySelectorAll("details:is(.reading, .fold):not([open])")];
     for (const one of opened) one.open = true;
     fit((holder) => (holder.closest(".several, .pair") ? HALF : SHEET));
   });
@@ -190,5 +229,6 @@
     table.parentElement.before(button);
   }
 
+  arrange();
   drawAll();
 })();
