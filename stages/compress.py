@@ -10,6 +10,8 @@ def sizes(context, name: str) -> None:
     from stages.lib.compression import packed, size_targets
 
     arm, results, targets = size_targets.ARMS[name], context.results, []
+    if not context.may_train(arm.method, "times_smaller", context.params.compress.times_smaller):
+        return
     for size in size_targets.sizes(context, arm):
         targets.append((context.seed, arm.method, size.times_smaller, size.asked_bytes, size.note))
         if size.network is None:
@@ -34,6 +36,8 @@ def sizes(context, name: str) -> None:
 def baseline(context) -> None:
     from stages.lib.compression import size_targets
 
+    if not context.may_train("baseline_taught", "times_smaller", [1.0]):
+        return
     network, epochs = size_targets.uncompressed(context)
     context.results.save(network, "baseline_taught", extra_epochs=epochs)
 

@@ -46,6 +46,8 @@ def trained(
     """
     from stages.lib.training.recovery import recover
 
+    if not context.may_train(name, "target_sparsity", [sparsity]):
+        return
     (mask,) = chosen(context, METHODS[by], [sparsity])
     network = recover(
         context,

@@ -9,6 +9,8 @@ def finetuned(context, sparsity: float) -> None:
     from stages.lib.training.recovery import recover
 
     options = context.params.finetune
+    if not context.may_train("finetune", "target_sparsity", [sparsity]):
+        return
     file = paths.network_name("global", sparsity) + paths.SAFETENSORS
     pruned = context.network(paths.stage_directory("global_prune", context.seed) / file)
     network = recover(

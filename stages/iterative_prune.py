@@ -12,6 +12,8 @@ def chain(context) -> None:
     options = context.params.iterative_prune
     network, chosen, epochs = context.baseline, None, 0
     steps = schedule.sparsities(options.step, options.target, context.params.sparsities)
+    if not context.may_train("iterative", "target_sparsity", steps):
+        return
     for sparsity in context.progress(steps, "step"):
         chosen = masks.global_(magnitude.scores(network), sparsity, within=chosen)
         network = recover(

@@ -28,8 +28,8 @@ def main(stage: Stage) -> None:
     notes = [prepared.class_counts(meta), *found.notes]
     if none_to_train:
         notes.append(
-            "there are no training images: methods that train use the validation images, so that"
-            " only their test accuracy is that of new images"
+            "there are no training images: what trains (fine-tuning, packed files) is left out; the"
+            " report says so"
         )
         del parts["train"]
     for line in (*notes, *duplicates.notes(parts)):

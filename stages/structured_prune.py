@@ -75,6 +75,8 @@ def finetuned(context, scope: str, sparsity: float) -> None:
             context.results.refuse(method, str(error), target_sparsity=sparsity)
         return
     context.results.save(small, pruned, target_sparsity=sparsity)
+    if not context.may_train(trained, "target_sparsity", [sparsity]):
+        return
     distilled = Distillation(baseline, options.distillation, options.temperature)
     network = recover(
         context,

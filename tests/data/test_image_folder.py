@@ -469,7 +469,7 @@ def stage(root, monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["parts", "numbers"])
-def test_without_training_images_the_validation_images_take_their_place(stage, root, capsys, given):
+def test_no_training_images_are_needed(stage, root, capsys, given):
     if given == "parts":
         for name, level in LEVELS.items():
             fill(root.parent / "parts/val" / name, level, 3)
@@ -478,13 +478,13 @@ def test_without_training_images_the_validation_images_take_their_place(stage, r
     else:
         stage(prepare_data, validation_images=15, test_images=21)
     said = capsys.readouterr().err
-    assert "note: there are no training images: methods that train use the validation" in said
+    assert "note: there are no training images: what trains (fine-tuning, packed files)" in said
     assert "the same pixels" not in said
     found = prepared.load(Path("data/prepared"))
     sizes = [9, 9, 12] if given == "parts" else [15, 15, 21]
     assert [len(part.labels) for part in found[:3]] == sizes
     assert np.array_equal(found.train.images, found.validation.images)
-    assert prepared.read_meta(Path("data/prepared"))["trains_on_validation"] is True
+    assert prepared.read_meta(Path("data/prepared"))["without_training_images"] is True
 
 
 def contents(folder):

@@ -141,6 +141,47 @@ def test_what_tracing_takes_for_a_constant_is_found_and_refused(monkeypatch, fac
     assert "\n" not in str(error.value)
 
 
+def test_a_batch_of_fixed_size_is_told_with_its_remedy():
+    network = toys.Net(lambda net, x: net.fc(x.view(len(x), -1)), fc=nn.Linear(64, 3))
+    with pytest.raises(UserError, match=r"write x\.shape\[0\], not len\(x\)"):
+        onnx_export.export(network, samples(30), CLASSES, {})
+
+
+def test_torchs_transformer_layer_is_exported_and_nothing_is_printed(capsys):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    network = toys.Net(
+        lambda net, x: net.fc(net.encoder(x[:, 0]).mean(1)),
+        encoder=nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), fc=nn.Linear(8, 3),
+    ).eval()  # fmt: skip
+    given = exported(network)
+    assert compared(network, given, samples(7)).difference < 1e-4
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_layers_with_equal_biases_become_int8():
+    """The exporter stores one of them, and the others as Identity nodes."""
+    model = toys.convnet()
+    given = exported(model)
+    assert "Identity" not in operators(given)
+    assert operators(int8(given, samples(9).images)).count("DequantizeLinear") > 8
+
+
+def test_a_network_that_is_refused_as_a_whole_becomes_int8_in_its_layers(file, monkeypatch):
+    tried, whole = [], onnx_int8._quantized
+
+    def fragile(*arguments):
+        tried.append(arguments[-1])
+        if "Relu" in arguments[-1]:
+            raise ValueError("Relu")
+        return whole(*arguments)
+
+    monkeypatch.setattr(onnx_int8, "_quantized", fragile)
+    found = operators(int8(file, samples(9).images))
+    assert tried == [onnx_int8.INTEGER_OPERATORS, onnx_int8.WITH_WEIGHTS]
+    assert found.count("DequantizeLinear") > 8
+
+
 def test_what_tracing_cannot_follow_is_captured(monkeypatch):
     monkeypatch.setattr(onnx_export, "_traced", fails)
     model = toys.lived_in(toys.convnet())

@@ -454,7 +454,7 @@ def test_the_old_names_in_torchvisions_densenet_files_are_known():
     assert toys.same_state(second, first)
 
 
-def take(file: Path, epochs: int = 0, trains_on_validation: bool = False, **model) -> Path:
+def take(file: Path, epochs: int = 0, without_training_images: bool = False, **model) -> Path:
     """Runs stage train_baseline with these weights; its directory."""
     named = {
         "name": "convnet", "width": 4, "weights": str(file), "weights_key": "auto",
@@ -470,7 +470,7 @@ def take(file: Path, epochs: int = 0, trains_on_validation: bool = False, **mode
     context.device, context.precision = torch.device("cpu"), torch.float32
     context.data = toys.data()
     context.training_normalize = context.data.train.normalize
-    context.trains_on_validation = trains_on_validation
+    context.without_training_images = without_training_images
     train_baseline.baseline(context)
     context.finish()
     return context.directory
@@ -540,6 +540,6 @@ def test_of_several_networks_in_a_file_the_others_are_named(model, tmp_path, cap
 
 def test_a_network_is_not_trained_without_training_images(model, tmp_path):
     file = written(tmp_path / "given.pt", model.state_dict())
-    take(file, trains_on_validation=True)
+    take(file, without_training_images=True)
     with pytest.raises(UserError, match="there are no training images; set it to 0, with model"):
-        take(file, epochs=1, trains_on_validation=True)
+        take(file, epochs=1, without_training_images=True)

@@ -3,6 +3,7 @@
 `report` runs for a few of them, which lack what it shows; it takes longer than all other stages.
 """
 
+import csv
 import os
 from pathlib import Path
 
@@ -63,9 +64,9 @@ def refused(stages=None):
     """The reasons by method."""
     lines = {}
     for stage in stages or methods.stages():
-        text = (paths.stage_directory(stage, 0) / paths.REFUSED).read_text(encoding="utf-8")
-        for line in text.splitlines()[1:]:
-            lines[line.split(",")[1]] = line.split(",", 5)[5]
+        table = paths.stage_directory(stage, 0) / paths.REFUSED
+        with table.open(encoding="utf-8", newline="") as file:
+            lines |= {line["method"]: line["reason"] for line in csv.DictReader(file)}
     return lines
 
 

@@ -27,17 +27,24 @@ def images(channels: int, size: int) -> dict[str, prepared.Part]:
     return parts
 
 
-def prepare(folder: Path, channels: int = 3, size: int = 8) -> None:
-    """What the stages before train_baseline would leave, without the real probe and images."""
+def prepare(folder: Path, channels: int = 3, size: int = 8, trains: bool = True) -> None:
+    """What the stages before train_baseline would leave, without the real probe and images.
+
+    trains: whether there are training images.
+    """
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((ROOT / name).read_bytes())
     (folder / "stages").symlink_to(ROOT / "stages")
     for path in (paths.PREPARED, paths.INPUT_MODEL.parent, paths.REPORTS):
         (folder / path).mkdir(parents=True)
+    parts = images(channels, size)
+    if not trains:
+        parts["train"] = parts["validation"]
     prepared.write(
-        folder / paths.PREPARED, images(channels, size), ["above", "below", "dark"], "digits"
-    )
+        folder / paths.PREPARED, parts, ["above", "below", "dark"], "digits",
+        without_training_images=not trains,
+    )  # fmt: skip
     outputs.write_json(folder / paths.HARDWARE, hardware.describe())
     # Without OpenVINO, which is tried elsewhere: it takes a second to import.
     outputs.write_json(folder / paths.ENGINES, dict.fromkeys(engines.installed()))

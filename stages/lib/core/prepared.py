@@ -35,8 +35,8 @@ class Meta(BaseModel):
     images: how many each part has. counts: how many of each class, in the order of `classes`.
     image_shape: channels, height, width.
     checksum: SHA-256 of all arrays.
-    trains_on_validation: whether there are no training images, so that "train" has the validation
-        images.
+    without_training_images: whether there are none, so that "train" has the validation images, on
+        which nothing is trained.
     unreadable: `file` and `reason` of the first MOST_NAMED of the `unreadable_count` files that
         were left out.
     """
@@ -53,7 +53,7 @@ class Meta(BaseModel):
     checksum: str
     unreadable_count: int
     unreadable: list[dict[str, str]]
-    trains_on_validation: bool = False
+    without_training_images: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> "Meta":
@@ -146,7 +146,7 @@ def write(
     classes: list[str],
     source: str,
     unreadable: Sequence[dict[str, str]] = (),
-    trains_on_validation: bool = False,
+    without_training_images: bool = False,
 ) -> dict[str, Any]:
     """Writes the arrays and meta.json. Returns what meta.json holds.
 
@@ -156,7 +156,7 @@ def write(
     classes: names, by label.
     source: its name.
     unreadable: `file` and `reason` of each file that was left out.
-    trains_on_validation: whether "train" has the validation images.
+    without_training_images: whether "train" has the validation images.
     """
     for name in PARTS:
         for kind, array in parts[name]._asdict().items():
@@ -174,7 +174,7 @@ def write(
         checksum=checksum(parts),
         unreadable_count=len(unreadable),
         unreadable=list(unreadable[:MOST_NAMED]),
-        trains_on_validation=trains_on_validation,
+        without_training_images=without_training_images,
     ).model_dump()
     outputs.write_json(directory / paths.META, meta)
     return meta

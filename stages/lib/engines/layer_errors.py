@@ -10,7 +10,7 @@ import onnx
 import torch
 from onnx import helper
 
-from stages.lib.engines import int8_layers
+from stages.lib.engines import int8_layers, onnx_pixels
 from stages.lib.engines.calibration import Range
 
 
@@ -41,7 +41,7 @@ def table(
     """
     measured = onnx.ModelProto.FromString(exact.SerializeToString())
     graph, layers, names = measured.graph, int8_layers.layers(exact.graph), []
-    quantized = int8_layers.layers(proto.graph)
+    quantized, constants = int8_layers.layers(proto.graph), onnx_pixels.constants(proto.graph)
     for number, (layer, other) in enumerate(zip(layers, quantized, strict=True)):
         weights = int8_layers.weight(proto.graph, other.weight)
         rounded = int8_layers.nearest(weights, layer.axis, bits)
@@ -60,9 +60,11 @@ def table(
             given = given_rounded
         inputs = [given, f"rounded_{number}"]
         if len(other.node.input) > 2:
-            bias = int8_layers.weight(proto.graph, other.node.input[2])
-            int8_layers.put(graph, f"bias_{number}", bias)
-            inputs.append(f"bias_{number}")
+            bias = other.node.input[2]
+            if bias in constants:
+                int8_layers.put(graph, f"bias_{number}", constants[bias])
+                bias = f"bias_{number}"
+            inputs.append(bias)
         output, own = layer.node.output[0], [f"{what}_{number}" for what in ("y", "d", "n", "s")]
         options = int8_layers.attributes(layer.node)
         graph.node.append(helper.make_node(layer.node.op_type, inputs, own[:1], **options))

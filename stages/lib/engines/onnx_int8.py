@@ -7,7 +7,7 @@ stay zeros. Activations are uint8 with ranges from calibration images.
 import contextlib
 import io
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ INTEGER_OPERATORS = (
     "AveragePool", "GlobalAveragePool", "Concat", "Flatten", "Reshape", "Transpose", "Squeeze",
     "Unsqueeze", "Slice", "Split", "Pad",
 )  # fmt: skip
+# What is tried if a network with all of these cannot be quantized: the layers that have weights.
+WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 
 
 def weight_bits(wanted: int | str, machine: Mapping[str, Any]) -> int:
@@ -115,7 +117,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _quantized(
-    proto: onnx.ModelProto, ranges: Mapping[str, Range], bits: int, keep: Collection[str]
+    proto: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    bits: int,
+    keep: Collection[str],
+    operators: Sequence[str],
 ) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
@@ -135,7 +141,7 @@ def _quantized(
             tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
             nodes_to_quantize=[],
             nodes_to_exclude=[*_normalizing(proto.graph), *kept],
-            op_types_to_quantize=list(INTEGER_OPERATORS),
+            op_types_to_quantize=list(operators),
             extra_options={"WeightSymmetric": True},
         )
         quantizer.quantize_model()
@@ -168,8 +174,13 @@ def quantize(
     notes[onnx_export.ABOUT] |= about
     if onnx_pixels.PIXELS in ranges:
         ranges = {**ranges, onnx_pixels.PIXELS: onnx_pixels.RANGE}
-    try:
-        proto = _quantized(inferred(model), ranges, bits, keep)
-    except Exception as error:  # noqa: BLE001 - their errors have no common base
-        raise UserError(f"the network cannot be quantized ({errors.reason(error)})") from None
-    return onnx_export.sealed(proto, notes)
+    problems = []
+    for operators in (INTEGER_OPERATORS, WITH_WEIGHTS):
+        try:
+            proto = _quantized(inferred(model), ranges, bits, keep, operators)
+            file = onnx_export.sealed(proto, notes)
+            onnx_session.load(file, 1, "the int8 network")
+            return file
+        except Exception as error:  # noqa: BLE001 - their errors have no common base
+            problems.append(errors.reason(error))
+    raise UserError(f"the network cannot be quantized ({problems[0]})")

@@ -37,7 +37,7 @@ def session(
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors alone: they are raised as well
+    options.log_severity_level = 4  # fatal: errors are raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "01"[spinning])
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

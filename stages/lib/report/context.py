@@ -71,21 +71,28 @@ def refused(filters: pd.DataFrame) -> Table | None:
 
 
 def not_made(lines: pd.DataFrame | None) -> Table | None:
-    """The networks and files that could not be made, with reasons; None if all were."""
+    """The networks and files that could not be made, those of a method with the same reason on a
+    line; None if all were.
+    """
     if lines is None or lines.empty:
         return None
     names = [
-        tables.network(line.method, int(line.weight_bits), line.target_sparsity)
+        tables.network(line.method, int(line.weight_bits), line.target_sparsity, line.times_smaller)
         for line in lines.itertuples()
     ]
-    found = lines.assign(network=names).groupby(["network", "reason"], sort=False, as_index=False)
-    found = found.agg(seeds=("seed", lambda seeds: ", ".join(str(seed) for seed in seeds)))
+    found = lines.assign(network=names).groupby(["method", "reason"], sort=False, as_index=False)
+    found = found.agg(network=("network", _few), seeds=("seed", _numbers))
     shown = [Column(title, title) for title in ("network", "seeds", "reason")]
     return columns.table(found, shown, left=3)
 
 
+def _numbers(values: pd.Series) -> str:
+    return ", ".join(str(value) for value in dict.fromkeys(values))
+
+
 def _few(names: pd.Series) -> str:
     """The first few names, and how many more."""
+    names = names.drop_duplicates()
     shown = ", ".join(names[:FIRST_NAMES])
     more = len(names) - FIRST_NAMES
     return f"{shown} and {more} more" if more > 0 else shown

@@ -77,7 +77,7 @@ def describe_untrained(context: Context, test_accuracy: float) -> None:
 def train(context: Context, model: nn.Module) -> tuple[nn.Module, list[Epoch]]:
     """The trained network and its learning curve, a single point for 0 epochs."""
     options, data = context.params.train_baseline, context.data
-    if options.epochs and context.trains_on_validation:
+    if options.epochs and context.without_training_images:
         raise UserError(
             "train_baseline.epochs: there are no training images; set it to 0, with model.weights"
             " or a network that brings its weights, or give training images"
