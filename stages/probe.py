@@ -19,7 +19,7 @@ def main(stage: Stage) -> None:
         (paths.HARDWARE, machine),
         (paths.ENGINES, engines.installed()),
         (paths.INPUT_DATA, fingerprint.of_images(data)),
-        (paths.INPUT_MODEL, fingerprint.of_network(model)),
+        (paths.INPUT_MODEL, fingerprint.of_network(model, data, paths.PREPARED)),
     ):
         outputs.write_json(stage.place(output), description)
     outputs.remove_other_seeds(paths.ARTIFACTS, stage.params.seeds)

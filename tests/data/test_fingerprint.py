@@ -1,5 +1,6 @@
 """What tells that images changed: seen in any change of the files, without opening one."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from stages.lib.data.fingerprint import of_images as fingerprint
 from stages.lib.data.fingerprint import of_network
 
 ROOT = Path(__file__).resolve().parents[2]
+PREPARED = Path("data/prepared")
+DATA = SimpleNamespace(color="auto", image_size="auto")
 
 
 @pytest.fixture
@@ -150,17 +153,50 @@ def test_a_missing_network_or_weights_is_said_before_any_work(
     monkeypatch.chdir(tmp_path / place)
     model = SimpleNamespace(name=name, weights=weights, class_index="none")
     with pytest.raises(UserError, match=f"{missing}: not found") as error:
-        of_network(model)
+        of_network(model, DATA, PREPARED)
     # DVC makes the copy of an experiment there, of what Git tracks; the rest is the person's own.
     assert (f"{tmp_path}/{missing}" in str(error.value)) is bool(place)
     nothing = SimpleNamespace(name="convnet", weights="none", class_index="none")
-    fingerprints = [of_network(nothing)]
+    fingerprints = [of_network(nothing, DATA, PREPARED)]
     assert fingerprints == [{"code": None, "weights": None, "class_index": None}]
     for text in ("x = 1\n", "x = 2\n"):
         (tmp_path / missing).parent.mkdir(exist_ok=True)
         (tmp_path / missing).write_text(text)
-        assert of_network(model) not in fingerprints
-        fingerprints.append(of_network(model))
+        assert of_network(model, DATA, PREPARED) not in fingerprints
+        fingerprints.append(of_network(model, DATA, PREPARED))
+
+
+COMPUTED = """
+from pathlib import Path
+HERE = Path(__file__).parent
+(HERE.parent / ("cal" + "ls")).open("a").write("x")
+def make(num_classes, in_channels, image_size):
+    open(HERE / ("con" + "figs") / "".join(["of_", str(num_classes), chr(46), "cfg"]))
+"""
+
+
+def test_files_whose_names_the_network_computes_are_watched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets/configs").mkdir(parents=True)
+    (tmp_path / "nets/mine.py").write_text(COMPUTED)
+    calls, config = tmp_path / "calls", tmp_path / "nets/configs/of_10.cfg"
+    model = SimpleNamespace(name="nets/mine.py:make", weights="none", class_index="none")
+    # Before its file is there, the network cannot be built; train_baseline will say so.
+    assert of_network(model, DATA, PREPARED)["opened"] == {}
+    found = []
+    for text in ("1", "1", "2"):
+        config.write_text(text)
+        found.append(of_network(model, DATA, PREPARED)["opened"])
+    assert found[0].keys() == {"configs/of_10.cfg"}
+    assert found[0] == found[1] != found[2]
+    # It is built once for each version of its code and each shape of the data.
+    assert calls.read_text() == "xx"
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    meta = {"classes": ["a", "b"], "image_shape": [3, 8, 8]}
+    (tmp_path / "data/prepared/meta.json").write_text(json.dumps(meta))
+    (tmp_path / "nets/configs/of_2.cfg").write_text("1")
+    assert of_network(model, DATA, PREPARED)["opened"].keys() == {"configs/of_2.cfg"}
+    assert calls.read_text() == "xxx"
 
 
 def test_no_heavy_library_is_imported():

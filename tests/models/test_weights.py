@@ -470,7 +470,7 @@ def take(file: Path, epochs: int = 0, without_training_images: bool = False, **m
     context.device, context.precision = torch.device("cpu"), torch.float32
     context.data = toys.data()
     context.training_normalize = context.data.train.normalize
-    context.without_training_images = without_training_images
+    context.without_training_images, context.watched = without_training_images, {}
     train_baseline.baseline(context)
     context.finish()
     return context.directory

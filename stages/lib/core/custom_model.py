@@ -126,7 +126,7 @@ def fingerprint(name: str) -> str | None:
     return digest.hexdigest()
 
 
-# While a factory is called, what it opens for reading; else None.
+# While a file is loaded and its factory called, what these open for reading; else None.
 _opened: set[str] | None = None
 _last_opened: set[str] = set()
 
@@ -142,8 +142,8 @@ def _listen() -> None:
 
 
 def unwatched(name: str) -> list[Path]:
-    """The files below its folder that the factory opened when it was last called, and whose names
-    are not in its code: their changes are not noticed.
+    """The files below its folder that the network's code opened when its factory was last called,
+    and whose names are not in it; relative to the folder.
     """
     start, _ = split(name)
     folder = start.resolve().parent
@@ -246,15 +246,14 @@ def call(name: str, offered: Mapping[str, Any]) -> Any:
     folder is importable meanwhile. Raises UserError if file or factory is missing or raises.
     """
     file = must_exist(name)
-    with _importable(file.resolve().parent):
+    with _importable(file.resolve().parent), _listening():
         factory = _load(name)
         wanted: Mapping[str, Any] = {}
         try:
             takes = inspect.signature(factory).parameters
             everything = any(each.kind is each.VAR_KEYWORD for each in takes.values())
             wanted = {key: value for key, value in offered.items() if everything or key in takes}
-            with _listening():
-                return factory(**wanted)
+            return factory(**wanted)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             given = ", ".join(f"{key}={value}" for key, value in wanted.items())
             hint = ""

@@ -17,6 +17,8 @@ ENGINES = ARTIFACTS / "engines.json"
 DEPLOY = ARTIFACTS / "deploy"
 # Beside DVC's own notes, which Git ignores: the hashes of the person's images, by data.root.
 CONTENT = Path(".dvc/tmp/content")
+# There too: which files the person's network opens.
+OPENED = Path(".dvc/tmp/opened")
 INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"
 

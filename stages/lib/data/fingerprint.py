@@ -3,17 +3,21 @@ are computed on every repro, so a file is read only once, and nothing heavy is i
 """
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core import custom_model, paths
+from stages.lib.core import custom_model, outputs, paths
 from stages.lib.core.errors import UserError
 from stages.lib.core.params import NONE
 from stages.lib.core.repository import person_path, person_repository
 from stages.lib.data import content, label_table, listing
+
+# So many files that a network opens are watched.
+MOST_OPENED = 1000
 
 
 def _below(root: Path) -> Iterator[tuple[str, str]]:
@@ -72,16 +76,56 @@ def of_images(data: Any) -> dict[str, Any]:
     return found | {"files": len(files), "sha256": digest.hexdigest()}
 
 
-def of_network(model: Any) -> dict[str, Any]:
-    """The SHA-256 of the user's network file (with the files of its folder that it imports), of the
-    user's weights and of the list of their classes; None for what the params do not name.
+def _offered(data: Any, prepared: Path) -> dict[str, int]:
+    """What the factory is called with: as for the data that were prepared last, else a guess."""
+    try:
+        meta = outputs.read_json(prepared / paths.META, "")
+        classes, (channels, size, _) = len(meta["classes"]), meta["image_shape"]
+    except (UserError, KeyError, TypeError, ValueError):
+        classes, channels = 10, 1 if data.color == "grey" else 3
+        size = 32 if data.image_size == "auto" else data.image_size
+    return {"num_classes": classes, "in_channels": channels, "image_size": size}
 
-    model: the params section. Raises UserError if a file is missing, before any image is prepared.
+
+def _opened(name: str, code: str, offered: dict[str, int]) -> dict[str, str]:
+    """The SHA-256 of the files below its folder that the user's network opens, and whose names are
+    computed as it runs. It is built for that, once for each version of its code.
+    """
+    folder = custom_model.split(name)[0].parent
+    key = hashlib.sha256(f"{name} {code} {offered}".encode()).hexdigest()[:16]
+    memory = person_repository() / paths.OPENED / key
+    try:
+        found = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        try:
+            custom_model.call(name, offered)
+        except UserError:  # perhaps for want of the right sizes; train_baseline tells it
+            memory = None
+        found = [path.as_posix() for path in custom_model.unwatched(name)][:MOST_OPENED]
+        if memory:
+            outputs.write_text(memory, json.dumps(found))
+    files = [(path, folder / path) for path in found]
+    files = [(path, str(place), place.stat()) for path, place in files if place.is_file()]
+    names = [path for path, *_ in files]
+    known = content.hashes([one for _, *one in files], person_repository() / paths.CONTENT / key)
+    return dict(zip(names, known, strict=True))
+
+
+def of_network(model: Any, data: Any, prepared: Path) -> dict[str, Any]:
+    """The SHA-256 of the user's network file (with the files of its folder that it imports or
+    names), of others that it opens, of the user's weights and of the list of their classes; None
+    for what the params do not name.
+
+    model, data: the params sections.
+    prepared: the folder of the images that were prepared last, if any were.
+
+    Raises UserError if a file is missing, before any image is prepared.
     """
     found: dict[str, Any] = {"code": None, "weights": None, "class_index": None}
     if custom_model.is_own(model.name):
         custom_model.must_exist(model.name)
         found["code"] = custom_model.fingerprint(model.name)
+        found["opened"] = _opened(model.name, found["code"], _offered(data, prepared))
     for key in ("weights", "class_index"):
         name = getattr(model, key)
         if name == NONE:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.lib.core import custom_model, normalization, paths, prepared, records
+from stages.lib.core import custom_model, normalization, outputs, paths, prepared, records
 from stages.lib.core.params import NONE
 from stages.lib.core.repository import person_path
 from stages.lib.core.stage import Stage
@@ -84,6 +84,13 @@ class Context(Stage):
         """The normalization by mean and standard deviation of the training images."""
         meta = prepared.read_meta(paths.PREPARED)
         return images.Normalize(meta["mean"], meta["std"], self.device, self.layout)
+
+    @cached_property
+    def watched(self) -> dict[str, str]:
+        """The files that the user's network opens, as far as `probe` has seen them, relative to its
+        folder.
+        """
+        return outputs.read_json(paths.INPUT_MODEL, records.REMEDY).get("opened", {})
 
     @cached_property
     def layout(self) -> torch.memory_format:

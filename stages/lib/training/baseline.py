@@ -24,9 +24,10 @@ def network(context: Context) -> nn.Module:
     notes = network_check.examine(model, data.image_shape, len(data.classes), name)
     if custom_model.is_own(name):  # of known networks they are known
         notes += [
-            f"{name} reads {path}, whose name is not in its code, so changes of that file are not"
-            " noticed; write the name there"
+            f"{name} reads {path}, which was not known before it was called with these data; the"
+            " next `dvc repro` watches it, and runs again"
             for path in custom_model.unwatched(name)[:3]
+            if path.as_posix() not in context.watched
         ]
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
