@@ -1,6 +1,7 @@
 """A stage that is killed again and again does nearly nothing twice, and leaves the same bytes."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -62,7 +63,8 @@ def run(repository, stage, kills):
     """Runs a stage in spite of so many kills: how many there were, and the steps of training."""
     done = repository.run(sys.executable, "-c", PROGRAM, stage, str(kills))
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    *told, last = done.stdout.splitlines()
+    return json.loads(last) | {"told": [line for line in told if "goes on" in line]}
 
 
 def test_a_stage_killed_at_any_time_repeats_a_step_a_kill_at_most(tmp_path):
@@ -81,6 +83,11 @@ def test_a_stage_killed_at_any_time_repeats_a_step_a_kill_at_most(tmp_path):
         found = run(repository, stage, KILLS)
         assert found["killed"] == KILLS
         assert 0 <= found["steps"] - undisturbed[stage]["steps"] <= KILLS
+        assert undisturbed[stage]["told"] == []
+        assert 0 < len(found["told"]) <= KILLS
+        point = r"(\d+ of \d+ arms are done|[^,]+ from epoch [1-3] of 3)"
+        line = re.compile(rf"{stage}@0: goes on: {point}(, {point})*")
+        assert all(line.fullmatch(one) for one in found["told"]), found["told"]
     assert hashes(repository) == expected
     left = [path.name for path in (repository.path / "artifacts/finetune").iterdir()]
     assert sorted(left) == [".seed-0.key", "seed-0"]

@@ -1,6 +1,7 @@
 """The line of a stage: its place, its time, and what is left, also if little is known."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,38 @@ def test_a_log_gets_a_line_a_minute_and_nothing_of_a_short_loop(capsys, monkeypa
     clock = iter([0.0, *range(0, 100, 25)])
     list(progress.shown(range(4), "train", "epoch"))
     assert capsys.readouterr().out == "train: epoch 3 of 4, about 25 s left\n"
+
+
+def test_while_an_item_takes_long_a_log_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    monkeypatch.setattr(progress, "TICK", 0.001)
+    asked = threading.Semaphore(0)
+
+    def items():
+        for number in range(2):
+            assert asked.acquire(timeout=20)  # the thread asks while this is waited for
+            yield number
+
+    def at_work():
+        asked.release()
+        return "baseline (seed 0): epoch 3 of 9"
+
+    assert list(progress.shown(items(), "train", "arm", 2, at_work)) == [0, 1]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "train: arm 0 of 2; baseline (seed 0): epoch 3 of 9"
+    before = threading.active_count()
+    list(progress.shown(range(3), "train", "arm", 3, at_work))
+    assert threading.active_count() == before
+
+
+def test_in_a_worker_a_loop_notes_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "visible", False)
+    assert list(progress.shown(range(3), "train", "epoch")) == [0, 1, 2]
+    monkeypatch.setattr(progress, "notes", tmp_path / "notes")
+    assert list(progress.shown(range(3), "train", "epoch")) == [0, 1, 2]
+    assert not progress.notes.exists()
+    clock = iter([0.0, *range(0, 100, 25)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    list(progress.shown(range(4), "train", "epoch"))
+    assert progress.notes.read_text() == "epoch 3 of 4, about 25 s left"
+    assert capsys.readouterr().out == ""

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from stages.lib.arms import worker
 from stages.lib.arms.worker import Refused, Task
-from stages.lib.core import hardware, progress
+from stages.lib.core import hardware
 from stages.lib.core.errors import UserError, reason
 from stages.lib.core.params import Compute, Engine
 
@@ -55,8 +55,15 @@ def run(tasks: Sequence[Task], engine: Engine, compute: Compute) -> Finished:
     """
     if engine.name == "ray":
         return _on_ray(tasks, engine, compute)
-    count = min(len(tasks), workers(engine, compute))
-    return _here(tasks) if count <= 1 else _in_processes(tasks, count, gpus(compute.device))
+    if apart(tasks, engine, compute):
+        count = min(len(tasks), workers(engine, compute))
+        return _in_processes(tasks, count, gpus(compute.device))
+    return _here(tasks)
+
+
+def apart(tasks: Sequence[Task], engine: Engine, compute: Compute) -> bool:
+    """Whether arms run in other processes than the stage's."""
+    return engine.name == "ray" or min(len(tasks), workers(engine, compute)) > 1
 
 
 def _here(tasks: Sequence[Task]) -> Finished:
@@ -87,7 +94,6 @@ def _begin(numbers: multiprocessing.Queue) -> None:
     """What a worker does first. numbers: for each worker the GPU that it may use, or none."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    progress.visible = False
     number = numbers.get()
     if number is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = number
@@ -126,7 +132,7 @@ def _in_processes(tasks: Sequence[Task], count: int, gpus: int) -> Finished:
     pool = ProcessPoolExecutor(count, context, _begin, (numbers,))
     try:
         for number, task in enumerate(tasks):
-            waiting[pool.submit(worker.run, task)] = number
+            waiting[pool.submit(worker.run_apart, task)] = number
         processes = [one for one in multiprocessing.active_children() if one not in others]
         for future in as_completed(list(waiting)):
             result = future.result()
@@ -178,7 +184,7 @@ def _on_ray(tasks: Sequence[Task], engine: Engine, compute: Compute) -> Finished
         gone.ObjectLostError,
     )
     try:
-        remote = ray.remote(worker.run).options(
+        remote = ray.remote(worker.run_apart).options(
             num_cpus=compute.ranks * compute.threads,
             # A whole GPU for each rank, if the stage would use one.
             num_gpus=compute.ranks * min(gpus(compute.device), 1),

@@ -6,11 +6,12 @@ that it takes a fifth of a second where all arms are done. Scripts import torch 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
-from stages.lib.arms import engine, joining, scratch
+from stages.lib.arms import engine, joining, scratch, worker
 from stages.lib.arms.scratch import Scratch
 from stages.lib.arms.worker import Refused, Task
 from stages.lib.core import hardware, paths, pipeline, progress, records
@@ -19,6 +20,10 @@ from stages.lib.core.errors import UserError
 from stages.lib.core.stage import Stage, Watch, run_stage
 
 Tables = Mapping[str, Sequence[str]]
+
+
+# How many arms at work are named.
+NAMED = 2
 
 
 class Arm(NamedTuple):
@@ -107,6 +112,18 @@ class ArmedStage(Stage):
                 found += [] if kept.done() else self.missing(arms, seed, kept)
         return found
 
+    def tell_of_going_on(self, count: int, missing: Sequence[Kept]) -> None:
+        """Prints a line if the stage was killed before: what it does not do again. count: of arms.
+        missing: of this seed.
+        """
+        done = [f"{count - len(missing)} of {count} arms are done"] if count > len(missing) else []
+        for kept in missing:
+            (Path(kept.task.states) / worker.PROGRESS).unlink(missing_ok=True)
+            if point := scratch.reached(Path(kept.task.states)):
+                done.append(f"{kept.task.label} from epoch {point[0]} of {point[1]}")
+        if missing and done:
+            print(f"{self.name}@{self.seed}: goes on: {', '.join(done)}", flush=True)
+
     def run(self, arms: Sequence[Arm], tables: Tables) -> None:
         """Runs what has not finished, and joins the arms in the stage's output. Raises UserError if
         an arm does; then the others are cancelled.
@@ -114,10 +131,16 @@ class ArmedStage(Stage):
         own = self.own = self.scratch(self.seed)
         own.remove_outdated()
         missing = self.missing(arms, self.seed, own)
+        self.tell_of_going_on(len(arms), missing)
         missing += self.ahead(arms) if missing else []
-        results = engine.run([kept.task for kept in missing], self.engine, self.params.compute)
-        with closing(results):
-            for number, result in progress.shown(results, self.name, "arm", len(missing)):
+        tasks = [kept.task for kept in missing]
+        at_work = None
+        if engine.apart(tasks, self.engine, self.params.compute):
+            at_work = partial(_at_work, tasks)
+        results = engine.run(tasks, self.engine, self.params.compute)
+        shown = progress.shown(results, self.name, "arm", len(missing), at_work)
+        with closing(results), closing(shown):
+            for number, result in shown:
                 kept = missing[number]
                 if not isinstance(result, Refused):
                     kept.scratch.keep(kept.number, result)
@@ -129,6 +152,17 @@ class ArmedStage(Stage):
 
     def close(self) -> None:
         self.own.close()
+
+
+def _at_work(tasks: Sequence[Task]) -> str:
+    """How far the first few of these tasks are that workers do."""
+    found = [
+        f"{task.label} (seed {task.seed}): {told}"
+        for task in tasks
+        if (told := worker.progress_of(task))
+    ]
+    more = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
+    return "; ".join([*found[:NAMED], *more])
 
 
 def run_arms(

@@ -10,8 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from safetensors import safe_open
+
 from stages.lib.core import outputs, paths
 from stages.lib.core import params as parameters
+from stages.lib.core.records import STATE
 from stages.lib.core.stage import files_of
 
 
@@ -37,6 +40,18 @@ def key(
                 summed = hashlib.file_digest(content, "sha256").hexdigest()
             digest.update(f"{file.as_posix()} {summed}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def reached(states: Path) -> tuple[int, int] | None:
+    """The epoch in which the last training of an arm goes on, and the number of its epochs; None if
+    there is none that has begun and not ended. states: the folder of `Scratch.states`.
+    """
+    files = sorted(states.rglob(f"*{paths.SAFETENSORS}"), key=lambda file: int(file.stem))
+    if not files:
+        return None
+    with safe_open(files[-1], framework="numpy") as file:
+        state = json.loads(file.metadata()[STATE])["map"]
+    return (state["epoch"], state["epochs"]) if state["epoch"] <= state["epochs"] else None
 
 
 class Scratch:

@@ -10,13 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from stages.lib.core import hardware
+from stages.lib.core import hardware, progress
 from stages.lib.core.errors import UserError
 
 # What decides the bits of a result on a CPU.
 SAME = ("machine", "isa", "torch")
-# The file in which a worker notes its process, beside the states of its arm.
-PROCESS = "process"
+# The files in which a worker notes its process, and how far its arm is, beside the arm's states.
+PROCESS, PROGRESS = "process", "progress"
 
 
 class Task(NamedTuple):
@@ -90,6 +90,14 @@ def process_of(task: Task) -> int | None:
         return None
 
 
+def progress_of(task: Task) -> str:
+    """How far the task is, if a worker does it and it takes long; else empty."""
+    try:
+        return (Path(task.states) / PROGRESS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
 def forget() -> None:
     """Loads data and baseline anew for the next arm."""
     _contexts.clear()
@@ -112,6 +120,12 @@ def _files(task: Task) -> dict[str, bytes]:
         context.execute(partial(_call, function, task.arguments))
         found = sorted(context.directory.iterdir())
         return {file.name: file.read_bytes() for file in found}
+
+
+def run_apart(task: Task) -> dict[str, bytes] | Refused:
+    """As `run`, in another process than the stage's, which shows how far the arm is."""
+    progress.visible, progress.notes = False, Path(task.states) / PROGRESS
+    return run(task)
 
 
 def run(task: Task) -> dict[str, bytes] | Refused:

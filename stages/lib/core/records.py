@@ -16,6 +16,8 @@ from stages.lib.core.errors import UserError
 
 # The `layer` of a row about the whole network. No layer of torch has a name that begins with a dot.
 ALL_LAYERS = ".all"
+# The entry of a training's state in its file's header.
+STATE = "state"
 # Columns that are rounded to six digits.
 SHARES = ("target_sparsity", "sparsity", "validation_accuracy", "test_accuracy", "test_top5")
 

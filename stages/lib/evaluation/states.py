@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from stages.lib.core import outputs, paths
+from stages.lib.core.records import STATE
 from stages.lib.evaluation import ranks
 from stages.lib.models import checkpoints
-
-KEY = "state"
 
 
 def _taken_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -45,13 +44,13 @@ class Snapshot:
     def write(self, file: Path) -> None:
         """Writes the file, whole or not at all."""
         with outputs.whole_file(file) as partial:
-            checkpoints.save_tensors(partial, self.tensors, {KEY: self.rest})
+            checkpoints.save_tensors(partial, self.tensors, {STATE: self.rest})
             ranks.wait()  # so that all have the same state, or none has
 
 
 def read(file: Path) -> Any:
     """The state in a file of `Snapshot.write`; tuples have become lists."""
-    tensors, rest = checkpoints.load_tensors(file, KEY)
+    tensors, rest = checkpoints.load_tensors(file, STATE)
     return _joined(rest, tensors)
 
 

@@ -197,13 +197,13 @@ def _drawn(
 
 
 def _state(
-    step: _Step, epoch: int, steps: int, curve: list[Epoch], generator: torch.Tensor
+    step: _Step, epoch: int, epochs: int, steps: int, curve: list[Epoch], generator: torch.Tensor
 ) -> dict[str, Any]:
-    """A training's state. epoch: the one at work. steps: that it has taken. generator: the stream's
-    state when it began.
+    """A training's state. epoch: the one at work, of `epochs`. steps: that it has taken. generator:
+    the stream's state when it began.
     """
-    done = {"epoch": epoch, "steps": steps, "curve": curve, "generator": generator}
-    return done | step.state()
+    done = {"epoch": epoch, "epochs": epochs, "steps": steps, "curve": curve}
+    return done | {"generator": generator} | step.state()
 
 
 def fit(
@@ -271,7 +271,7 @@ def fit(
                 if number < done:
                     continue
                 if saved.due():
-                    saved.save(_state(step, epoch, number, curve, before))
+                    saved.save(_state(step, epoch, epochs, number, curve, before))
                 scheme.before_step(model, progress)
                 take(drawn, rate)
             done = 0
@@ -286,5 +286,5 @@ def fit(
             if validated:
                 accuracy = ranks.accuracy(scheme.network(model), data.validation)
             curve.append(Epoch(epoch, rates[-1], loss_sum / count, correct / count, accuracy))
-        saved.end(_state(step, epochs + 1, 0, curve, generator.get_state()))
+        saved.end(_state(step, epochs + 1, epochs, 0, curve, generator.get_state()))
     return model.eval(), curve
