@@ -111,7 +111,7 @@ def test_free_workers_do_the_other_seeds_arms_unless_they_are_done(seeds):
         assert (ended(process), process.returncode) == ("", 0)
         assert done(seeds) == 3 * ["fine-1"] + 3 * ["fine-2"]
         folder = seeds.path / f"artifacts/toy/seed-{seed}"
-        assert sorted(path.name for path in folder.iterdir()) == ["fine-1.txt", "fine-2.txt"]
+        assert sorted(path.name for path in folder.glob("*.txt")) == ["fine-1.txt", "fine-2.txt"]
     # One seed alone is run again: the others are done.
     shutil.rmtree(seeds.path / "artifacts/toy/seed-1")
     ended(start(seeds, "fine-1", "fine-2", seed=1))
