@@ -11,7 +11,7 @@ from stages.lib.data import fingerprint, listing
 
 
 def main(stage: Stage) -> None:
-    data, model = stage.params.data, stage.params.model
+    data, model, teacher = stage.params.data, stage.params.model, stage.params.teacher
     # Also checked here, because DVC removes the outputs of prepare_data before it runs.
     listing.must_be_apart(data, paths.PREPARED)
     machine = hardware.describe()
@@ -19,7 +19,8 @@ def main(stage: Stage) -> None:
         (paths.HARDWARE, machine),
         (paths.ENGINES, engines.installed()),
         (paths.INPUT_DATA, fingerprint.of_images(data)),
-        (paths.INPUT_MODEL, fingerprint.of_network(model, data, paths.PREPARED)),
+        (paths.INPUT_MODEL, fingerprint.of_network("model", model, data, paths.PREPARED)),
+        (paths.INPUT_TEACHER, fingerprint.of_network("teacher", teacher, data, paths.PREPARED)),
     ):
         outputs.write_json(stage.place(output), description)
     outputs.remove_other_seeds(paths.ARTIFACTS, stage.params.seeds)

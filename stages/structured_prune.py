@@ -64,7 +64,7 @@ def finetuned(context, scope: str, sparsity: float) -> None:
     from stages.lib.training.distillation import Distillation
     from stages.lib.training.recovery import recover
 
-    options, baseline = context.params.structured_prune, context.baseline
+    options = context.params.structured_prune
     pruned, trained = (
         method.name for method in methods.of_stage(context.name) if method.scope == scope
     )
@@ -77,7 +77,7 @@ def finetuned(context, scope: str, sparsity: float) -> None:
     context.results.save(small, pruned, target_sparsity=sparsity)
     if not context.may_train(trained, "target_sparsity", [sparsity]):
         return
-    distilled = Distillation(baseline, options.distillation, options.temperature)
+    distilled = Distillation(context.teacher, options.distillation, options.temperature)
     network = recover(
         context,
         small,

@@ -9,7 +9,7 @@ def baseline(context) -> None:
     from stages.lib.training.baseline import describe_untrained, network, train
 
     params, data = context.params, context.data
-    model, curve = train(context, context.place(network(context)))
+    model, curve = train(context, network(context))
     context.baseline = model
     row = context.results.save(model, "baseline", paths.MODEL)
     points = (point._asdict() for point in curve)

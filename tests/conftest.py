@@ -50,6 +50,7 @@ TINY = params_with(
         "model": {"width": 4},
         "training": {"batch_size": 100},
         "train_baseline": {"epochs": 2},
+        "teacher": {"name": "convnet", "width": 6, "epochs": 1},
         "layerwise_sweep": {"max_accuracy_drop": 0.02},
         "finetune": {"epochs": 1},
         "iterative_prune": {"target": 0.6, "step": 0.3, "epochs_per_step": 1},
@@ -58,7 +59,6 @@ TINY = params_with(
         },
         "compress": {
             "arms": ["both", "quantized"], "times_smaller": [4.0, 8.0], "epochs": 1,
-            "teacher_epochs": 1,
         },
         "dtype_bench": {
             "networks": ["baseline"], "dtypes": ["float32", "bfloat16"], "batch_sizes": [1, 2],
@@ -89,7 +89,8 @@ def of_seed(names: set[str], seed: int = 0) -> set[str]:
 
 
 EVERYTHING = of_seed(SEEDED) | {
-    *ALWAYS, "prepare_data", "layer_bench", "dtype_bench", "latency_bench", "package", "report",
+    *ALWAYS, "prepare_data", "train_teacher", "layer_bench", "dtype_bench", "latency_bench",
+    "package", "report",
 }  # fmt: skip
 
 

@@ -92,17 +92,17 @@ def pruned_to(model: nn.Module, budget: float) -> masks.Masks:
 
 def compressed(context: Context) -> None:
     """Prints size and accuracies for each size of `compress`."""
-    options, teacher, train = context.params.compress, context.baseline, context.data.train
-    dense, model = checkpoints.serialized_bytes(teacher), teacher
+    options, model, train = context.params.compress, context.baseline, context.data.train
+    dense = checkpoints.serialized_bytes(model)
     some = train.normalize(train.images[: size_targets.CHECK_IMAGES])
-    beside = size_targets.least_bytes(ExactRate(teacher), teacher, some)
+    beside = size_targets.least_bytes(ExactRate(model), model, some)
 
     def trained(network: nn.Module, epochs: int, part: str, **scheme) -> nn.Module:
         return loop.fit(
             network, context.data, context.params.training, epochs=epochs,
             learning_rate=options.learning_rate, generator=context.generator(part),
             precision=context.precision, label=part,
-            loss=Distillation(teacher, options.distillation, options.temperature), **scheme,
+            loss=Distillation(context.teacher, options.distillation, options.temperature), **scheme,
         )[0]  # fmt: skip
 
     for factor in options.times_smaller:

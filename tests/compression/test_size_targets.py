@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib.compression import packed, size_targets, teaching
+from stages.lib.compression import packed, size_targets
 from stages.lib.evaluation import inference
 from stages.lib.models import checkpoints, prunable
 from stages.lib.quantization import linear
@@ -24,21 +24,17 @@ def model():
     return toys.lived_in(toys.convnet(8))
 
 
-def context(baseline, times_smaller, teacher_width=1):
+def context(baseline, times_smaller, teacher=None):
     """What sizes ask of a stage's context."""
     options = SimpleNamespace(
         times_smaller=times_smaller, epochs=1, learning_rate=0.01, distillation=0.5,
-        temperature=4.0, teacher_width=teacher_width, teacher_epochs=1,
+        temperature=4.0,
     )  # fmt: skip
-    params = SimpleNamespace(
-        compress=options, training=toys.training_params(),
-        train_baseline=SimpleNamespace(learning_rate=0.02),
-        model=SimpleNamespace(name="convnet", width=8),
-    )  # fmt: skip
+    params = SimpleNamespace(compress=options, training=toys.training_params())
     return SimpleNamespace(
-        params=params, baseline=baseline, data=toys.data(), precision=torch.float32,
-        replayed=False, name="compress", generator=lambda purpose: generator(),
-        states=None, seed=0, device=torch.device("cpu"),
+        params=params, baseline=baseline, teacher=teacher or baseline, data=toys.data(),
+        precision=torch.float32, replayed=False, name="compress", states=None, seed=0,
+        generator=lambda purpose: generator(),
     )  # fmt: skip
 
 
@@ -116,13 +112,11 @@ def test_what_was_trained_is_what_is_quantized(model, arm):
 
 
 def test_a_wider_network_can_be_the_teacher_of_all_and_of_the_control(model):
-    wide = teaching.teacher(context(model, [10.0], teacher_width=2))
-    assert wide.conv1.out_channels == 16
-    assert not wide.training
+    wide = toys.lived_in(toys.convnet(16))
     arm = size_targets.ARMS["both"]
-    own, other = (sizes(model, arm, [10.0], teacher_width=width) for width in (1, 2))
+    own, other = (sizes(model, arm, [10.0], teacher=one) for one in (model, wide))
     assert not toys.same_state(own[0].network.model, other[0].network.model)
-    control, epochs = size_targets.uncompressed(context(model, [10.0, 20.0], teacher_width=2))
+    control, epochs = size_targets.uncompressed(context(model, [10.0, 20.0], teacher=wide))
     assert epochs == 2
     assert not toys.same_state(control, model)
     assert checkpoints.serialized_bytes(control) == checkpoints.serialized_bytes(model)

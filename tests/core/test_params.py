@@ -85,7 +85,7 @@ def test_a_missing_section_or_key_is_named_with_what_it_may_be(path):
     assert found[path].startswith("missing; allowed: ")
 
 
-TEXTS = ("data.root", "model.weights", "model.weights_key")
+TEXTS = ("data.root", "model.weights", "model.weights_key", "teacher.weights")
 
 
 @pytest.mark.parametrize("path", [path for path in BARE + KEYS if path not in TEXTS])

@@ -153,17 +153,17 @@ def test_a_missing_network_or_weights_is_said_before_any_work(
     monkeypatch.chdir(tmp_path / place)
     model = SimpleNamespace(name=name, weights=weights, class_index="none")
     with pytest.raises(UserError, match=f"{missing}: not found") as error:
-        of_network(model, DATA, PREPARED)
+        of_network("model", model, DATA, PREPARED)
     # DVC makes the copy of an experiment there, of what Git tracks; the rest is the person's own.
     assert (f"{tmp_path}/{missing}" in str(error.value)) is bool(place)
     nothing = SimpleNamespace(name="convnet", weights="none", class_index="none")
-    fingerprints = [of_network(nothing, DATA, PREPARED)]
+    fingerprints = [of_network("model", nothing, DATA, PREPARED)]
     assert fingerprints == [{"code": None, "weights": None, "class_index": None}]
     for text in ("x = 1\n", "x = 2\n"):
         (tmp_path / missing).parent.mkdir(exist_ok=True)
         (tmp_path / missing).write_text(text)
-        assert of_network(model, DATA, PREPARED) not in fingerprints
-        fingerprints.append(of_network(model, DATA, PREPARED))
+        assert of_network("model", model, DATA, PREPARED) not in fingerprints
+        fingerprints.append(of_network("model", model, DATA, PREPARED))
 
 
 COMPUTED = """
@@ -182,11 +182,11 @@ def test_files_whose_names_the_network_computes_are_watched(tmp_path, monkeypatc
     calls, config = tmp_path / "calls", tmp_path / "nets/configs/of_10.cfg"
     model = SimpleNamespace(name="nets/mine.py:make", weights="none", class_index="none")
     # Before its file is there, the network cannot be built; train_baseline will say so.
-    assert of_network(model, DATA, PREPARED)["opened"] == {}
+    assert of_network("model", model, DATA, PREPARED)["opened"] == {}
     found = []
     for text in ("1", "1", "2"):
         config.write_text(text)
-        found.append(of_network(model, DATA, PREPARED)["opened"])
+        found.append(of_network("model", model, DATA, PREPARED)["opened"])
     assert found[0].keys() == {"configs/of_10.cfg"}
     assert found[0] == found[1] != found[2]
     # It is built once for each version of its code and each shape of the data.
@@ -195,7 +195,7 @@ def test_files_whose_names_the_network_computes_are_watched(tmp_path, monkeypatc
     meta = {"classes": ["a", "b"], "image_shape": [3, 8, 8]}
     (tmp_path / "data/prepared/meta.json").write_text(json.dumps(meta))
     (tmp_path / "nets/configs/of_2.cfg").write_text("1")
-    assert of_network(model, DATA, PREPARED)["opened"].keys() == {"configs/of_2.cfg"}
+    assert of_network("model", model, DATA, PREPARED)["opened"].keys() == {"configs/of_2.cfg"}
     assert calls.read_text() == "xxx"
 
 

@@ -29,7 +29,13 @@ CHANGES = {
     "data.split_seed": (1, EVERYTHING - ALWAYS),
     "model.width": (5, EVERYTHING - ALWAYS - {"prepare_data"}),
     "training.momentum": (0.8, EVERYTHING - ALWAYS - {"prepare_data", "layer_bench"}),
-    "train_baseline.epochs": (1, EVERYTHING - ALWAYS - {"prepare_data", "layer_bench"}),
+    "train_baseline.epochs": (
+        1, EVERYTHING - ALWAYS - {"prepare_data", "layer_bench", "train_teacher"},
+    ),
+    "teacher.width": (
+        7,
+        after("train_teacher", "structured_prune", "compress", "export_onnx", "latency_bench"),
+    ),
     "layerwise_sweep.max_accuracy_drop": (0.5, after("layerwise_sweep")),
     "finetune.epochs": (2, after("finetune", "controls", "export_onnx", "latency_bench")),
     "iterative_prune.step": (0.2, after("iterative_prune", "controls")),

@@ -30,6 +30,7 @@ EDGES = {
     "training.weight_decay": [0.0, 1.0],
     "training.shift": [0, 64],
     "train_baseline.learning_rate": [1.0e-9, 0.1, 10.0],
+    "teacher.name": ["baseline", "convnet"],
     "layerwise_sweep.max_accuracy_drop": [0.0, 1.0],
     "finetune.learning_rate": [1.0e-9, 10.0],
     "iterative_prune.learning_rate": [1.0e-9, 10.0],

@@ -102,7 +102,9 @@ class ArmedStage(Stage):
     def ahead(self, arms: Sequence[Arm]) -> list[Kept]:
         """The arms of other seeds that are missing, if free workers may do them too."""
         several = engine.workers(self.engine, self.params.compute) > 1
-        if not (self.engine.ahead and (several or self.engine.name == "ray")):
+        if self.seed is None or not self.engine.ahead:
+            return []
+        if not (several or self.engine.name == "ray"):
             return []
         found = []
         for seed in parameters.read("seeds").seeds:

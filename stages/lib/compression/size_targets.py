@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from stages.lib.compression import batch_norm, folding, packed, teaching
+from stages.lib.compression import batch_norm, folding, packed
 from stages.lib.compression.exact_rate import ExactRate
 from stages.lib.compression.folding import Compact
 from stages.lib.compression.single_methods import PrunedAlone, QuantizedAlone
@@ -15,6 +15,8 @@ from stages.lib.evaluation.samples import Samples
 from stages.lib.models import checkpoints
 from stages.lib.quantization.linear import Quantized, with_weights
 from stages.lib.training import loop
+from stages.lib.training.distillation import Distillation
+from stages.lib.training.recovery import recover
 
 # Batches of training images from which batch norm's statistics are estimated at the end.
 NORM_BATCHES = 10
@@ -120,12 +122,28 @@ def of_size(
     return best
 
 
+def taught(
+    context: Context, model: nn.Module, arm: str, scheme: loop.TrainingScheme | None = None
+) -> nn.Module:
+    """A copy of the network after compress.epochs of training with the teacher."""
+    options = context.params.compress
+    return recover(
+        context,
+        model,
+        arm,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        scheme=scheme,
+        loss=Distillation(context.teacher, options.distillation, options.temperature),
+    )
+
+
 def sizes(context: Context, arm: Arm) -> Iterator[Size]:
     """Yields a network for each of compress.times_smaller, in order. Each training goes on where
     the one before ended.
     """
     options, baseline, train = context.params.compress, context.baseline, context.data.train
-    dense, teacher = checkpoints.serialized_bytes(baseline), teaching.teacher(context)
+    dense = checkpoints.serialized_bytes(baseline)
     some = train.normalize(train.images[:CHECK_IMAGES])
     model, epochs, scheme = baseline, 0, arm.scheme(baseline)
     for factor in options.times_smaller:
@@ -135,13 +153,13 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
             note = f"without a single code it takes {least:,} bytes"
             yield Size(factor, asked, epochs, None, note)
             continue
-        stream = context.generator(f"{arm.method} {factor:g}")
+        name = f"{arm.method} {factor:g}"
         # The file's tables depend on its codes, so these are tried before the training.
         scheme.hold(model, 8 * (SHARE * asked - least))
         scheme.aim(max(8 * (SHARE * asked - bytes_beside(scheme, model, some)), 1.0))
-        model = teaching.taught(context, model, teacher, stream, scheme)
+        model = taught(context, model, name, scheme)
         epochs += options.epochs
-        network = of_size(scheme, model, asked, train, stream)
+        network = of_size(scheme, model, asked, train, context.generator(f"{name} norms"))
         note = "" if network else "every layer has as few codes as leave it one"
         yield Size(factor, asked, epochs, network, note)
 
@@ -150,8 +168,7 @@ def uncompressed(context: Context) -> tuple[nn.Module, int]:
     """The control: the baseline, trained as long as the smallest size with the same teacher; and
     its epochs.
     """
-    options, model, teacher = context.params.compress, context.baseline, teaching.teacher(context)
+    options, model = context.params.compress, context.baseline
     for factor in options.times_smaller:
-        stream = context.generator(f"baseline {factor:g}")
-        model = teaching.taught(context, model, teacher, stream)
+        model = taught(context, model, f"baseline {factor:g}")
     return model, options.epochs * len(options.times_smaller)

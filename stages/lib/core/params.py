@@ -30,6 +30,7 @@ NONE = "none"
 AUTO = "auto"
 # controls.equal_budget: every sparsity that iterative pruning reaches.
 ALL = "all"
+BASELINE = "baseline"
 # The methods that stage `controls` can fine-tune, to compare with globally pruned networks.
 CONTROLS = tuple(methods.finetuned_by_controls())
 # Of a batch, in each rank: batch norm cannot train on one image.
@@ -119,6 +120,14 @@ class TrainBaseline(Section):
     learning_rate: Rate
 
 
+class Teacher(Section):
+    name: Literal[BASELINE] | Network
+    width: Annotated[int, Interval(ge=1, le=1024)]
+    weights: Text
+    epochs: Annotated[int, Interval(ge=0, le=10_000)]
+    learning_rate: Rate
+
+
 class LayerwiseSweep(Section):
     max_accuracy_drop: Share
 
@@ -157,8 +166,6 @@ class Compress(Section):
     learning_rate: Rate
     distillation: Share
     temperature: Temperature
-    teacher_width: Annotated[int, Interval(ge=1, le=16)]
-    teacher_epochs: Epochs
 
 
 class DtypeBench(Section):
@@ -222,6 +229,7 @@ class Params(Section):
     model: Model
     training: Training
     train_baseline: TrainBaseline
+    teacher: Teacher
     layerwise_sweep: LayerwiseSweep
     finetune: Finetune
     iterative_prune: IterativePrune
@@ -313,17 +321,19 @@ def _contradictions(sections: Params) -> Iterator[str]:
             f" rank needs {LEAST_IMAGES} of them; allowed: at most {batch // LEAST_IMAGES}"
         )
     model = sections.model
-    if sections.compress.teacher_width > 1 and model.name != "convnet":
-        yield (
-            f"compress.teacher_width: {sections.compress.teacher_width}, but only the convnet has a"
-            f" width, and model.name is {model.name}; allowed: 1"
-        )
     # An own network may bring its weights.
     trained = model.weights != NONE or custom_model.is_own(model.name)
     if sections.train_baseline.epochs == 0 and not trained:
         yield (
             "train_baseline.epochs: 0 leaves the network untrained; allowed: 1 or more, or"
             " model.weights with trained ones"
+        )
+    teacher = sections.teacher
+    brought = teacher.weights != NONE or custom_model.is_own(teacher.name)
+    if teacher.epochs == 0 and teacher.name != BASELINE and not brought:
+        yield (
+            "teacher.epochs: 0 leaves the teacher untrained; allowed: 1 or more, or teacher.weights"
+            " with trained ones"
         )
     if model.class_index != NONE and not trained:
         yield (

@@ -21,6 +21,7 @@ CONTENT = Path(".dvc/tmp/content")
 OPENED = Path(".dvc/tmp/opened")
 INPUT_DATA = ARTIFACTS / "inputs/data.json"
 INPUT_MODEL = ARTIFACTS / "inputs/model.json"
+INPUT_TEACHER = ARTIFACTS / "inputs/teacher.json"
 
 REPORTS = Path("reports")
 REPORT_MARKDOWN = REPORTS / "report.md"
@@ -36,6 +37,7 @@ ROWS = "rows.csv"
 PREDICTIONS = "predictions.safetensors"
 VALIDATION_PREDICTIONS = "validation_predictions.safetensors"
 MODEL = "model.safetensors"
+TEACHER = "teacher.json"
 LEARNING_CURVE = "learning_curve.csv"
 BEST_TRADEOFF = "best_tradeoff.csv"
 LAYERS = "layers.csv"

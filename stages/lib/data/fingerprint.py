@@ -111,12 +111,14 @@ def _opened(name: str, code: str, offered: dict[str, int]) -> dict[str, str]:
     return dict(zip(names, known, strict=True))
 
 
-def of_network(model: Any, data: Any, prepared: Path) -> dict[str, Any]:
+def of_network(section: str, model: Any, data: Any, prepared: Path) -> dict[str, Any]:
     """The SHA-256 of the user's network file (with the files of its folder that it imports or
     names), of others that it opens, of the user's weights and of the list of their classes; None
     for what the params do not name.
 
-    model, data: the params sections.
+    section: of the params, by which errors name it.
+    model: its values.
+    data: the section of that name.
     prepared: the folder of the images that were prepared last, if any were.
 
     Raises UserError if a file is missing, before any image is prepared.
@@ -127,7 +129,7 @@ def of_network(model: Any, data: Any, prepared: Path) -> dict[str, Any]:
         found["code"] = custom_model.fingerprint(model.name)
         found["opened"] = _opened(model.name, found["code"], _offered(data, prepared))
     for key in ("weights", "class_index"):
-        name = getattr(model, key)
+        name = getattr(model, key, NONE)
         if name == NONE:
             continue
         path = person_path(name)
@@ -136,6 +138,6 @@ def of_network(model: Any, data: Any, prepared: Path) -> dict[str, Any]:
                 found[key] = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise UserError(
-                f"model.{key}: {path}: not found; give a file's path, or none"
+                f"{section}.{key}: {path}: not found; give a file's path, or none"
             ) from None
     return found

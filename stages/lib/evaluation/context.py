@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stages.lib.core import custom_model, normalization, outputs, paths, prepared, records
-from stages.lib.core.params import NONE
+from stages.lib.core.params import BASELINE, NONE
 from stages.lib.core.repository import person_path
 from stages.lib.core.stage import Stage
 from stages.lib.evaluation import counting, device, images, layout, ranks, samples
@@ -46,12 +46,21 @@ class Context(Stage):
         """The number format of convolutions while training."""
         return device.training_dtype(self.params.compute.precision, self.device)
 
+    @cached_property
+    def _own(self) -> list[registry.Architecture]:
+        """The networks of the user's own that take part in training."""
+        shape, classes = self._prepared.image_shape, self._prepared.classes
+        found = [self._described(shape, classes)]
+        if hasattr(self.params, "teacher") and self.params.teacher.name != BASELINE:
+            found.append(self.teacher_architecture)
+        return [one for one in found if custom_model.is_own(one["name"])]
+
     @property
     def replayed(self) -> bool:
         """Whether training steps may be replayed from CUDA graphs. The user's own network may
         decide anew in every call, which a replay would not.
         """
-        return self.device.type == "cuda" and not custom_model.is_own(self.params.model.name)
+        return self.device.type == "cuda" and not self._own
 
     @cached_property
     def _prepared(self) -> prepared.Dataset:
@@ -95,11 +104,10 @@ class Context(Stage):
     @cached_property
     def layout(self) -> torch.memory_format:
         """The memory layout of images and convolutions."""
-        if not custom_model.is_own(self.params.model.name):
-            return layout.FAST
         _ = self.device  # configures torch
-        shape, classes = self._prepared.image_shape, self._prepared.classes
-        return layout.fastest(registry.build_seeded(self._described(shape, classes), 0), shape)
+        shape, own = self._prepared.image_shape, self._own
+        found = [layout.fastest(registry.build_seeded(one, 0), shape) for one in own]
+        return layout.PLAIN if layout.PLAIN in found else layout.FAST
 
     def _described(
         self, image_shape: Sequence[int], classes: Sequence[str]
@@ -124,6 +132,23 @@ class Context(Stage):
     def baseline(self) -> nn.Module:
         """The trained baseline of this seed, on the device."""
         return self.network(paths.baseline(self.seed))
+
+    @cached_property
+    def teacher_architecture(self) -> registry.Architecture:
+        """The teacher that the params describe, if it is not the baseline."""
+        channels, *size = self._prepared.image_shape
+        teacher, classes = self.params.teacher, len(self._prepared.classes)
+        return registry.architecture(teacher.name, teacher.width, channels, classes, size)
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The network from which others learn, on the device: of the stage train_teacher, or the
+        baseline of this seed.
+        """
+        if self.params.teacher.name == BASELINE:
+            return self.baseline
+        file = paths.stage_directory("train_teacher") / paths.MODEL
+        return self.place(checkpoints.load_model(file, self.teacher_architecture))
 
     @cached_property
     def evaluator(self) -> Evaluator:

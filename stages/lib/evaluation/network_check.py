@@ -203,12 +203,15 @@ def _pruning(model: nn.Module) -> Iterator[str]:
     )
 
 
-def examine(model: nn.Module, image_shape: Sequence[int], classes: int, name: str) -> list[str]:
+def examine(
+    model: nn.Module, image_shape: Sequence[int], classes: int, name: str, section: str = "model"
+) -> list[str]:
     """Runs copies of the network on a few images, in evaluation and in training. Returns notes.
 
     image_shape: (channels, height, width).
     classes: the number of logits that are wanted.
     name: of the network, in the lines.
+    section: of the params that names it, in errors.
 
     Raises UserError if it cannot be used.
     """
@@ -224,7 +227,7 @@ def examine(model: nn.Module, image_shape: Sequence[int], classes: int, name: st
                 notes += _training(copied(model), images, classes)
             notes += _pruning(model)
     except _RefusedError as finding:
-        raise UserError(f"model.name: {name} {finding}") from None
+        raise UserError(f"{section}.name: {name} {finding}") from None
     vague = {
         str(warning.message).partition(" ")[0]
         for warning in caught

@@ -1,7 +1,8 @@
-"""The float32 baseline that every method starts from: its network, weights and training."""
+"""The float32 baseline that every method starts from, and the teacher of those that learn by
+distillation: network, weights and training.
+"""
 
 import sys
-from pathlib import Path
 
 from torch import nn
 
@@ -17,11 +18,31 @@ from stages.lib.training import loop
 
 
 def network(context: Context) -> nn.Module:
-    """The network to train: with new weights, or with those of model.weights as far as they fit."""
-    file, data = context.params.model.weights, context.data
-    model = registry.build_seeded(context.architecture, context.seed)
-    name = context.params.model.name
-    notes = network_check.examine(model, data.image_shape, len(data.classes), name)
+    """The baseline to train: with new weights, or with those of model.weights as far as they
+    fit.
+    """
+    epochs = context.params.train_baseline.epochs
+    return _network(context, "model", context.architecture, context.seed, epochs)
+
+
+def teacher(context: Context) -> nn.Module:
+    """The same for the teacher that the params describe; one serves all seeds."""
+    epochs = context.params.teacher.epochs
+    return _network(context, "teacher", context.teacher_architecture, 0, epochs)
+
+
+def _network(
+    context: Context, section: str, architecture: registry.Architecture, seed: int, epochs: int
+) -> nn.Module:
+    """A network to train.
+
+    section: of the params, with its name and weights.
+    seed: of new weights.
+    epochs: of its training; with 0 all its weights must be there.
+    """
+    data, name = context.data, architecture["name"]
+    model = registry.build_seeded(architecture, seed)
+    notes = network_check.examine(model, data.image_shape, len(data.classes), name, section)
     if custom_model.is_own(name):  # of known networks they are known
         notes += [
             f"{name} reads {path}, which was not known before it was called with these data; the"
@@ -31,32 +52,38 @@ def network(context: Context) -> nn.Module:
         ]
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    if file != NONE:
-        take_weights(context, model, person_path(file))
-    return model
+    if getattr(context.params, section).weights != NONE:
+        take_weights(context, model, section, epochs)
+    return context.place(model)
 
 
-def take_weights(context: Context, model: nn.Module, file: Path) -> None:
-    """Loads the user's weights into the network."""
-    classes, key = len(context.data.classes), context.params.model.weights_key
-    rows = head.tensors(model, classes, context.logits[1]) if context.logits else {}
+def take_weights(context: Context, model: nn.Module, section: str, epochs: int) -> None:
+    """Loads the weights that a section of the params names into the network."""
+    options, classes = getattr(context.params, section), len(context.data.classes)
+    file, key = person_path(options.weights), getattr(options, "weights_key", "auto")
+    kept = section == "model" and context.logits
+    rows = head.tensors(model, classes, kept[1]) if kept else {}
     fitted = weights.fit(model, weights_file.read(file), classes, file, key, rows)
     if fitted.others:
+        other = "; model.weights_key may name another" if section == "model" else "; it also has"
         print(
-            f"note: model.weights: {file} holds several networks; taken is"
-            f" {fitted.key or 'the outermost'}; model.weights_key may name another:"
-            f" {', '.join(fitted.others)}",
+            f"note: {section}.weights: {file} holds several networks; taken is"
+            f" {fitted.key or 'the outermost'}{other}: {', '.join(fitted.others)}",
             file=sys.stderr,
         )
     if fitted.fresh:
         fresh = f"{', '.join(fitted.fresh)}: {fitted.reason}"
-        if context.params.train_baseline.epochs == 0:
+        if epochs == 0:
+            remedy = {
+                "model": "set train_baseline.epochs to 1 or more, or model.class_index to a file"
+                " that says which logit each class has",
+                "teacher": "set teacher.epochs to 1 or more",
+            }[section]
             raise UserError(
-                f"model.weights: {file}: {fresh} (the data have {classes}), so the network has to"
-                " be trained; set train_baseline.epochs to 1 or more, or model.class_index to a"
-                " file that says which logit each class has"
+                f"{section}.weights: {file}: {fresh} (the data have {classes}), so the network has"
+                f" to be trained; {remedy}"
             )
-        print(f"train_baseline: {file}: {fresh}, starting fresh", file=sys.stderr)
+        print(f"{context.name}: {file}: {fresh}, starting fresh", file=sys.stderr)
 
 
 def describe_untrained(context: Context, test_accuracy: float) -> None:
@@ -75,13 +102,19 @@ def describe_untrained(context: Context, test_accuracy: float) -> None:
         print(f"note: {line}", file=sys.stderr)
 
 
-def train(context: Context, model: nn.Module) -> tuple[nn.Module, list[Epoch]]:
-    """The trained network and its learning curve, a single point for 0 epochs."""
-    options, data = context.params.train_baseline, context.data
+def train(
+    context: Context, model: nn.Module, section: str = "train_baseline"
+) -> tuple[nn.Module, list[Epoch]]:
+    """The trained network and its learning curve, a single point for 0 epochs.
+
+    section: of the params, with epochs and learning_rate.
+    """
+    options, data = getattr(context.params, section), context.data
     if options.epochs and context.without_training_images:
+        weights = "teacher.weights" if section == "teacher" else "model.weights"
         raise UserError(
-            "train_baseline.epochs: there are no training images; set it to 0, with model.weights"
-            " or a network that brings its weights, or give training images"
+            f"{section}.epochs: there are no training images; set it to 0, with {weights} or a"
+            " network that brings its weights, or give training images"
         )
     if options.epochs == 0:
         accuracies = (inference.accuracy(model, part) for part in (data.train, data.validation))

@@ -17,6 +17,7 @@ def recover(
     epochs: int,
     learning_rate: float,
     masks: Mapping[str, torch.Tensor] | None = None,
+    scheme: loop.TrainingScheme | None = None,
     loss: loop.CrossEntropy | None = None,
 ) -> nn.Module:
     """A trained copy of the network.
@@ -25,7 +26,7 @@ def recover(
     arm: names the random stream of batches and augmentation within this stage and seed.
     learning_rate: the peak of the one-cycle schedule.
     masks: by parameter name; a weight stays zero where its mask is False.
-    loss: that of the labels unless given.
+    scheme, loss: as in `loop.fit`.
     """
     trained, _ = loop.fit(
         model,
@@ -37,6 +38,7 @@ def recover(
         replayed=context.replayed,
         generator=context.generator(arm),
         masks=masks,
+        scheme=scheme,
         loss=loss,
         label=context.name,
         states=context.states,
