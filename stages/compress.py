@@ -3,18 +3,19 @@ of the two alone.
 """
 
 from stages.lib.arms.running import Arm, run_arms
-from stages.lib.core import outputs, paths, records
+from stages.lib.core import paths
 
 
 def sizes(context, name: str) -> None:
     from stages.lib.compression import packed, size_targets
 
-    arm, results, targets = size_targets.ARMS[name], context.results, []
+    arm, results = size_targets.ARMS[name], context.results
     if not context.may_train(arm.method, "times_smaller", context.params.compress.times_smaller):
         return
     for size in size_targets.sizes(context, arm):
-        targets.append((context.seed, arm.method, size.times_smaller, size.asked_bytes, size.note))
+        asked = {"times_smaller": size.times_smaller, "weight_bits": size_targets.BITS}
         if size.network is None:
+            results.refuse(arm.method, size.note, **asked)
             continue
         file = paths.network_name(arm.method, times_smaller=size.times_smaller) + paths.PACKED
         count = packed.save(context.directory / file, size.network.model, size.network.quantized)
@@ -24,13 +25,10 @@ def sizes(context, name: str) -> None:
             context.place(network),
             arm.method,
             file,
-            times_smaller=size.times_smaller,
-            weight_bits=size_targets.BITS,
             extra_epochs=size.epochs,
             bytes_on_disk=count,
+            **asked,
         )
-    lines = (dict(zip(records.SIZE_TARGET, line, strict=True)) for line in targets)
-    outputs.write_csv(context.directory / paths.SIZE_TARGETS, records.SIZE_TARGET, lines)
 
 
 def baseline(context) -> None:
@@ -50,4 +48,4 @@ def arms(params) -> list[Arm]:
 
 
 if __name__ == "__main__":
-    run_arms(arms, {paths.SIZE_TARGETS: records.SIZE_TARGET})
+    run_arms(arms)

@@ -192,11 +192,6 @@ def a_run(seeds=(0, 1, 2), names=NAMES, layers=LAYERS, classes=("a", "b"), gpu=F
             prunable=["no" if layer == layers[-1] else "yes" for layer in of_layers.layer],
             reason="its outputs are the classes",
         ),
-        targets=pd.DataFrame(
-            [(seed, "packed", 1000.0, 40, "without a single code it takes 900 bytes")
-             for seed in seeds],
-            columns=records.SIZE_TARGET,
-        ),
         layers=pd.DataFrame(
             {"seed": seed, "layer": layer, "scheme": scheme, "granularity": granularity,
              "bits": bits, "scale_most": 0.01, "zero_point_most": 0, "mse": 1.01 * 4.0**-bits,

@@ -30,7 +30,7 @@ from shown_runs import (
 )
 
 from stages.lib.analysis.tables import KEYS
-from stages.lib.core import methods
+from stages.lib.core import methods, records
 from stages.lib.core.methods import Look, Method
 from stages.lib.report import (
     charts,
@@ -273,17 +273,24 @@ def test_a_choice_that_cannot_be_ranked_says_so():
 
 
 def test_a_size_out_of_reach_is_a_row_with_its_reason():
+    reason = "40 bytes are asked for; without a single code it takes 900"
+    refused = [(seed, "packed", 0.0, 8, 1000.0, reason) for seed in range(3)]
+    run = dataclasses.replace(a_run(), refused=pd.DataFrame(refused, columns=records.REFUSED))
+    assert context.not_made(run.refused).rows == [
+        ("pruned, quantized and packed, 1000 ×", "0, 1, 2", reason)
+    ]
+    for shown in reports(run):
+        assert reason in shown
+
+
+def test_a_teacher_that_is_not_the_baseline_is_named_with_its_accuracy():
+    taught = {"parameters": 3_000_000, "validation_accuracy": 0.9, "test_accuracy": 0.892}
     run = a_run()
-    (_, missed) = figures.build(run)["packed"].tables[1]
-    assert missed.rows == [
-        ("pruned, quantized and packed", "1000 ×", "40 B", "without a single code it takes"
-         " 900 bytes", "3")
-    ]  # fmt: skip
-    text, page = reports(run)
-    assert "Sizes out of reach" in text
-    assert "Sizes out of reach" in page
-    met = dataclasses.replace(run, targets=run.targets.assign(note=None))
-    assert len(figures.build(met)["packed"].tables) == 1
+    named = {"teacher": {"name": "resnet56"}, "structured_prune": {"distillation": 0}}
+    for shown in reports(dataclasses.replace(run, params={**run.params, **named}, teacher=taught)):
+        assert "Taught by resnet56: 3,000,000 parameters, 89.2 % on test" in shown
+    for shown in reports(run):
+        assert "Taught by" not in shown
 
 
 def test_refused_layers_are_told_of_when_there_are_more_than_the_classifier():

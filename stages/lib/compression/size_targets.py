@@ -47,14 +47,13 @@ ARMS = {
 class Size(NamedTuple):
     """A network of one size.
 
-    times_smaller, asked_bytes: the target, relative to the baseline's file and as a file size.
+    times_smaller: the target, relative to the baseline's file.
     epochs: of training so far, with those of larger sizes.
     network: for the packed file; None if the size is out of reach.
     note: why it is out of reach.
     """
 
     times_smaller: float
-    asked_bytes: int
     epochs: int
     network: Compact | None
     note: str = ""
@@ -150,8 +149,8 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
         asked = int(dense / factor)
         least = least_bytes(scheme, model, some)
         if least >= LEAST_SHARE * asked:
-            note = f"without a single code it takes {least:,} bytes"
-            yield Size(factor, asked, epochs, None, note)
+            note = f"{asked:,} bytes are asked for; without a single code it takes {least:,}"
+            yield Size(factor, epochs, None, note)
             continue
         name = f"{arm.method} {factor:g}"
         # The file's tables depend on its codes, so these are tried before the training.
@@ -160,8 +159,8 @@ def sizes(context: Context, arm: Arm) -> Iterator[Size]:
         model = taught(context, model, name, scheme)
         epochs += options.epochs
         network = of_size(scheme, model, asked, train, context.generator(f"{name} norms"))
-        note = "" if network else "every layer has as few codes as leave it one"
-        yield Size(factor, asked, epochs, network, note)
+        note = f"{asked:,} bytes are asked for; every layer has as few codes as leave it one"
+        yield Size(factor, epochs, network, "" if network else note)
 
 
 def uncompressed(context: Context) -> tuple[nn.Module, int]:

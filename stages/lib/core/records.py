@@ -109,8 +109,6 @@ PRUNED_LAYER = ("layer", "filters", "coupled_with", "prunable", "reason")
 # An int8 file's layer alone: the signal-to-noise ratio of its output in decibels if its inputs and
 # weights are rounded and nothing else is (empty if nothing is lost), and whether it stays float32.
 LAYER_NOISE = ("seed", "method", "target_sparsity", "layer", "decibels", "float32")
-# A size that was asked of a packed file. note: why there is no file.
-SIZE_TARGET = ("seed", "method", "times_smaller", "asked_bytes", "note")
 # How long a layer takes alone in int8 at two widths, for one image on one thread.
 LAYER_LATENCY = ("layer", "inputs", "outputs", "microseconds")
 # A network or a file that a stage could not make, and why.

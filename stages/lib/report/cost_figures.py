@@ -164,25 +164,6 @@ def _networks(lines: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def _out_of_reach(targets: pd.DataFrame) -> list[tuple[str, Table]]:
-    """The sizes that no packed file has, with the first seed's reason; none if all were met."""
-    missed = targets[targets.note.notna()]
-    if missed.empty:
-        return []
-    lines = missed.groupby(["method", "times_smaller"], sort=False, as_index=False).agg(
-        asked_bytes=("asked_bytes", "first"), note=("note", "first"), seeds=("seed", "nunique")
-    )
-    names = [methods.METHODS[method].title for method in lines.method]
-    asked = Column("asked for", "times_smaller", "{:g} ×".format)
-    size = Column("bytes", "asked_bytes", tables.size)
-    seeds = Column("seeds", "seeds")
-    found = columns.table(
-        lines.assign(name=names),
-        [Column("made small by", "name"), asked, size, columns.NOTE, seeds],
-    )
-    return [("Sizes out of reach", found)]
-
-
 def packed(run: Run) -> Figure | None:
     """Test accuracy of packed files by how many times smaller they are than the baseline's file."""
     lines = of_family(run.summary, methods.PACKED)
@@ -217,7 +198,7 @@ def packed(run: Run) -> Figure | None:
         run,
         "packed",
         [plot.panel(height=300)],
-        [("Packed files", told), *_out_of_reach(run.targets)],
+        [("Packed files", told)],
         smallest=smallest.sort_index().to_dict("records"),
     )
 

@@ -22,7 +22,6 @@ from stages.lib.report.run import Run
 SEEDED = {
     "best": ("layerwise_sweep", paths.BEST_TRADEOFF, records.BEST_SPARSITY),
     "filters": ("structured_prune", paths.FILTERS, records.PRUNED_LAYER),
-    "targets": ("compress", paths.SIZE_TARGETS, records.SIZE_TARGET),
     "layers": ("int_quantize", paths.QUANTIZED_LAYERS, records.QUANTIZED_LAYER),
     "agreements": ("export_onnx", paths.AGREEMENT, records.AGREEMENT),
     "int8_layers": ("export_onnx", paths.INT8_LAYERS, records.LAYER_NOISE),
@@ -75,6 +74,7 @@ def read(places: Places, params: SimpleNamespace) -> tuple[Run, Evidence]:
         places.seeded(seeds, stage, paths.REFUSED, records.REFUSED) for stage in methods.stages()
     ]
     selected = places.stage("package") / paths.SELECTION
+    teacher = places.stage("train_teacher") / paths.TEACHER
     layers = places.stage("train_baseline", seeds[0]) / paths.LAYERS
     run = Run(
         seeds=seeds,
@@ -90,6 +90,7 @@ def read(places: Places, params: SimpleNamespace) -> tuple[Run, Evidence]:
         chance=prepared.commonest(meta, "test")[1],
         labels=labels,
         pictures=prepared.read_images(places.prepared, "validation", meta),
+        teacher=outputs.read_json(teacher, records.REMEDY) if teacher.exists() else None,
         made={"date": f"{date.today():%Y-%m-%d}", "commit": commit()},
         intervals=tables.intervals(correct, params.report.confidence),
         refused=stage_tables.concatenated(refused),

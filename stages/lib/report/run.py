@@ -38,8 +38,8 @@ class Run:
     `seed`.
 
     rows: of every network, of all stages.
-    best, filters, targets, layers, agreements, int8_layers, sizes, formats: BEST_SPARSITY,
-        PRUNED_LAYER, SIZE_TARGET, QUANTIZED_LAYER, AGREEMENT, LAYER_NOISE, FILE_SIZE and FORMAT.
+    best, filters, layers, agreements, int8_layers, sizes, formats: BEST_SPARSITY,
+        PRUNED_LAYER, QUANTIZED_LAYER, AGREEMENT, LAYER_NOISE, FILE_SIZE and FORMAT.
     latencies: LATENCY, of all networks and of those that dtype_bench alone has.
     inventory: LAYER, the network's parameters.
     curves: EPOCH, the baseline's training.
@@ -50,6 +50,7 @@ class Run:
         of the selection; empty if they are not known.
     labels: of the parts "validation" and "test", int64 [images].
     pictures: the validation images, uint8 [images, channels, height, width].
+    teacher: what teacher.json says of the network that taught others; None if the baseline did.
     made: when and from which commit the report was made: `date` and `commit`, may be empty.
     params: params.yaml by section, as plain values.
     meta, hardware: of the data and of the machine.
@@ -60,7 +61,6 @@ class Run:
     rows: pd.DataFrame
     best: pd.DataFrame
     filters: pd.DataFrame
-    targets: pd.DataFrame
     layers: pd.DataFrame
     agreements: pd.DataFrame
     int8_layers: pd.DataFrame
@@ -79,6 +79,7 @@ class Run:
     predicted: Mapping[str, Predicted] = field(default_factory=dict)
     labels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     pictures: NDArray[np.uint8] | None = None
+    teacher: Mapping[str, Any] | None = None
     made: Mapping[str, str] = field(default_factory=dict)
 
     @property
