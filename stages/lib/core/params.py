@@ -35,12 +35,17 @@ BASELINE = "baseline"
 CONTROLS = tuple(methods.finetuned_by_controls())
 # Of a batch, in each rank: batch norm cannot train on one image.
 LEAST_IMAGES = 2
+# Of the ConvNet, also as a teacher: it has 88 million weights.
+MOST_WIDTH = 512
+# On this machine. Each takes 0.3 GB, and more than one per core wait for each other.
+MOST_WORKERS_PER_CORE = 4
 
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Epochs = Annotated[int, Interval(ge=1, le=10_000)]
 Images = Annotated[int, Interval(ge=1, le=10**9)]
 Threads = Annotated[int, Interval(ge=1, le=1024)]
-BatchSize = Annotated[int, Interval(ge=1, le=65_536)]
+# Of networks that are timed: the images of a batch are in memory with all that is computed of them.
+BatchSize = Annotated[int, Interval(ge=1, le=1024)]
 Rate = Annotated[float, Interval(gt=0, le=10)]
 Seconds = Annotated[float, Interval(gt=0, le=3600)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -100,7 +105,7 @@ class Data(Section):
 
 class Model(Section):
     name: Network
-    width: Annotated[int, Interval(ge=1, le=1024)]
+    width: Annotated[int, Interval(ge=1, le=MOST_WIDTH)]
     weights: Text
     weights_key: Text
     class_index: Text
@@ -109,7 +114,8 @@ class Model(Section):
 
 class Training(Section):
     batch_size: Annotated[int, Interval(ge=2, le=65_536)]
-    momentum: Annotated[float, Interval(ge=0, lt=1)]
+    # Nearer to 1, and the first steps count until the end.
+    momentum: Annotated[float, Interval(ge=0, le=0.999)]
     weight_decay: Share
     shift: Annotated[int, Interval(ge=0, le=64)]
     mirror: bool
@@ -122,7 +128,7 @@ class TrainBaseline(Section):
 
 class Teacher(Section):
     name: Literal[BASELINE] | Network
-    width: Annotated[int, Interval(ge=1, le=1024)]
+    width: Annotated[int, Interval(ge=1, le=MOST_WIDTH)]
     weights: Text
     epochs: Annotated[int, Interval(ge=0, le=10_000)]
     learning_rate: Rate
@@ -173,8 +179,9 @@ class DtypeBench(Section):
     dtypes: several(Literal["float32", "float16", "bfloat16"], least=0)
     devices: several(Literal["cpu", "cuda"], least=0)
     batch_sizes: ascending(BatchSize, least=0)
-    resnet152_image_size: Annotated[int, Interval(ge=32, le=1024)]
-    agreement_images: Annotated[int, Interval(ge=1, le=100_000)]
+    # At both ends, the images take 0.8 GB.
+    resnet152_image_size: Annotated[int, Interval(ge=32, le=512)]
+    agreement_images: Annotated[int, Interval(ge=1, le=1024)]
     seconds: Seconds
 
 
@@ -321,6 +328,12 @@ def _contradictions(sections: Params) -> Iterator[str]:
             f" rank needs {LEAST_IMAGES} of them; allowed: at most {batch // LEAST_IMAGES}"
         )
     model = sections.model
+    size, shift = sections.data.image_size, sections.training.shift
+    if size != AUTO and shift >= size:
+        yield (
+            f"training.shift: {shift}, but images have {size} pixels a side (data.image_size);"
+            f" allowed: at most {size - 1}"
+        )
     # An own network may bring its weights.
     trained = model.weights != NONE or custom_model.is_own(model.name)
     if sections.train_baseline.epochs == 0 and not trained:
@@ -354,6 +367,9 @@ def _too_much_for_this_machine(sections: Params) -> Iterator[str]:
             f"compute.ranks: {compute.ranks}, but there are {gpus if on_gpus else cores} {what}"
             f" here{each}; allowed: at most {most}"
         )
+    workers, most = sections.engine.workers, MOST_WORKERS_PER_CORE * max(cores, gpus)
+    if sections.engine.name == "local" and workers != AUTO and workers > most:
+        yield f"engine.workers: {workers}, but there are {cores} cores; allowed: at most {most}"
     for section in ("compute", "latency_bench"):
         threads = getattr(sections, section).threads
         # More threads than cores only wait for each other.
