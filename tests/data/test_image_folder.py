@@ -468,6 +468,17 @@ def stage(root, monkeypatch):
     return run
 
 
+def test_what_phones_put_beside_photos_is_not_read(stage, root, capsys):
+    for name in ("1.MOV", "1.aae", "1.png.json", "1.mp4"):
+        (root / "ant" / name).write_bytes(b"x")
+    stage(prepare_data)
+    assert (
+        "note: data.root: 4 of the files are films or notes by their names (.aae, .json, .mov,"
+        " .mp4), and not read" in capsys.readouterr().err
+    )
+    assert sum(prepared.read_meta(Path("data/prepared"))["images"].values()) == 36
+
+
 @pytest.mark.parametrize("given", ["parts", "numbers"])
 def test_no_training_images_are_needed(stage, root, capsys, given):
     if given == "parts":

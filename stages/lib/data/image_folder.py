@@ -15,6 +15,11 @@ from stages.lib.data import label_table, layout, listing
 from stages.lib.data.layout import some
 
 SHOWN = 20
+# What phones and exports put beside photos: films, and what was edited or is known of a photo.
+BESIDE = {
+    ".3gp", ".aae", ".avi", ".json", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".thm", ".webm",
+    ".xmp",
+}  # fmt: skip
 
 
 class Listing(NamedTuple):
@@ -49,6 +54,10 @@ def _refuse_twins(places: Iterable[str]) -> None:
                 f"data.root: {printable(other)} and {printable(place)} are the same class in"
                 " different spelling; give them one name"
             )
+
+
+def _is_beside(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in BESIDE
 
 
 def _files(root: Path, place: str) -> list[str]:
@@ -144,6 +153,8 @@ def list_images(root: Path) -> Listing:
     _refuse_twins(folder.place for folder in found.folders)
     _refuse_other_classes(((folder.name, folder.part) for folder in found.folders), root)
     files = [_files(root, folder.place) for folder in found.folders]
+    beside = [path for own in files for path in own if _is_beside(path)]
+    files = [[path for path in own if not _is_beside(path)] for own in files]
     empty = [folder.place for folder, own in zip(found.folders, files, strict=True) if not own]
     if empty:
         raise UserError(
@@ -151,6 +162,12 @@ def list_images(root: Path) -> Listing:
             " them"
         )
     notes = list(found.notes)
+    if beside:
+        kinds = sorted({PurePosixPath(path).suffix.lower() for path in beside})
+        notes.append(
+            f"data.root: {len(beside)} of the files are films or notes by their names"
+            f" ({', '.join(kinds)}), and not read"
+        )
     if found.loose:
         hint = f" (data.root: {root / tables[0]} would take its labels)" if tables else ""
         notes.append(
