@@ -490,6 +490,7 @@ def test_no_training_images_are_needed(stage, root, capsys, given):
         stage(prepare_data, validation_images=15, test_images=21)
     said = capsys.readouterr().err
     assert "note: there are no training images: what trains (fine-tuning, packed files)" in said
+    assert f"note: images: ant: {3 + 4 if given == 'parts' else 12}, bee: " in said
     assert "the same pixels" not in said
     found = prepared.load(Path("data/prepared"))
     sizes = [9, 9, 12] if given == "parts" else [15, 15, 21]

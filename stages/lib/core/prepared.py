@@ -195,16 +195,21 @@ def commonest(meta: dict[str, Any], part: str) -> tuple[str, float]:
     return meta["classes"][int(np.argmax(counts))], max(counts) / sum(counts)
 
 
+def _own_parts(meta: dict[str, Any]) -> tuple[str, ...]:
+    """The parts that have images of their own."""
+    return PARTS[1:] if meta["without_training_images"] else PARTS
+
+
 def summary(meta: dict[str, Any]) -> str:
     """The number of classes and the sizes of the parts. meta: of `read_meta`."""
-    sizes = ", ".join(f"{meta['images'][part]:,} {part}" for part in PARTS)
+    sizes = ", ".join(f"{meta['images'][part]:,} {part}" for part in _own_parts(meta))
     share = commonest(meta, "test")[1]
     return f"{len(meta['classes'])} classes, images: {sizes} ({share:.1%} of the commonest class)"
 
 
 def class_counts(meta: dict[str, Any]) -> str:
     """A line about the classes: how many images each has, in all parts. meta: of `read_meta`."""
-    totals = np.sum([meta["counts"][part] for part in PARTS], axis=0)
+    totals = np.sum([meta["counts"][part] for part in _own_parts(meta)], axis=0)
     shown = zip(meta["classes"][:SHOWN], totals, strict=False)
     more = f" and {len(totals) - SHOWN} more" if len(totals) > SHOWN else ""
     return f"images: {', '.join(f'{printable(name)}: {count}' for name, count in shown)}{more}"

@@ -51,7 +51,8 @@ def _rows(path: Path) -> list[list[str]]:
         return [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"data.root: {path}: not a CSV of UTF-8 text ({reason(error)}); save it anew"
+            f"data.root: {path}: not a CSV of UTF-8 text ({reason(error)}); save it as what"
+            " Excel calls CSV UTF-8"
         ) from None
 
 
