@@ -479,6 +479,16 @@ def test_what_phones_put_beside_photos_is_not_read(stage, root, capsys):
     assert sum(prepared.read_meta(Path("data/prepared"))["images"].values()) == 36
 
 
+def test_names_with_joiners_stay_as_they_are(stage, root):
+    names = sorted(
+        ["\N{ARABIC LETTER MEEM}\u200c\N{ARABIC LETTER KHAH}", "\U0001f469\u200d\U0001f680"]
+    )
+    for old, new in zip(("ant", "bee"), names, strict=True):
+        (root / old).rename(root / new)
+    stage(prepare_data)
+    assert prepared.read_meta(Path("data/prepared"))["classes"] == ["cow", *names]
+
+
 @pytest.mark.parametrize("given", ["parts", "numbers"])
 def test_no_training_images_are_needed(stage, root, capsys, given):
     if given == "parts":

@@ -1,5 +1,9 @@
 """A network that brings its weights, and images for validation and test alone."""
 
+import contextlib
+import io
+import re
+
 import pytest
 import torch
 
@@ -28,9 +32,11 @@ def evaluated(tmp_path_factory):
     params["train_baseline"]["epochs"] = 0
     params["controls"] = {"finetuned": ["baseline", "uniform"], "equal_budget": "all"}
     params["compress"]["arms"] = ["both", "baseline"]
-    with pytest.MonkeyPatch.context() as patch:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.chdir(folder)
         whole.run(folder, params)
+    (folder / "said.txt").write_text(said.getvalue())
     return folder
 
 
@@ -48,7 +54,10 @@ def test_what_trains_is_a_row_with_its_reason_and_the_rest_is_measured(evaluated
     test_odd.check_files("convnet")
 
 
-def test_the_report_says_so(evaluated):
+def test_the_terminal_and_the_report_say_so(evaluated):
+    said = (evaluated / "said.txt").read_text()
+    assert re.search(r"finetune@0 +1 could not be made, ", said)
+    assert re.search(r"structured_prune@0 +[\d.]+ % validation, 1 could not be made, ", said)
     told = (evaluated / paths.REPORT_MARKDOWN).read_text(encoding="utf-8")
     assert "there are no training images, so that nothing was trained" in told
     assert tables.escaped(NO_TRAINING_IMAGES) in told

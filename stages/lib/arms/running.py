@@ -149,8 +149,10 @@ class ArmedStage(Stage):
                 elif kept.task.seed == self.seed:
                     raise UserError(result.text)
         joining.join([own.place(number) for number in range(len(arms))], self.directory, tables)
-        rows = self.directory / paths.ROWS
-        self.result = records.told(records.read(rows)) if rows.exists() else ""
+        made = records.told(records.read(self.directory / paths.ROWS))
+        refused = (self.directory / paths.REFUSED).read_text(encoding="utf-8").count("\n") - 1
+        missing = f"{refused} could not be made" if refused else ""
+        self.result = ", ".join(filter(None, [made, missing]))
 
     def close(self) -> None:
         self.own.close()
