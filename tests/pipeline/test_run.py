@@ -41,6 +41,9 @@ def test_each_stage_tells_its_result_once_and_the_last_lines_are_as_in_the_readm
     shown = [line.split()[0] for line in block.text.splitlines()]
     end = found.index(told[-1])
     assert [line.split()[0] for line in lines[end : end + len(shown)]] == shown
+    quiet = tiny.run(*tiny.dvc("repro", "-q"))
+    assert [line.split()[0] for line in quiet.stdout.splitlines()] == ["probe"]
+    assert quiet.stderr == ""
 
 
 def test_the_report_is_whole(tiny):

@@ -39,7 +39,7 @@ def together(text: str) -> str:
     """Keeps a number and its unit on one line, and the ends of an interval."""
     text = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", text)
     text = re.sub(r"(?<=\d) to (?=[+−]?\d[\d.]*\))", "\u00a0to\u00a0", text)
-    text = re.sub(r"(?<=\d) (?=(%|×|ms|B|KiB|MiB|percentage|points)(?!\w))", "\u00a0", text)
+    text = re.sub(r"(?<=\d) (?=(%|×|ms|s|B|KiB|MiB|percentage|points)(?!\w))", "\u00a0", text)
     return re.sub("× (?=smaller|faster)", "×\u00a0", text)
 
 

@@ -175,7 +175,7 @@ def structured(run: Run) -> Figure:
             [columns.NETWORK, Column("× fewer MACs", "reduction", tables.factor), *TELLS],
             len(panels),
         )
-        panels.append(plot.points(75).panel(f"batch {batch} on {device}", 300, 260))
+        panels.append(plot.points(75).panel(f"batch {batch} on {device.upper()}", 300, 260))
     small = of_family(lines[lines.comparable], methods.STRUCTURED)
     best = small.sort_values("speedup", ascending=False, kind="stable")
     best = best.drop_duplicates(["device", "batch_size"])
@@ -225,7 +225,9 @@ def formats(run: Run) -> Figure:
     lines = table[table.latency_ms.notna()]
     drawn = lines[lines.speedup.notna()]
     for title, here in drawn.groupby(["network", "image_shape", "device"], sort=False):
-        panels.append(_formats("{} {} on {}".format(*title), here, len(panels)))
+        *network, device = title
+        title = f"{' '.join(network)} on {device.upper()}"
+        panels.append(_formats(title, here, len(panels)))
     alone = table[table.latency_ms.isna()].note
     fastest = lines[is_ranked(lines)].sort_values(["batch_size", "latency_ms"], kind="stable")
     fastest = fastest.drop_duplicates(["network", "device"]).sort_index()
