@@ -73,7 +73,7 @@ def test_a_stage_killed_at_any_time_repeats_a_step_a_kill_at_most(tmp_path):
     repository.change("iterative_prune.epochs_per_step", 3)
     repository.change("compress.arms", ["both"])
     repository.change("compress.epochs", 3)
-    repository.stages("probe", "prepare_data", "train_baseline", "global_prune")
+    repository.stages("probe", "prepare_data", "train_baseline", "train_teacher", "global_prune")
     undisturbed = {stage: run(repository, stage, 0) for stage in STAGES}
     expected = hashes(repository)
     for stage in STAGES:

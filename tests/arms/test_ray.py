@@ -50,7 +50,9 @@ def on(cluster, repository):
 def test_two_nodes_leave_the_bytes_of_one_process(cluster, tmp_path):
     repository = Repository(tmp_path / "repository", TINY)
     repository.change("sparsities", [0.6])
-    repository.stages("probe", "prepare_data", "train_baseline", "global_prune", *STAGES)
+    repository.stages(
+        "probe", "prepare_data", "train_baseline", "train_teacher", "global_prune", *STAGES
+    )
     expected = hashes(repository)
     copy = on(cluster, repository.copy(tmp_path / "copy"))
     for stage in STAGES:

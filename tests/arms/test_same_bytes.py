@@ -27,7 +27,9 @@ def alone(tmp_path_factory):
     repository = Repository(tmp_path_factory.mktemp("arms") / "repository", TINY)
     repository.change("seeds", [0, 1])
     repository.change("sparsities", [0.6])
-    repository.stages("probe", "prepare_data", "train_baseline", "global_prune", *STAGES)
+    repository.stages(
+        "probe", "prepare_data", "train_baseline", "train_teacher", "global_prune", *STAGES
+    )
     return repository, hashes(repository)
 
 
