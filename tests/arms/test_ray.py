@@ -70,7 +70,7 @@ def test_arms_whose_worker_or_node_is_lost_run_again_elsewhere(cluster, toy):
     cluster.remove_node(cluster.removable.pop())
     (toy.path / "wait").unlink()
     assert (ended(process), process.returncode) == ("", 0)
-    names = sorted(path.stem for path in (toy.path / OUTPUT).iterdir())
+    names = sorted(path.stem for path in (toy.path / OUTPUT).glob("*.txt"))
     assert names == ["fine-1", "wait-1", "wait-2"]
 
 
@@ -78,7 +78,9 @@ def test_ctrl_c_ends_the_job(cluster, toy):
     process = start(on(cluster, toy), "wait-1")
     (worker,) = at_work(toy, process)
     os.killpg(process.pid, signal.SIGINT)
-    assert ended(process) == "interrupted: nothing of this stage was written\n"
+    # Ray's own log may say that a message no longer reaches the driver.
+    told = [line for line in ended(process).splitlines() if "task_manager.cc" not in line]
+    assert told == ["interrupted: nothing of this stage was written"]
     while os.path.exists(f"/proc/{worker}"):  # noqa: PTH110
         time.sleep(0.01)
     assert process.returncode == 130

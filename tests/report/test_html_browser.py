@@ -48,6 +48,9 @@ def emulate(browser, width, **media):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []} | media)
+    # The page hears of it before it draws the next frame.
+    frame = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+    browser.execute_async_script(frame)
 
 
 def show(browser, path, width=1440, scheme="light"):

@@ -73,6 +73,11 @@ ARRAY = ".npy"
 TABLE = ".csv"
 LABEL_TABLES = (".csv", ".tsv")
 PICTURE = ".svg"
+# What phones and exports put beside photos: films, and what was edited or is known of a photo.
+BESIDE = {
+    ".3gp", ".aae", ".avi", ".json", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".thm", ".webm",
+    ".xmp",
+}  # fmt: skip
 CODE = (".py", ".j2", ".html", ".css", ".js")
 # Beside the module that renders them.
 SITE_TEMPLATE = "page.html"

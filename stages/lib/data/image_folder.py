@@ -10,16 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.lib.core.errors import UserError, printable
-from stages.lib.core.paths import PARTS
+from stages.lib.core.paths import BESIDE, PARTS
 from stages.lib.data import label_table, layout, listing
 from stages.lib.data.layout import some
 
 SHOWN = 20
-# What phones and exports put beside photos: films, and what was edited or is known of a photo.
-BESIDE = {
-    ".3gp", ".aae", ".avi", ".json", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".thm", ".webm",
-    ".xmp",
-}  # fmt: skip
 
 
 class Listing(NamedTuple):
