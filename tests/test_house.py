@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pathspec
 import pytest
 
 from stages.lib.core import methods, params, paths, pipeline
@@ -291,6 +292,15 @@ def test_per_seed_stages_are_a_matrix_over_the_seeds(name):
     seed = "${seeds[0]}" if first else "${item.seed}"
     wanted = f"python -m stages.{name}" + (per_seed or first) * f" --seed {seed}"
     assert stage["cmd"] == wanted
+
+
+def test_dvc_ignores_no_output():
+    """Else it takes a folder for empty: nobody sees a change, and its cache gives nothing back."""
+    ignored = pathspec.GitIgnoreSpec.from_lines((ROOT / ".dvcignore").read_text().splitlines())
+    outputs = [output for name in NAMES for output in pipeline.declared(name).outs(0)]
+    files = [path if path.suffix else path / "a_file" for path in outputs]
+    assert not [file for file in files if ignored.match_file(file)]
+    assert ignored.match_file("artifacts/finetune/a_file")
 
 
 def test_every_stage_of_the_pipeline_is_a_script_and_the_reverse():
