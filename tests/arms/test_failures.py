@@ -38,7 +38,7 @@ def test_a_worker_that_is_killed_is_a_line_with_its_arm(toy):
     process = start(toy, "fine-1", "wait", "fine-2")
     os.kill(*at_work(toy, process), signal.SIGKILL)
     error = ended(process)
-    assert error.startswith("error: toy: wait (seed 0): its worker was killed; if memory ran out,")
+    assert error.startswith("error: toy@0: wait: its worker was killed; if memory ran out,")
     assert "set engine.workers below 2" in error
     assert (process.returncode, error.count("\n"), left(toy)) == (2, 1, [])
 

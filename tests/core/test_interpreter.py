@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.lib.core import interpreter
 from tests.conftest import ROOT
 
 # As the dvc command does it: a shell that looks for `python` on the PATH.
@@ -46,3 +47,16 @@ def test_a_stage_runs_with_the_python_of_dvc(tmp_path, command):
     # Without DVC, the one that was asked for runs.
     alone = run([other / "bin/python", "-m", "shown"], tmp_path, own / "bin")
     assert alone.stdout.strip() == str(other)
+
+
+@pytest.mark.parametrize(
+    ("command", "everything"),
+    [
+        ("repro", True), ("repro -q", True), ("repro --verbose", True), ("repro --pull", False),
+        ("repro finetune@0", False), ("repro -s report", False), ("exp run", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_plain_repro_is_one_of_everything(monkeypatch, command, everything):
+    words = ["/bin/python", "dvc", *command.split()] if command else []
+    monkeypatch.setattr(interpreter, "dvc_command", lambda: words)
+    assert interpreter.runs_everything() == everything

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -87,6 +88,13 @@ def test_the_epochs_are_those_of_the_default_run():
     epochs = timing.epochs(EVERYTHING)
     assert epochs["controls"] == 180
     assert sum(epochs.values()) == 332
+    assert epochs["train_teacher"] == 0
+
+
+def test_a_teacher_of_its_own_trains_too():
+    teacher = SimpleNamespace(name="convnet", epochs=7)
+    sections = SimpleNamespace(**vars(EVERYTHING) | {"teacher": teacher})
+    assert timing.epochs(sections)["train_teacher"] == 7
 
 
 @pytest.fixture

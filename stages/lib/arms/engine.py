@@ -112,10 +112,10 @@ def _killed(tasks: Sequence[Task], processes: Sequence[BaseProcess]) -> UserErro
     killed = {one.pid for one in processes if one.exitcode not in (None, 0, -signal.SIGTERM)}
     killed = killed or {one.pid for one in processes}
     at_work = [task for task in tasks if worker.process_of(task) in killed]
-    labels = ", ".join(f"{task.label} (seed {task.seed})" for task in at_work) or "an arm"
+    names = ", ".join(task.name for task in at_work) or f"{tasks[0].stage}: an arm"
     return UserError(
-        f"{tasks[0].stage}: {labels}: its worker was killed; if memory ran out, set engine.workers"
-        f" below {len(processes)}; {AGAIN}"
+        f"{names}: its worker was killed; if memory ran out, set engine.workers below"
+        f" {len(processes)}; {AGAIN}"
     )
 
 

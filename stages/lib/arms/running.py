@@ -5,16 +5,16 @@ that it takes a fifth of a second where all arms are done. Scripts import torch 
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
-from stages.lib.arms import engine, joining, scratch, worker
+from stages.lib.arms import ahead, engine, joining, scratch, worker
 from stages.lib.arms.scratch import Scratch
 from stages.lib.arms.worker import Refused, Task
-from stages.lib.core import hardware, paths, pipeline, progress, records
+from stages.lib.core import hardware, paths, pipeline, progress, records, timing
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import Stage, Watch, run_stage
@@ -49,12 +49,7 @@ class Kept(NamedTuple):
 
 
 class ArmedStage(Stage):
-    """A stage for one seed that consists of arms.
-
-    own: what is kept of them.
-    """
-
-    own: Scratch
+    """A stage for one seed that consists of arms."""
 
     @cached_property
     def engine(self) -> parameters.Engine:
@@ -66,21 +61,23 @@ class ArmedStage(Stage):
         """What may change results beside params and files."""
         return hardware.describe()
 
-    def scratch(self, seed: int) -> Scratch:
-        """What is kept of this stage's arms for a seed."""
+    @cached_property
+    def scratch(self) -> Scratch:
+        """What is kept of its arms."""
         declared = pipeline.declared(self.name)
-        (output,), deps = declared.outs(seed), declared.deps(seed)
+        (output,), deps = declared.outs(self.seed), declared.deps(self.seed)
         watch = Watch(deps, self.params)
-        key = scratch.key(self.name, seed, self.params, deps, self.machine)
+        key = scratch.key(self.name, self.seed, self.params, deps, self.machine)
         return Scratch(output, key, watch.check)
 
-    def missing(self, arms: Sequence[Arm], seed: int, kept: Scratch) -> list[Kept]:
-        """The arms of a seed that have not finished."""
+    def missing(self, arms: Sequence[Arm], *, ahead: bool = False) -> list[Kept]:
+        """The arms that have not finished. ahead: whether another run of a stage asks."""
+        kept = self.scratch
         return [
             Kept(
                 Task(
                     stage=self.name,
-                    seed=seed,
+                    seed=self.seed,
                     key=kept.key,
                     params=self.params,
                     output=kept.output.as_posix(),
@@ -91,6 +88,7 @@ class ArmedStage(Stage):
                     states=kept.states(number).as_posix(),
                     seconds=60 * self.engine.state_minutes,
                     machine=self.machine,
+                    ahead=ahead,
                 ),
                 number,
                 kept,
@@ -100,18 +98,20 @@ class ArmedStage(Stage):
         ]
 
     def ahead(self, arms: Sequence[Arm]) -> list[Kept]:
-        """The arms of other seeds that are missing, if free workers may do them too."""
+        """The missing arms of other runs that are ready, if free workers may do them too."""
         several = engine.workers(self.engine, self.params.compute) > 1
         if self.seed is None or not self.engine.ahead:
             return []
         if not (several or self.engine.name == "ray"):
             return []
         found = []
-        for seed in parameters.read("seeds").seeds:
-            deps = pipeline.declared(self.name).deps(seed)
-            if seed != self.seed and all(path.exists() for path in deps):
-                kept = self.scratch(seed)
-                found += [] if kept.done() else self.missing(arms, seed, kept)
+        for name, seed in ahead.ready(self.name, self.seed):
+            own = name == self.name
+            params = self.params if own else parameters.read(*pipeline.declared(name).params)
+            if theirs := arms if own else ahead.arms_of(name, params):
+                other = ArmedStage(name, seed, params, {})
+                other.machine = self.machine
+                found += [] if other.scratch.done() else other.missing(theirs, ahead=True)
         return found
 
     def tell_of_going_on(self, count: int, missing: Sequence[Kept]) -> None:
@@ -124,15 +124,16 @@ class ArmedStage(Stage):
             if point := scratch.reached(Path(kept.task.states)):
                 done.append(f"{kept.task.label} from epoch {point[0]} of {point[1]}")
         if missing and done:
-            print(f"{self.name}@{self.seed}: goes on: {', '.join(done)}", flush=True)
+            run = timing.key((self.name, self.seed))
+            print(f"{run}: goes on: {', '.join(done)}", flush=True)
 
     def run(self, arms: Sequence[Arm], tables: Tables) -> None:
         """Runs what has not finished, and joins the arms in the stage's output. Raises UserError if
         an arm does; then the others are cancelled.
         """
-        own = self.own = self.scratch(self.seed)
+        own = self.scratch
         own.remove_outdated()
-        missing = self.missing(arms, self.seed, own)
+        missing = self.missing(arms)
         self.tell_of_going_on(len(arms), missing)
         missing += self.ahead(arms) if missing else []
         tasks = [kept.task for kept in missing]
@@ -144,10 +145,11 @@ class ArmedStage(Stage):
         with closing(results), closing(shown):
             for number, result in shown:
                 kept = missing[number]
-                if not isinstance(result, Refused):
+                # What is wrong with an arm of another run is told when that one runs.
+                with suppress(UserError) if kept.task.ahead else nullcontext():
+                    if isinstance(result, Refused):
+                        raise UserError(result.text)
                     kept.scratch.keep(kept.number, result)
-                elif kept.task.seed == self.seed:
-                    raise UserError(result.text)
         joining.join([own.place(number) for number in range(len(arms))], self.directory, tables)
         made = records.told(records.read(self.directory / paths.ROWS))
         refused = (self.directory / paths.REFUSED).read_text(encoding="utf-8").count("\n") - 1
@@ -155,16 +157,12 @@ class ArmedStage(Stage):
         self.result = ", ".join(filter(None, [made, missing]))
 
     def close(self) -> None:
-        self.own.close()
+        self.scratch.close()
 
 
 def _at_work(tasks: Sequence[Task]) -> str:
     """How far the first few of these tasks are that workers do."""
-    found = [
-        f"{task.label} (seed {task.seed}): {told}"
-        for task in tasks
-        if (told := worker.progress_of(task))
-    ]
+    found = [f"{task.name}: {told}" for task in tasks if (told := worker.progress_of(task))]
     more = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
     return "; ".join([*found[:NAMED], *more])
 

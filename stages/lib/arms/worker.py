@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from stages.lib.core import hardware, progress
-from stages.lib.core.errors import UserError
+from stages.lib.core import hardware, progress, timing
+from stages.lib.core.errors import UserError, reason
 
 # What decides the bits of a result on a CPU.
 SAME = ("machine", "isa", "torch")
@@ -29,6 +29,8 @@ class Task(NamedTuple):
     states: the folder in which training saves its state.
     seconds: how often it does.
     machine: the stage's, by `hardware.describe`.
+    ahead: whether another stage or seed than the one at work asks for it. Whatever is wrong with
+        the arm then waits for its own stage.
     """
 
     stage: str
@@ -43,6 +45,12 @@ class Task(NamedTuple):
     states: str
     seconds: float
     machine: dict[str, Any]
+    ahead: bool
+
+    @property
+    def name(self) -> str:
+        """For people: its stage and seed, and its label."""
+        return f"{timing.key((self.stage, self.seed))}: {self.label}"
 
 
 class Refused(NamedTuple):
@@ -138,3 +146,7 @@ def run(task: Task) -> dict[str, bytes] | Refused:
         return Refused(str(error))
     except OSError as error:
         return Refused(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except Exception as error:
+        if not task.ahead:
+            raise
+        return Refused(reason(error))

@@ -28,19 +28,30 @@ def _parent(pid: int) -> tuple[int, list[str]]:
         return int(parent), command
 
 
-def of_dvc() -> Path | None:
-    """The Python that runs the dvc command that started this process; None without one."""
+def dvc_command() -> list[str]:
+    """The command line of the dvc command that started this process, without what is not its own:
+    Python, `dvc`, arguments. Empty without one.
+    """
     pid = os.getppid()
     try:
         for _ in range(_MOST_PARENTS):
             pid, command = _parent(pid)
-            if "dvc" in (Path(word).name for word in command[1:3]) and os.path.isabs(command[0]):  # noqa: PTH117
-                return Path(command[0])
+            names = [Path(word).name for word in command[1:3]]
+            if "dvc" in names and os.path.isabs(command[0]):  # noqa: PTH117
+                return [command[0], *filter(None, command[1 + names.index("dvc") :])]
             if pid <= 1:
                 break
     except (OSError, ValueError, IndexError):
         pass
-    return None
+    return []
+
+
+def runs_everything() -> bool:
+    """Whether this process is a part of a `dvc repro` that makes the whole pipeline here, and takes
+    nothing from other machines as `--pull` does.
+    """
+    command = dvc_command()[2:]
+    return command[:1] == ["repro"] and {*command[1:]} <= {"-q", "--quiet", "-v", "--verbose"}
 
 
 def use_that_of_dvc() -> None:
@@ -49,7 +60,8 @@ def use_that_of_dvc() -> None:
     """
     if os.name != "posix" or getattr(sys, "orig_argv", [])[1:2] != ["-m"]:
         return
-    wanted = of_dvc()
+    command = dvc_command()
+    wanted = Path(command[0]) if command else None
     try:
         # An environment's Python is a link: its folder tells it, not what it leads to.
         if wanted is None or wanted.parent.samefile(Path(sys.executable).parent):

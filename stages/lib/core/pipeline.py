@@ -71,3 +71,12 @@ def declared(stage: str) -> Declared:
         return Declared(stages()[stage])
     except KeyError:
         raise UserError(f"{paths.PIPELINES[0]}: has no stage {stage}") from None
+
+
+def everything() -> dict[str, Declared]:
+    """What is declared for each stage, in the order in which DVC runs them."""
+    return {
+        name: Declared(entry)
+        for path in reversed(paths.PIPELINES)
+        for name, entry in stages([path]).items()
+    }

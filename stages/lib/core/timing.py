@@ -5,7 +5,7 @@ The order of dvc.yaml is the order in which DVC runs the stages.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from stages.lib.core import outputs, params, paths, pipeline
@@ -50,8 +50,10 @@ def epochs(everything: Any) -> dict[str, float]:
     asked = sections.controls.equal_budget
     equal = count if isinstance(asked, str) else len(asked)
     pruned = [name for name in sections.controls.finetuned if name != "baseline"]
+    teacher = sections.teacher
     return {
         "train_baseline": sections.train_baseline.epochs,
+        "train_teacher": 0 if teacher.name == params.BASELINE else teacher.epochs,
         "finetune": count * sections.finetune.epochs,
         "iterative_prune": steps,
         "controls": (1 + count * len(pruned)) * sections.finetune.epochs
@@ -72,7 +74,8 @@ def _expected(run: Run, took: Mapping[str, float], trained: Mapping[str, float])
     if name in known:
         return fmean(known[name])
     others = [fmean(values) for one, values in known.items() if one not in trained]
-    start = max(FIRST, fmean(others)) if others else FIRST
+    # The median, because a run whose workers did other stages' arms took long for them.
+    start = max(FIRST, median(others)) if others else FIRST
     paces = [
         (fmean(values) - min(start, fmean(values))) / trained[one]
         for one, values in known.items()
@@ -103,11 +106,7 @@ def line(run: Run, result: str, seconds: float) -> str:
     Remembers the time.
     """
     name, everything = run[0], params.read(*params.SECTIONS)
-    declared = {
-        name: Declared(entry)
-        for path in reversed(paths.PIPELINES)
-        for name, entry in pipeline.stages([path]).items()
-    }
+    declared = pipeline.everything()
     run = name, run[1] if _is_matrix(declared[name]) else None
     took = _remembered() | {key(run): round(seconds, 1)}
     with suppress(OSError, UserError):  # no reason to fail
