@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 from torchvision.models import DenseNet, VisionTransformer
 
 from stages.lib.compression import packed
@@ -67,3 +69,26 @@ def test_graphs_of_other_families_hold_no_weights(tmp_path, build):
     stored[-4000:] = np.float32([1.5] * 1000).tobytes()
     weights.write_bytes(stored)
     assert not torch.equal(answers(tmp_path / "x.onnx", given), found)
+
+
+class Resized(nn.Module):
+    """Its buffers have the bytes of an axis, and of the factors by which it resizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.tensor([2]))
+        self.register_buffer("factors", torch.tensor([1.0, 1.0, 2.0, 2.0]))
+        self.head = nn.Linear(256, 3)
+
+    def forward(self, x):
+        x = functional.interpolate(x, scale_factor=2.0).unsqueeze(2).flatten(1)
+        return self.head(x * self.factors[0] * self.steps.sum())
+
+
+def test_what_decides_shapes_stays_in_the_graph(tmp_path):
+    model, given = Resized().eval(), onnx_toys.samples(30)
+    weights = tmp_path / "x.safetensors"
+    checkpoints.save_tensors(weights, checkpoints.tensors_of(model))
+    graphs.write(model, weights, tmp_path / "x.onnx", given, CLASSES, {})
+    found = answers(tmp_path / "x.onnx", given)
+    assert onnx_export.compare(onnx_export.torch_logits(model, given), found).is_same

@@ -120,3 +120,20 @@ def test_names_from_a_users_data_stay_names():
 def test_code_in_a_text_is_escaped_as_all_else(text):
     marked = str(html.with_code(text))
     assert not {"<", ">"} & set(marked.replace("<code>", "").replace("</code>", ""))
+
+
+def test_the_numbers_behind_a_finding_have_names_for_people():
+    compared = {"outcome": "better", "one": "global", "other": "uniform", "one_accuracy": 0.9}
+    left_out = {"one": "random_global", "left_out": "no accuracy"}
+    found = html.evidence([compared, left_out])
+    assert found.headers == [
+        "outcome", "network", "other network", "why left out", "its accuracy",
+    ]  # fmt: skip
+    assert found.rows == [
+        ("better", "global", "layer-wise (uniform)", "", "0.9"),
+        ("left out", "random, global", "", "no accuracy", ""),
+    ]
+
+
+def test_a_number_and_its_exponent_stay_on_a_line():
+    assert html.together("an error of 1.02e-5") == "an error of 1.02e\u2060-\u20605"

@@ -5,6 +5,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 # The stage that always runs has its own file.
 PIPELINES = (Path("dvc.yaml"), Path("probe/dvc.yaml"))
+# What DVC writes beside them.
+LOCKS = tuple(path.with_suffix(".lock") for path in PIPELINES)
 REQUIREMENTS = Path("requirements.txt")
 OPENVINO_REQUIREMENTS = Path("requirements-openvino.txt")
 PREPARED = Path("data/prepared")

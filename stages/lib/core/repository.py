@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from stages.lib.core import paths
 from stages.lib.core.errors import UserError
 
 # `dvc exp run` with --queue or --temp copies what Git tracks into a folder below this one.
@@ -31,10 +32,16 @@ def person_path(text: str | Path) -> Path:
 
 
 def commit() -> str:
-    """The commit of this code, marked if files differ from it; empty outside of a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """The commit of this code, marked if code or params differ from it; empty outside of a
+    repository. What a run itself rewrites is no change.
+    """
+    described = ["git", "describe", "--always", "--exclude=*"]
+    results = (f":!{path}" for path in (*paths.LOCKS, paths.REPORTS))
+    compared = ["git", "diff", "--quiet", "HEAD", "--", ".", *results]
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(described, capture_output=True, text=True)
+        name = done.stdout.strip()
+        changed = name and subprocess.run(compared, capture_output=True).returncode
     except FileNotFoundError:
         return ""
-    return done.stdout.strip().replace("-dirty", " and changes")
+    return f"{name} and changes" if changed else name

@@ -47,7 +47,9 @@ def made_runnable(
     try:
         notes = {"method": row.method, "seed": row.seed}
         graph, *more = graphs.make_runnable(model, file, bool(quantized), samples, classes, notes)
-    except UserError as error:
+        predict.Network(graph)
+    except (UserError, predict.ProblemError) as error:
+        file.with_suffix(paths.ONNX).unlink(missing_ok=True)
         return about | {"file": None, "note": str(error)}
     layout, unpacked = (one.name for one in more) if more else (None, None)
     told = {"file": graph.name, "bytes": graph.stat().st_size}

@@ -1,7 +1,7 @@
 """Makes kept networks run without this repository: an ONNX file beside the weights.
 
-The graph holds no weights. It points into a safetensors file: the kept one, or that which unpack.py
-writes from a file of integer weights.
+The graph holds no weights but a few small ones. It points into a safetensors file: the kept one, or
+that which unpack.py writes from a file of integer weights.
 """
 
 import json
@@ -27,6 +27,10 @@ DTYPES = {
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
     torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
+
+# ONNX Runtime reads axes, shapes and factors of resizing while it loads the graph: tensors of
+# integers or of few numbers, which stay in it even if some weights have the same bytes.
+FEW = 8
 
 
 def tensor_bytes(tensor: torch.Tensor) -> bytes:
@@ -75,7 +79,7 @@ def _pointing(proto: onnx.ModelProto, tensors: Mapping[str, torch.Tensor], file:
     places = {
         (header[name]["dtype"], tensor_bytes(tensor)): header[name]["data_offsets"]
         for name, tensor in tensors.items()
-        if tensor.numel()
+        if tensor.is_floating_point() and tensor.numel() > FEW
     }
     for value in proto.graph.initializer:
         array = numpy_helper.to_array(value)

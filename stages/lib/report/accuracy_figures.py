@@ -126,7 +126,7 @@ def headline(run: Run) -> pd.DataFrame:
 
 def headline_table(run: Run) -> Table:
     """The table of `headline`."""
-    at = f"test accuracy at {tables.percent(run.sparsity)}, %"
+    at = f"test accuracy, %, at {tables.percent(run.sparsity)} sparsity"
     reached = f"sparsest within {words.loss(run.max_drop)} on validation"
     return columns.table(
         headline(run),
@@ -235,7 +235,7 @@ def learning(run: Run) -> Figure | None:
     mean = curves.groupby("epoch", as_index=False)[list(looks)].mean()
     plot = Plot(
         long,
-        charts.whole("epoch", long.epoch, "epoch"),
+        charts.whole("epoch", long.epoch, "epoch", 0.02 * long.epoch.max()),
         charts.shares("accuracy", "accuracy", charts.around(long.accuracy)),
         looks,
         [columns.NAME, EPOCH, Column("seed", "seed"), *accuracy],

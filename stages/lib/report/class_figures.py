@@ -131,7 +131,7 @@ def classes(run: Run) -> Figure | None:
         role: lines[(lines.role == role)].sort_values("change", kind="stable").iloc[0].to_dict()
         for role in dict.fromkeys(lines.role)
     }
-    panel = plot.apart().points(60).panel("", charts.WIDTH, 30 * points["class"].nunique())
+    panel = plot.apart().points(60).panel("", charts.WIDTH, 36 * points["class"].nunique())
     return figure(
         run,
         "classes",

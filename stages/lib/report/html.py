@@ -21,6 +21,7 @@ from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import Table
 from stages.lib.analysis.verdicts import VERDICTS
 from stages.lib.core import paths
+from stages.lib.core.methods import METHODS
 from stages.lib.report import charts, context, words
 from stages.lib.report.figure import Figure
 from stages.lib.report.run import Run
@@ -36,7 +37,8 @@ def with_code(text: str) -> Markup:
 
 
 def together(text: str) -> str:
-    """Keeps a number and its unit on one line, and the ends of an interval."""
+    """Keeps a number on one line with its exponent and its unit, and the ends of an interval."""
+    text = re.sub(r"(?<=\d)e-(?=\d)", "e\u2060-\u2060", text)
     text = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", text)
     text = re.sub(r"(?<=\d) to (?=[+−]?\d[\d.]*\))", "\u00a0to\u00a0", text)
     text = re.sub(r"(?<=\d) (?=(%|×|ms|s|B|KiB|MiB|percentage|points)(?!\w))", "\u00a0", text)
@@ -81,15 +83,32 @@ def _specifications(figures: Mapping[str, Figure]) -> dict[str, Any]:
     }
 
 
+# Of columns in a finding's evidence, if it is not their key.
+TITLES = {
+    "one": "network", "one_accuracy": "its accuracy", "one_epochs": "its epochs",
+    "other": "other network", "other_accuracy": "other's accuracy",
+    "other_epochs": "other's epochs",
+    "left_out": "why left out",
+}  # fmt: skip
+
+
 def evidence(lines: Sequence[Mapping[str, Any]]) -> Table | None:
     """A table of a finding's numbers with a column for each key, those with text first."""
+    lines = [{"outcome": "left out"} | line if "left_out" in line else line for line in lines]
     keys = list(dict.fromkeys(key for line in lines for key in line))
     if not keys:
         return None
     text = [key for key in keys if any(isinstance(line.get(key), str) for line in lines)]
     ordered = text + [key for key in keys if key not in text]
-    rows = [tuple(context.shown(line.get(key)) for key in ordered) for line in lines]
-    return Table([key.replace("_", " ") for key in ordered], rows, left=len(text))
+    rows = [tuple(_shown(line.get(key)) for key in ordered) for line in lines]
+    titles = [TITLES.get(key, key.replace("_", " ")) for key in ordered]
+    return Table(titles, rows, left=len(text))
+
+
+def _shown(value: Any) -> str:
+    """The text of a value of a finding's evidence, which may be a method's name."""
+    is_method = isinstance(value, str) and value in METHODS
+    return METHODS[value].title if is_method else context.shown(value)
 
 
 def tally(findings: Sequence[Finding]) -> dict[str, int]:

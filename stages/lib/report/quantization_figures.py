@@ -113,7 +113,7 @@ def _by_layer(layers: pd.DataFrame, errors: list[Column]) -> list[tuple[str, Tab
         Column("layer", "layer"),
         BITS,
         Column("S", "scale_most", "{:.4g}".format),
-        Column("Z", "zero_point_most"),
+        Column("Z", "zero_point_most", lambda zero: tables.decimal(zero, 0)),
         *errors,
     ]
     return [(f"Layer by layer ({scheme}, per tensor, seed {seed})", columns.table(chosen, told))]
