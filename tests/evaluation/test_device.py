@@ -118,5 +118,7 @@ def test_each_purpose_has_a_random_stream_of_its_own():
         return torch.rand(3, generator=device.generator(seed, purpose)).tolist()
 
     assert draw(0, "finetune") == draw(0, "finetune")
-    drawn = [draw(seed, purpose) for seed in (0, 1, 11) for purpose in ("a", "b", "1/a", "")]
-    assert len({tuple(one) for one in drawn}) == len(drawn)
+    # Names as stages give them: they differ by a letter somewhere.
+    names = ("a", "b", "1/a", "", *(f"finetune finetune 0.{tenth}" for tenth in range(10)))
+    drawn = {tuple(draw(seed, name)) for seed in (0, 1, 11) for name in names}
+    assert len(drawn) == 3 * len(names)
