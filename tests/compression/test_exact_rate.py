@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -165,7 +166,7 @@ def test_a_step_reads_nothing_on_the_host_and_keeps_its_state_in_place(model, pr
     scheme = ExactRate(model)
     parameters = list(model.parameters())
     scheme.before_step(model, 0.0)
-    names = ("log_steps", "slopes", "scale", "size", "mean", "square", "steps_done", "step_rate")
+    names = ("log_steps", "slopes", "scale", "largest", "mean", "square", "steps_done", "step_rate")
     places = {name: getattr(scheme, name).data_ptr() for name in names}
     for _ in range(2):
         with NothingRead(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
@@ -235,6 +236,23 @@ def test_a_rate_that_leaves_filters_without_codes_does_not_end_in_nothing(model,
     assert all(bool(weight.isfinite().all()) for weight in network.parameters())
     largest = max(float(w.abs().max()) for w in prunable.weights(network).values())
     assert largest < 10 * max(float(w.abs().max()) for w in prunable.weights(model).values())
+
+
+@pytest.mark.parametrize("share", [1, 0.1, 0.01])
+def test_usual_slopes_pass_however_sparse_they_are_and_a_burst_is_cut(share):
+    scheme, random = ExactRate(nn.Linear(100, 100)), generator()
+
+    def drawn():
+        slopes = torch.randn(10, ROW, generator=random)
+        return slopes * (torch.rand(10, ROW, generator=random) < share)
+
+    for _ in range(300):
+        slopes = drawn()
+        assert torch.equal(scheme._limited(slopes), slopes)
+        scheme.steps_done += 1
+    usual = float(slopes.abs().max())
+    burst = scheme._limited(300 * drawn())
+    assert usual < float(burst.abs().max()) < 6 * usual
 
 
 def test_a_layer_of_zeros_and_frozen_weights_are_no_trouble(model):

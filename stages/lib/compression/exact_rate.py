@@ -35,14 +35,14 @@ FIRST = 3.0
 UPDATES = 400
 # The peak of the learning rate of log s, and the decays of Adam, which takes its steps.
 STEP_RATE, MEAN_DECAY, SQUARE_DECAY = 0.05, 0.9, 0.99
-# The share that a training step leaves of the means of price, of |x| and of |∂L/∂x|.
-PRICE_DECAY, SCALE_DECAY, SIZE_DECAY = 0.98, 0.9, 0.9
+# The share that a training step leaves of the means of price, of |x| and of the largest |∂L/∂x|.
+PRICE_DECAY, SCALE_DECAY, LARGEST_DECAY = 0.98, 0.9, 0.99
 # The least mean of |x|, and the least slope of the rate by log s.
 LEAST = 1e-3
 # A layer's largest |x| is at least this, so that it has a code.
 LEAST_CODE = 0.75
-# The largest |∂L/∂x|, relative to its mean.
-LIMIT = 10.0
+# The largest |∂L/∂x| of a step, relative to what is usual.
+LIMIT = 3.0
 
 
 class ExactRate(loop.TrainingScheme):
@@ -65,7 +65,7 @@ class ExactRate(loop.TrainingScheme):
         self.log_steps = mean.clamp_min(LEAST * mean.max()).clamp_min(LEAST**2).log()
         # Exponential means over training steps, as sums that start at 0.
         self.slopes = mean.new_zeros(2)
-        self.scale, self.size, self.mean, self.square = mean.new_zeros(4, len(mean))
+        self.scale, self.largest, self.mean, self.square = mean.new_zeros(4, len(mean))
         self.steps_done, self.step_rate = mean.new_zeros(()), mean.new_zeros(())
         # What the network computed with last: s · q of each layer, and x = W / s.
         self.leaves: list[torch.Tensor] = []
@@ -157,14 +157,17 @@ class ExactRate(loop.TrainingScheme):
         return total / (1 - decay**self.steps_done)
 
     def _limited(self, slopes: torch.Tensor) -> torch.Tensor:
-        """∂L/∂x, each at most LIMIT times its layer's mean magnitude so far. Below a batch norm, a
-        filter that has lost all its codes has a slope some 300 times (1/√ε) that of the others, at
-        which a training at a low rate would diverge.
+        """∂L/∂x, each at most LIMIT times its layer's largest magnitude, a mean over the steps so
+        far. Below a batch norm, a filter that has lost all its codes has a slope some 300 times
+        (1/√ε) that of the others, at which a training at a low rate would diverge.
+
+        The mean magnitude would be no measure: where most units are off, most slopes are zero, a
+        limit of ten means cuts the others, so the next mean is lower; the layer starves.
         """
-        limit = LIMIT * self._corrected(self.size, SIZE_DECAY)
+        limit = LIMIT * self._corrected(self.largest, LARGEST_DECAY)
         limit = self.flat.spread(limit.masked_fill(self.steps_done == 0, math.inf))
         slopes = slopes.clamp(-limit, limit)
-        self.size.lerp_(self.flat.sums(slopes.abs()) / self.flat.lengths, 1 - SIZE_DECAY)
+        self.largest.lerp_(self.flat.largest(slopes.abs()), 1 - LARGEST_DECAY)
         return slopes
 
     @torch.no_grad()
