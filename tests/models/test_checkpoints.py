@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from stages.lib.core.errors import UserError
 from stages.lib.models import checkpoints, registry
@@ -59,6 +59,20 @@ def test_the_same_network_gives_the_same_bytes_in_any_layout_and_is_left_alone(m
         assert other.training
         assert toys.same_state(other, model)
         assert all(parameter.requires_grad for parameter in other.parameters())
+
+
+SHAPES = st.lists(st.integers(0, 40), max_size=3)
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.dictionaries(NAMES, st.tuples(DTYPES, SHAPES), max_size=12), NAMES)
+@toys.few_examples
+def test_the_size_of_a_file_is_known_without_its_values(kinds, architecture):
+    shapes = tuple((name, dtype, tuple(shape)) for name, (dtype, shape) in kinds.items())
+    tensors = {name: torch.zeros(shape, dtype=dtype) for name, dtype, shape in shapes}
+    whole = save(tensors, {checkpoints.KEY: architecture})
+    assert checkpoints._serialized_bytes(shapes, architecture) == len(whole)
 
 
 @pytest.mark.parametrize("header", [None, {"about": {"bits": 8}}])
