@@ -61,7 +61,7 @@ def without_filters(context, scope: str, sparsity: float):
 
 
 def finetuned(context, scope: str, sparsity: float) -> None:
-    from stages.lib.training.distillation import Distillation
+    from stages.lib.training import distillation
     from stages.lib.training.recovery import recover
 
     options = context.params.structured_prune
@@ -77,14 +77,13 @@ def finetuned(context, scope: str, sparsity: float) -> None:
     context.results.save(small, pruned, target_sparsity=sparsity)
     if not context.may_train(trained, "target_sparsity", [sparsity]):
         return
-    distilled = Distillation(context.teacher, options.distillation, options.temperature)
     network = recover(
         context,
         small,
         f"{scope} {sparsity:g}",
         epochs=options.epochs,
         learning_rate=options.learning_rate,
-        loss=distilled if options.distillation > 0 else None,
+        loss=distillation.asked(context, options),
     )
     context.results.save(network, trained, target_sparsity=sparsity, extra_epochs=options.epochs)
 

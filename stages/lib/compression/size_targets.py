@@ -14,8 +14,7 @@ from stages.lib.evaluation.context import Context
 from stages.lib.evaluation.samples import Samples
 from stages.lib.models import checkpoints
 from stages.lib.quantization.linear import Quantized, with_weights
-from stages.lib.training import loop
-from stages.lib.training.distillation import Distillation
+from stages.lib.training import distillation, loop
 from stages.lib.training.recovery import recover
 
 # Batches of training images from which batch norm's statistics are estimated at the end.
@@ -133,7 +132,7 @@ def taught(
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         scheme=scheme,
-        loss=Distillation(context.teacher, options.distillation, options.temperature),
+        loss=distillation.asked(context, options),
     )
 
 

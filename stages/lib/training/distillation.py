@@ -1,9 +1,12 @@
 """Knowledge distillation: a network learns from the probabilities of another network."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 from torch.nn import functional
 
+from stages.lib.evaluation.context import Context
 from stages.lib.models.origins import copied
 from stages.lib.training.loop import CrossEntropy
 
@@ -32,3 +35,10 @@ class Distillation(CrossEntropy):
         )
         label_loss = super().__call__(logits, labels, inputs)
         return (1 - self.share) * label_loss + self.share * self.temperature**2 * distillation_loss
+
+
+def asked(context: Context, options: SimpleNamespace) -> CrossEntropy:
+    """The loss that a section of params asks for, with its `distillation` and `temperature`."""
+    if options.distillation == 0:
+        return CrossEntropy()
+    return Distillation(context.teacher, options.distillation, options.temperature)
