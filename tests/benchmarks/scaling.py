@@ -4,10 +4,10 @@
         [--times TIMES.json] [STAGE …]
 
 Runs the pipeline, or these stages of it, once in a temporary copy, all arms one after the other,
-and times each arm, what else a stage does, and what it takes to start a stage: DVC, Python, torch.
-With --times it writes them to that file, or reads them if it exists. Then it lays the arms out: DVC
-runs one stage after the other; in each, free workers take the next arm in order, of the stage's
-other seeds too. --longer multiplies the times of arms, as larger images or networks do.
+and times each arm, what else a stage does, and what it takes to start a stage (DVC and Python) and
+to import torch. With --times it writes them to that file, or reads them if it exists. Then it lays
+the arms out in pools: all arms whose inputs are there are done together, by free workers that take
+the next one in order. --longer multiplies the times of arms, as larger images or networks do.
 
 Seconds are those of the CPU with one thread, so other work on the machine counts little. An
 estimate and no measurement: workers are as fast as the one that was measured, and moving files
@@ -26,6 +26,7 @@ from typing import NamedTuple
 import yaml
 
 from stages.lib.analysis import tables
+from stages.lib.core import pipeline
 from tests.benchmarks.common import ROOT, parser
 from tests.conftest import Repository
 
@@ -53,8 +54,10 @@ for name in names:
         whole.setdefault(name, []).append(time.process_time() - start)
 json.dump([arms, whole], open(file, "w"))
 """
-# A short stage, by which it is measured what the start of one takes.
-SHORT = "global_prune"
+# A short stage with arms, and one without: starting the first takes an import of torch longer.
+SHORT, EMPTY = "global_prune", "train_teacher"
+# Without arms, and yet with networks.
+TORCH = ("dtype_bench", "latency_bench", "package")
 
 
 class Times(NamedTuple):
@@ -62,13 +65,15 @@ class Times(NamedTuple):
 
     arms: of each stage with arms, in order, for all seeds.
     serial: of each stage without arms, and what a stage does beside its arms, for all seeds.
-    start: of one stage for one seed: DVC, Python, and workers that import torch.
+    start: of one stage for one seed: DVC and Python.
+    torch: its import, by the workers of a pool or by a stage.
     starts: how many stages are started, one for each seed.
     """
 
     arms: Mapping[str, Sequence[float]]
     serial: Mapping[str, float]
     start: float
+    torch: float
     starts: int
 
 
@@ -82,18 +87,38 @@ def measure(params: dict, stages: Sequence[str]) -> Times:
         done = repository.run(sys.executable, "-c", TIMED, str(file), *stages)
         assert done.returncode == 0, done.stderr
         arms, whole = json.loads(file.read_text())
-        short = f"{SHORT}@{params['seeds'][0]}"
-        before = os.times()
-        repository.repro("--force", "--single-item", short)
-        after = os.times()
-        start = after.children_user + after.children_system
-        start -= before.children_user + before.children_system
+        empty = started(repository, EMPTY)
+        short = started(repository, f"{SHORT}@{params['seeds'][0]}") - whole[SHORT][0]
     return Times(
         arms,
         {name: sum(each) - sum(arms.get(name, [])) for name, each in whole.items()},
-        max(0.0, start - whole[SHORT][0]),
+        empty,
+        max(0.0, short - empty),
         sum(map(len, whole.values())),
     )
+
+
+def started(repository: Repository, stage: str) -> float:
+    """The seconds in which DVC runs a stage again."""
+    before = os.times()
+    repository.repro("--force", "--single-item", stage)
+    after = os.times()
+    seconds = after.children_user + after.children_system
+    return seconds - before.children_user - before.children_system
+
+
+def pools(arms: Mapping[str, Sequence[float]]) -> list[list[float]]:
+    """The arms that are done together, in the order in which workers take them: those of stages
+    that read nothing of a later pool, the last stage's first. arms: by stage.
+    """
+    declared, found, place = pipeline.everything(), [], {}
+    for name in filter(arms.__contains__, declared):
+        reads = set(declared[name].deps(0))
+        made = [number for other, number in place.items() if reads & {*declared[other].outs(0)}]
+        place[name] = max(made, default=-1) + 1
+        found += [[]] * (place[name] == len(found))
+        found[place[name]] = [*arms[name], *found[place[name]]]
+    return found
 
 
 def makespan(arms: Sequence[float], workers: int) -> float:
@@ -110,7 +135,7 @@ class Estimate(NamedTuple):
     """Seconds of a run.
 
     arms: with at least one worker busy.
-    chains: of these, the longest arms of the stages, which no number of workers shortens.
+    chains: of these, the longest arms of the pools, which no number of workers shortens.
     """
 
     arms: float
@@ -125,11 +150,13 @@ class Estimate(NamedTuple):
 
 def estimate(times: Times, workers: int, longer: float = 1) -> Estimate:
     """longer: times of arms are multiplied by it."""
+    together = pools(times.arms)
+    imports = len(together) + len({*TORCH} & times.serial.keys())
     return Estimate(
-        arms=longer * sum(makespan(arms, workers) for arms in times.arms.values()),
-        chains=longer * sum(max(arms) for arms in times.arms.values()),
+        arms=longer * sum(makespan(arms, workers) for arms in together),
+        chains=longer * sum(map(max, together)),
         serial=sum(times.serial.values()),
-        starts=times.starts * times.start,
+        starts=times.starts * times.start + imports * times.torch,
     )
 
 
@@ -176,7 +203,8 @@ def main() -> None:
     longest = max((max(arms), name) for name, arms in times.arms.items())
     print(
         f"{sum(counts.values())} arms of {len(counts)} stages, {times.starts} stages started, each"
-        f" in {times.start:.1f} s; the longest arm takes {longest[0]:.1f} s ({longest[1]})\n"
+        f" in {times.start:.1f} s, torch imported in {times.torch:.1f} s; the longest arm takes"
+        f" {longest[0]:.1f} s ({longest[1]})\n"
     )
     for longer in options.longer:
         print(f"arms {longer:g} times as long\n\n{table(times, options.workers, longer)}\n")
