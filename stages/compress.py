@@ -2,7 +2,7 @@
 of the two alone.
 """
 
-from stages.lib.arms.running import Arm, run_arms
+from stages.lib.arms.running import Arm, run_arms, trained
 from stages.lib.core import paths
 
 
@@ -10,8 +10,6 @@ def sizes(context, name: str) -> None:
     from stages.lib.compression import packed, size_targets
 
     arm, results = size_targets.ARMS[name], context.results
-    if not context.may_train(arm.method, "times_smaller", context.params.compress.times_smaller):
-        return
     for size in size_targets.sizes(context, arm):
         asked = {"times_smaller": size.times_smaller, "weight_bits": size_targets.BITS}
         if size.network is None:
@@ -34,17 +32,25 @@ def sizes(context, name: str) -> None:
 def baseline(context) -> None:
     from stages.lib.compression import size_targets
 
-    if not context.may_train("baseline_taught", "times_smaller", [1.0]):
-        return
     network, epochs = size_targets.uncompressed(context)
     context.results.save(network, "baseline_taught", extra_epochs=epochs)
 
 
+# The methods of the arms' networks.
+METHODS = {
+    "both": "packed", "pruned": "packed_pruned", "quantized": "packed_quantized",
+    "baseline": "baseline_taught",
+}  # fmt: skip
+
+
 def arms(params) -> list[Arm]:
-    return [
-        Arm(name, baseline) if name == "baseline" else Arm(name, sizes, (name,))
-        for name in params.compress.arms
-    ]
+    found = []
+    for name in params.compress.arms:
+        targets = [1.0] if name == "baseline" else params.compress.times_smaller
+        function, arguments = (baseline, ()) if name == "baseline" else (sizes, (name,))
+        networks = trained(METHODS[name], targets, "times_smaller")
+        found.append(Arm(name, function, arguments, networks))
+    return found
 
 
 if __name__ == "__main__":

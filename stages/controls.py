@@ -5,7 +5,7 @@ the stage finetune does; one-shot pruning and the baseline with as many epochs a
 from collections.abc import Iterator
 from importlib import import_module
 
-from stages.lib.arms.running import Arm, run_arms
+from stages.lib.arms.running import Arm, run_arms, trained
 from stages.lib.core import methods
 from stages.lib.core.methods import METHODS, Method
 from stages.lib.core.params import ALL
@@ -36,7 +36,7 @@ def pruned(context, name: str) -> None:
         context.results.record(network, name, target_sparsity=sparsity)
 
 
-def trained(
+def recovered(
     context, name: str, by: str, sparsity: float, epochs: int, learning_rate: float, saved: bool
 ) -> None:
     """Trains and measures a network.
@@ -46,8 +46,6 @@ def trained(
     """
     from stages.lib.training.recovery import recover
 
-    if not context.may_train(name, "target_sparsity", [sparsity]):
-        return
     (mask,) = chosen(context, METHODS[by], [sparsity])
     network = recover(
         context,
@@ -62,7 +60,8 @@ def trained(
 
 
 def training(name: str, by: str, sparsity: float, *options) -> Arm:
-    return Arm(f"{name} {sparsity:g}", trained, (name, by, sparsity, *options))
+    arguments = (name, by, sparsity, *options)
+    return Arm(f"{name} {sparsity:g}", recovered, arguments, trained(name, [sparsity]))
 
 
 def finetuned(params) -> Iterator[Arm]:

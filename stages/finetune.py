@@ -1,6 +1,6 @@
 """Trains each globally pruned network for a few more epochs. Pruned weights stay zero."""
 
-from stages.lib.arms.running import Arm, run_arms
+from stages.lib.arms.running import Arm, run_arms, trained
 from stages.lib.core import paths
 
 
@@ -9,8 +9,6 @@ def finetuned(context, sparsity: float) -> None:
     from stages.lib.training.recovery import recover
 
     options = context.params.finetune
-    if not context.may_train("finetune", "target_sparsity", [sparsity]):
-        return
     file = paths.network_name("global", sparsity) + paths.SAFETENSORS
     pruned = context.network(paths.stage_directory("global_prune", context.seed) / file)
     network = recover(
@@ -25,7 +23,10 @@ def finetuned(context, sparsity: float) -> None:
 
 
 def arms(params) -> list[Arm]:
-    return [Arm(f"{sparsity:g}", finetuned, (sparsity,)) for sparsity in params.sparsities]
+    return [
+        Arm(f"{sparsity:g}", finetuned, (sparsity,), trained("finetune", [sparsity]))
+        for sparsity in params.sparsities
+    ]
 
 
 if __name__ == "__main__":

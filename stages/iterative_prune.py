@@ -1,7 +1,12 @@
 """Prunes a step, trains a few epochs with the masks held, and repeats up to the target sparsity."""
 
-from stages.lib.arms.running import Arm, run_arms
+from stages.lib.arms.running import Arm, run_arms, trained
 from stages.lib.pruning import schedule
+
+
+def steps(params) -> list[float]:
+    options = params.iterative_prune
+    return schedule.sparsities(options.step, options.target, params.sparsities)
 
 
 def chain(context) -> None:
@@ -11,10 +16,7 @@ def chain(context) -> None:
 
     options = context.params.iterative_prune
     network, chosen, epochs = context.baseline, None, 0
-    steps = schedule.sparsities(options.step, options.target, context.params.sparsities)
-    if not context.may_train("iterative", "target_sparsity", steps):
-        return
-    for sparsity in context.progress(steps, "step"):
+    for sparsity in context.progress(steps(context.params), "step"):
         chosen = masks.global_(magnitude.scores(network), sparsity, within=chosen)
         network = recover(
             context,
@@ -29,7 +31,8 @@ def chain(context) -> None:
 
 
 def arms(params) -> list[Arm]:
-    return [Arm("all steps", chain)] if params.sparsities else []
+    networks = trained("iterative", steps(params))
+    return [Arm("all steps", chain, (), networks)] if params.sparsities else []
 
 
 if __name__ == "__main__":

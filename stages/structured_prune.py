@@ -75,7 +75,8 @@ def finetuned(context, scope: str, sparsity: float) -> None:
             context.results.refuse(method, str(error), target_sparsity=sparsity)
         return
     context.results.save(small, pruned, target_sparsity=sparsity)
-    if not context.may_train(trained, "target_sparsity", [sparsity]):
+    if context.without_training_images:
+        context.results.refuse(trained, records.NO_TRAINING_IMAGES, target_sparsity=sparsity)
         return
     network = recover(
         context,

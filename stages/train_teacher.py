@@ -1,6 +1,8 @@
 """Trains the network from which others learn by distillation, if it is not each seed's baseline."""
 
-from stages.lib.arms.running import Arm, run_arms
+from pathlib import Path
+
+from stages.lib.arms.running import Arm, run_arms, trained
 from stages.lib.core import outputs, paths, records
 from stages.lib.core.params import BASELINE
 
@@ -26,8 +28,16 @@ def teacher(context) -> None:
 
 
 def arms(params) -> list[Arm]:
-    return [] if params.teacher.name == BASELINE else [Arm("teacher", teacher)]
+    networks = trained("teacher", [0.0]) if params.teacher.epochs else ()
+    return [] if params.teacher.name == BASELINE else [Arm("teacher", teacher, (), networks)]
+
+
+def told(folder: Path) -> str:
+    if not (folder / paths.TEACHER).exists():
+        return ""
+    about = outputs.read_json(folder / paths.TEACHER, records.REMEDY)
+    return f"{100 * about['validation_accuracy']:.1f} % validation"
 
 
 if __name__ == "__main__":
-    run_arms(arms)
+    run_arms(arms, told=told)

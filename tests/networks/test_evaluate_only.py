@@ -9,7 +9,7 @@ import torch
 
 from stages.lib.analysis import tables
 from stages.lib.core import methods, outputs, paths, records
-from stages.lib.evaluation.context import NO_TRAINING_IMAGES
+from stages.lib.core.records import NO_TRAINING_IMAGES
 from tests import toys
 from tests.conftest import params_with
 from tests.networks import test_odd, whole
@@ -30,6 +30,7 @@ def evaluated(tmp_path_factory):
     params = params_with(test_odd.PARAMS)
     params["model"] |= {"width": 4, "weights": "given.pt"}
     params["train_baseline"]["epochs"] = 0
+    params["teacher"] |= {"name": "convnet", "width": 6, "epochs": 1}
     params["controls"] = {"finetuned": ["baseline", "uniform"], "equal_budget": "all"}
     params["compress"]["arms"] = ["both", "baseline"]
     said = io.StringIO()
@@ -56,10 +57,13 @@ def test_what_trains_is_a_row_with_its_reason_and_the_rest_is_measured(evaluated
 
 def test_the_terminal_and_the_report_say_so(evaluated):
     said = (evaluated / "said.txt").read_text()
+    assert "goes on" not in said
+    assert re.search(r"train_teacher +1 could not be made, ", said)
     assert re.search(r"finetune@0 +1 could not be made, ", said)
     assert re.search(r"structured_prune@0 +[\d.]+ % validation, 1 could not be made, ", said)
     told = (evaluated / paths.REPORT_MARKDOWN).read_text(encoding="utf-8")
     assert "there are no training images, so that nothing was trained" in told
     assert tables.escaped(NO_TRAINING_IMAGES) in told
+    assert re.search(r"\n\| teacher +\|", told)
     chosen = outputs.read_json(evaluated / "artifacts/package" / paths.SELECTION, records.REMEDY)
     assert chosen["recommended"]["smallest"]["choice"]

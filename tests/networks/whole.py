@@ -12,7 +12,7 @@ from stages.lib.core import engines, hardware, methods, outputs, paths, pipeline
 from tests import toys
 
 FILES = ("dvc.yaml", "probe/dvc.yaml", "requirements.txt")
-STAGES = (*methods.stages(), "dtype_bench", "latency_bench", "package", "report")
+STAGES = ("train_teacher", *methods.stages(), "dtype_bench", "latency_bench", "package", "report")
 ROOT = Path(__file__).resolve().parents[2]
 
 

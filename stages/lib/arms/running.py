@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from stages.lib.arms import ahead, engine, joining, scratch, worker
 from stages.lib.arms.scratch import Scratch
 from stages.lib.arms.worker import Refused, Task
-from stages.lib.core import hardware, paths, pipeline, progress, records, timing
+from stages.lib.core import hardware, outputs, paths, pipeline, progress, records, timing
 from stages.lib.core import params as parameters
 from stages.lib.core.errors import UserError
 from stages.lib.core.stage import Stage, Watch, run_stage
@@ -33,11 +33,21 @@ class Arm(NamedTuple):
     function: of the stage's script. It is called with a Context and the arguments, and leaves its
         results and files there.
     arguments: plain values.
+    trained: the networks that it trains, by `trained`, if it does nothing else. It is not run if
+        there are no training images; then their lines say so.
     """
 
     label: str
     function: Callable[..., None]
     arguments: tuple[Any, ...] = ()
+    trained: Sequence[Mapping[str, Any]] = ()
+
+
+def trained(
+    method: str, values: Iterable[float], column: str = "target_sparsity"
+) -> list[dict[str, Any]]:
+    """The networks that an arm trains: their method and, for each, a column of records.REFUSED."""
+    return [{"method": method, column: value} for value in values]
 
 
 class Kept(NamedTuple):
@@ -94,8 +104,23 @@ class ArmedStage(Stage):
                 kept,
             )
             for number, arm in enumerate(arms)
-            if not kept.place(number).exists()
+            if not (kept.place(number).exists() or self.refuses(arm, number))
         ]
+
+    def refuses(self, arm: Arm, number: int) -> bool:
+        """Whether the arm would train and there are no training images. Then it has lines that say
+        so.
+        """
+        if not (arm.trained and self.without_training_images):
+            return False
+        # A network for all seeds is drawn by the first.
+        told = (
+            records.refusal(self.seed or 0, reason=records.NO_TRAINING_IMAGES, **network)
+            for network in arm.trained
+        )
+        table = outputs.table_text(records.REFUSED, told)
+        self.scratch.keep(number, {paths.REFUSED: table.encode()})
+        return True
 
     def ahead(self, arms: Sequence[Arm]) -> list[Kept]:
         """The missing arms of other runs that are ready, if free workers may do them too."""
@@ -114,11 +139,11 @@ class ArmedStage(Stage):
                 found += [] if other.scratch.done() else other.missing(theirs, ahead=True)
         return found
 
-    def tell_of_going_on(self, count: int, missing: Sequence[Kept]) -> None:
-        """Prints a line if the stage was killed before: what it does not do again. count: of arms.
-        missing: of this seed.
+    def tell_of_going_on(self, finished: int, count: int, missing: Sequence[Kept]) -> None:
+        """Prints a line if the stage was killed before: what it does not do again. finished: of
+        `count` arms. missing: of this seed.
         """
-        done = [f"{count - len(missing)} of {count} arms are done"] if count > len(missing) else []
+        done = [f"{finished} of {count} arms are done"] if finished else []
         for kept in missing:
             (Path(kept.task.states) / worker.PROGRESS).unlink(missing_ok=True)
             if point := scratch.reached(Path(kept.task.states)):
@@ -127,14 +152,15 @@ class ArmedStage(Stage):
             run = timing.key((self.name, self.seed))
             print(f"{run}: goes on: {', '.join(done)}", flush=True)
 
-    def run(self, arms: Sequence[Arm], tables: Tables) -> None:
+    def run(self, arms: Sequence[Arm], tables: Tables, told: Callable[[Path], str]) -> None:
         """Runs what has not finished, and joins the arms in the stage's output. Raises UserError if
         an arm does; then the others are cancelled.
         """
         own = self.scratch
         own.remove_outdated()
+        finished = sum(own.place(number).exists() for number in range(len(arms)))
         missing = self.missing(arms)
-        self.tell_of_going_on(len(arms), missing)
+        self.tell_of_going_on(finished, len(arms), missing)
         missing += self.ahead(arms) if missing else []
         tasks = [kept.task for kept in missing]
         at_work = None
@@ -151,7 +177,7 @@ class ArmedStage(Stage):
                         raise UserError(result.text)
                     kept.scratch.keep(kept.number, result)
         joining.join([own.place(number) for number in range(len(arms))], self.directory, tables)
-        made = records.told(records.read(self.directory / paths.ROWS))
+        made = told(self.directory) if arms else "not asked for"
         refused = (self.directory / paths.REFUSED).read_text(encoding="utf-8").count("\n") - 1
         missing = f"{refused} could not be made" if refused else ""
         self.result = ", ".join(filter(None, [made, missing]))
@@ -170,17 +196,19 @@ def _at_work(tasks: Sequence[Task]) -> str:
 def run_arms(
     arms: Callable[[SimpleNamespace], Iterable[Arm]],
     tables: Tables = MappingProxyType({}),
+    told: Callable[[Path], str] = lambda folder: records.told(records.read(folder / paths.ROWS)),
     **options: Any,
 ) -> None:
     """Runs a stage that consists of arms, as `run_stage` does.
 
     arms: of the stage's script: from its params to its arms, in the order of their rows.
     tables: the columns of the stage's own tables, by file: they are there even if no arm is.
+    told: what is said of the stage's output on the terminal.
     options: of `run_stage`.
     """
 
     def main(stage: ArmedStage) -> None:
-        stage.run(list(arms(stage.params)), tables)
+        stage.run(list(arms(stage.params)), tables, told)
 
     main.__module__ = arms.__module__
     run_stage(main, ArmedStage, **options)

@@ -7,6 +7,7 @@ the old result or none, never half of one.
 import csv
 import errno
 import filecmp
+import io
 import json
 import math
 import os
@@ -165,11 +166,17 @@ def write_csv(final: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     """Writes a table. Floats have six significant digits, None is an empty cell. ValueError for a
     key that is not in `columns`.
     """
-    with whole_file(final) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({column: _cell(value) for column, value in row.items()})
+    write_text(final, table_text(columns, rows))
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """The text of a table, as in `write_csv`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({column: _cell(value) for column, value in row.items()})
+    return text.getvalue()
 
 
 def remove_other_seeds(artifacts: Path, seeds: Sequence[int]) -> None:

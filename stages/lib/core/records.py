@@ -9,7 +9,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stages.lib.core import outputs
 from stages.lib.core.errors import UserError
@@ -113,6 +113,10 @@ LAYER_NOISE = ("seed", "method", "target_sparsity", "layer", "decibels", "float3
 LAYER_LATENCY = ("layer", "inputs", "outputs", "microseconds")
 # A network or a file that a stage could not make, and why.
 REFUSED = ("seed", "method", "target_sparsity", "weight_bits", "times_smaller", "reason")
+NO_TRAINING_IMAGES = (
+    "it trains, and there are no training images; on the validation images it would be measured by"
+    " what it was trained on"
+)
 # The cost of a network in a number format. tensor_bytes: of weights and buffers, without the file's
 # header. accuracy: on the test images, if the network was trained. agreement: the share of
 # agreement_images images with the same class as in float32 on the same device (given beside an
@@ -168,6 +172,12 @@ PARSERS = {name: _share_or_none if kind == float | None else kind for name, kind
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Writes rows as CSV, in the given order."""
     outputs.write_csv(path, list(COLUMNS), (asdict(row) for row in rows))
+
+
+def refusal(seed: int, method: str, reason: str, **about: float) -> dict[str, Any]:
+    """A line of REFUSED. about: its other columns, if they are not the baseline's."""
+    usual = {"target_sparsity": 0.0, "weight_bits": 32, "times_smaller": 1.0}
+    return {"seed": seed, "method": method, **usual, **about, "reason": reason}
 
 
 def table_text(path: Path) -> str:

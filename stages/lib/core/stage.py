@@ -58,6 +58,13 @@ class Stage:
         directory.mkdir(exist_ok=True)
         return directory
 
+    @cached_property
+    def without_training_images(self) -> bool:
+        """Whether there are none, and "train" has the validation images."""
+        from stages.lib.core import prepared  # imports numpy
+
+        return prepared.read_meta(paths.PREPARED)["without_training_images"]
+
     def rows(self, stage: str, seed: int) -> list[records.Row]:
         """The rows that another stage left for a seed."""
         return records.read(paths.stage_directory(stage, seed) / paths.ROWS)

@@ -21,11 +21,6 @@ from stages.lib.evaluation.samples import Data
 from stages.lib.evaluation.states import States
 from stages.lib.models import checkpoints, head, registry
 
-NO_TRAINING_IMAGES = (
-    "it trains, and there are no training images; on the validation images it would be measured by"
-    " what it was trained on"
-)
-
 
 class Context(Stage):
     """A stage that works with networks. Each part is made when it is first used.
@@ -73,20 +68,6 @@ class Context(Stage):
         statistics = normalization.of(name, dataset.mean, dataset.std)
         normalize = images.Normalize(*statistics, self.device, self.layout)
         return samples.on_device(dataset, self.device, normalize)
-
-    @cached_property
-    def without_training_images(self) -> bool:
-        """Whether there are none, and "train" has the validation images."""
-        return prepared.read_meta(paths.PREPARED)["without_training_images"]
-
-    def may_train(self, method: str, column: str, values: Sequence[float]) -> bool:
-        """Whether there are training images. If not, stores why there are no networks of a method.
-
-        column, values: of records.REFUSED; a network for each value.
-        """
-        for value in values if self.without_training_images else ():
-            self.results.refuse(method, NO_TRAINING_IMAGES, **{column: value})
-        return not self.without_training_images
 
     @cached_property
     def training_normalize(self) -> images.Normalize:

@@ -46,9 +46,7 @@ class Results:
 
     def refuse(self, method: str, reason: str, **about: Any) -> None:
         """Stores why there is no such network. about: columns of records.REFUSED."""
-        usual = {"target_sparsity": 0.0, "weight_bits": 32, "times_smaller": 1.0}
-        line = {"seed": self.evaluator.seed, "method": method, **usual, **about, "reason": reason}
-        self.refused.append(line)
+        self.refused.append(records.refusal(self.evaluator.seed, method, reason, **about))
 
     def write(self) -> None:
         """Writes the rows, what could not be made, and the predictions."""

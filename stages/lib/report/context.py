@@ -10,6 +10,7 @@ import pandas as pd
 from stages.lib.analysis import tables
 from stages.lib.analysis.findings import Finding
 from stages.lib.analysis.tables import Table
+from stages.lib.core.methods import METHODS
 from stages.lib.report import class_figures, columns, words
 from stages.lib.report.accuracy_figures import headline_table
 from stages.lib.report.columns import Column
@@ -78,6 +79,8 @@ def not_made(lines: pd.DataFrame | None) -> Table | None:
         return None
     names = [
         tables.network(line.method, int(line.weight_bits), line.target_sparsity, line.times_smaller)
+        if line.method in METHODS
+        else line.method  # the teacher
         for line in lines.itertuples()
     ]
     found = lines.assign(network=names).groupby(["method", "reason"], sort=False, as_index=False)

@@ -73,6 +73,7 @@ def read(places: Places, params: SimpleNamespace) -> tuple[Run, Evidence]:
     refused = [
         places.seeded(seeds, stage, paths.REFUSED, records.REFUSED) for stage in methods.stages()
     ]
+    refused.append(places.table("train_teacher", records.REFUSED, paths.REFUSED))
     selected = places.stage("package") / paths.SELECTION
     teacher = places.stage("train_teacher") / paths.TEACHER
     layers = places.stage("train_baseline", seeds[0]) / paths.LAYERS

@@ -111,9 +111,8 @@ def train(
     """
     options, data = getattr(context.params, section), context.data
     if options.epochs and context.without_training_images:
-        weights = "teacher.weights" if section == "teacher" else "model.weights"
         raise UserError(
-            f"{section}.epochs: there are no training images; set it to 0, with {weights} or a"
+            f"{section}.epochs: there are no training images; set it to 0, with model.weights or a"
             " network that brings its weights, or give training images"
         )
     if options.epochs == 0:
