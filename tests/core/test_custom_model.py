@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors
+from safetensors.numpy import save_file
 
 from stages.lib.core import custom_model
 from stages.lib.core.errors import UserError
@@ -158,6 +161,24 @@ def make():
     custom_model.call(name, OFFERED)
     (folder / "nets/written.json").read_text()  # not by the factory
     assert custom_model.unwatched(name) == [Path("secret.json")]
+
+
+@pytest.mark.parametrize("reads", ["numpy import load_file", "torch import load_file"])
+def test_files_that_safetensors_opens_are_told(folder, reads):
+    """It opens them in a library of its own, of which Python does not hear."""
+    (folder / "nets").mkdir()
+    save_file({"x": np.zeros(3)}, folder / "nets/given.safetensors")
+    text = f"""
+from pathlib import Path
+from safetensors.{reads}
+def make():
+    return load_file(Path(__file__).parent / "".join(["given", chr(46), "safetensors"]))
+"""
+    name = write(folder / "nets/net.py", text)
+    before = safetensors.safe_open
+    assert custom_model.call(name, OFFERED)["x"].shape == (3,)
+    assert custom_model.unwatched(name) == [Path("given.safetensors")]
+    assert safetensors.safe_open is before
 
 
 def test_the_fingerprint_is_of_the_file_itself_and_of_no_other(folder):

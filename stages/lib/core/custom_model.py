@@ -13,6 +13,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import safetensors
+
 from stages.lib.core import named_files
 from stages.lib.core.errors import UserError
 from stages.lib.core.repository import person_path, person_repository
@@ -141,6 +143,26 @@ def _listen() -> None:
     sys.addaudithook(hear)
 
 
+@contextmanager
+def _heard_safetensors() -> Iterator[None]:
+    """Lets Python hear of the files that safetensors opens, in a library of its own."""
+    opens = safetensors.safe_open
+
+    def heard(filename: Any, *arguments: Any, **options: Any) -> Any:
+        sys.audit("open", os.fspath(filename), None, os.O_RDONLY)
+        return opens(filename, *arguments, **options)
+
+    names = ("safetensors", "safetensors.torch", "safetensors.numpy")
+    users = [sys.modules[name] for name in names if name in sys.modules]
+    for module in users:
+        module.safe_open = heard
+    try:
+        yield
+    finally:
+        for module in users:
+            module.safe_open = opens
+
+
 def unwatched(name: str) -> list[Path]:
     """The files below its folder that the network's code opened when its factory was last called,
     and whose names are not in it; relative to the folder.
@@ -208,7 +230,8 @@ def _listening() -> Iterator[None]:
     _listen()
     _opened = set()
     try:
-        yield
+        with _heard_safetensors():
+            yield
     finally:
         _last_opened.clear()
         _last_opened.update(_opened)
