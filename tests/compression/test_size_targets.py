@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from stages import compress
 from stages.lib.compression import packed, size_targets
 from stages.lib.evaluation import inference
 from stages.lib.models import checkpoints, prunable
@@ -133,3 +134,8 @@ def test_deep_compression_is_measured_at_the_same_sizes(model, capsys):
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[1] for line in lines] == ["8 ×", "20 ×"]
     assert all(float(line[2].split()[0]) > 0.8 * float(line[1].split()[0]) for line in lines)
+
+
+def test_an_arm_is_refused_by_the_name_of_its_networks():
+    methods = {name: arm.method for name, arm in size_targets.ARMS.items()}
+    assert methods | {"baseline": "baseline_taught"} == compress.METHODS
