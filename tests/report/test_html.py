@@ -123,14 +123,14 @@ def test_code_in_a_text_is_escaped_as_all_else(text):
 
 
 def test_the_numbers_behind_a_finding_have_names_for_people():
-    compared = {"outcome": "better", "one": "global", "other": "uniform", "one_accuracy": 0.9}
+    compared = {"outcome": "better", "one": "global", "other": "uniform", "one_accuracy": -0.9}
     left_out = {"one": "random_global", "left_out": "no accuracy"}
     found = html.evidence([compared, left_out])
     assert found.headers == [
         "outcome", "network", "other network", "why left out", "its accuracy",
     ]  # fmt: skip
     assert found.rows == [
-        ("better", "global", "layer-wise (uniform)", "", "0.9"),
+        ("better", "global", "layer-wise (uniform)", "", "−0.9"),
         ("left out", "random, global", "", "no accuracy", ""),
     ]
 

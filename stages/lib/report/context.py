@@ -119,7 +119,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{abs(value):.4g}" if value >= 0 else f"−{abs(value):.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {shown(one)}" for key, one in value.items())
     if isinstance(value, (list, tuple)):
