@@ -292,7 +292,7 @@ def test_per_seed_stages_are_a_matrix_over_the_seeds(name):
     per_seed = "matrix" in stage
     assert stage.get("matrix") in (None, {"seed": "${seeds}"})
     seed = "${seeds[0]}" if first else "${item.seed}"
-    wanted = f"python -m stages.{name}" + (per_seed or first) * f" --seed {seed}"
+    wanted = f"python3 -m stages.{name}" + (per_seed or first) * f" --seed {seed}"
     assert stage["cmd"] == wanted
 
 
