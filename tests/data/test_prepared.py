@@ -163,7 +163,7 @@ def test_classes_are_counted_and_told_in_a_line(folder):
     assert meta["counts"] == {"train": [7, 7, 6], "validation": [2, 2, 2], "test": [3, 2, 2]}
     assert prepared.commonest(meta, "test") == ("cat", 3 / 7)
     assert prepared.summary(meta) == (
-        "3 classes, images: 20 train, 6 validation, 7 test (42.9% of the commonest class)"
+        "3 classes, images: 20 train, 6 validation, 7 test (42.9 % of the commonest class)"
     )
     assert prepared.class_counts(meta) == "images: cat: 12, dog: 11, é: 10"
 

@@ -99,7 +99,7 @@ def test_a_file_that_an_engine_cannot_load_has_a_line_that_says_why(of_file, tmp
     assert lines[-1]["repetitions"] > 0
 
 
-UNSTEADY = "unsteady: the IQR is 40% of the median; not ranked"
+UNSTEADY = "unsteady: the IQR is 40 % of the median; not ranked"
 LONG = "one call takes longer than the time box: no IQR"
 # 64 images take about half of 64 times as long.
 NOT_RUN = "not run: a call would take about 3.2 s, the time box is 0.02 s"

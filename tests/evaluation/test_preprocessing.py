@@ -43,9 +43,9 @@ def test_the_normalization_that_the_network_was_trained_with_is_found(trained_wi
     if trained_with == used:
         assert line is None
     elif line is not None:
-        assert "gives 100.0% instead of 50.0%" in line
+        assert "gives 100.0 % instead of 50.0 %" in line
     if (trained_with, used) == ("none", "imagenet"):
-        assert line.startswith("on 60 validation images, model.normalize: none gives 100.0%")
+        assert line.startswith("on 60 validation images, model.normalize: none gives 100.0 %")
 
 
 class Fine(nn.Module):
@@ -65,7 +65,7 @@ class Fine(nn.Module):
 def test_a_size_that_suits_the_network_better_is_named():
     data = samples(LEVELS, [0] * 30 + [1] * 30)
     line = preprocessing.hint(Fine(), data, "none", data.normalize)
-    assert line.startswith("on 60 validation images, data.image_size: 64 gives 100.0% instead of")
+    assert line.startswith("on 60 validation images, data.image_size: 64 gives 100.0 % instead of")
 
 
 def test_the_centre_is_compared_on_images_that_fill_it():

@@ -166,7 +166,7 @@ def test_a_file_that_does_not_agree_with_torch_is_no_candidate(prepared_folder, 
     assert rows
     assert not any(row.model for row in rows)
     assert not list(paths.stage_directory("export_onnx", 0).glob("*.onnx"))
-    assert "export_onnx.least_agreement asks for 80.0%" in refused()["onnx_baseline_float32"]
+    assert "export_onnx.least_agreement asks for 80.0 %" in refused()["onnx_baseline_float32"]
 
 
 @pytest.mark.parametrize("name", timm_networks.FAMILIES)

@@ -203,8 +203,8 @@ def _own_parts(meta: dict[str, Any]) -> tuple[str, ...]:
 def summary(meta: dict[str, Any]) -> str:
     """The number of classes and the sizes of the parts. meta: of `read_meta`."""
     sizes = ", ".join(f"{meta['images'][part]:,} {part}" for part in _own_parts(meta))
-    share = commonest(meta, "test")[1]
-    return f"{len(meta['classes'])} classes, images: {sizes} ({share:.1%} of the commonest class)"
+    share = 100 * commonest(meta, "test")[1]
+    return f"{len(meta['classes'])} classes, images: {sizes} ({share:.1f} % of the commonest class)"
 
 
 def class_counts(meta: dict[str, Any]) -> str:

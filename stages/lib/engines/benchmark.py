@@ -156,7 +156,9 @@ def _measured(time: Latency) -> dict[str, Any]:
     if time.repetitions == 1:
         note = "one call takes longer than the time box: no IQR"
     elif not time.is_steady:
-        note = f"unsteady: the IQR is {time.iqr / time.median:.0%} of the median; not ranked"
+        note = (
+            f"unsteady: the IQR is {100 * time.iqr / time.median:.0f} % of the median; not ranked"
+        )
     latencies = {"latency_ms": time.median * 1e3, "latency_iqr_ms": time.iqr and time.iqr * 1e3}
     return {**latencies, "repetitions": time.repetitions, "note": note}
 

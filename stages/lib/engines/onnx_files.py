@@ -148,8 +148,8 @@ class Collection:
         if agreed < self.least_agreement:
             self.results.refuse(
                 method,
-                f"its class is torch's on {agreed:.1%} of the validation images;"
-                f" export_onnx.least_agreement asks for {self.least_agreement:.1%}",
+                f"its class is torch's on {100 * agreed:.1f} % of the validation images;"
+                f" export_onnx.least_agreement asks for {100 * self.least_agreement:.1f} %",
                 **about,
             )
             row = self.results.record(source.model, method, **about, **measured)

@@ -196,10 +196,10 @@ def _pruning(model: nn.Module) -> Iterator[str]:
         reasons.setdefault(text, []).append(name)
     for text, names in reasons.items():
         yield f"keeps {_shown(names)} whole: {text}"
-    share = counting.prunable_weights(model) / counting.parameters(model)
+    share = 100 * counting.prunable_weights(model) / counting.parameters(model)
     yield (
-        f"has {counting.parameters(model):,} parameters; {len(weights)} weight tensors, {share:.1%}"
-        " of them, may be pruned"
+        f"has {counting.parameters(model):,} parameters; {len(weights)} weight tensors,"
+        f" {share:.1f} % of them, may be pruned"
     )
 
 

@@ -48,7 +48,12 @@ def _alternatives(
     for size in sorted({side // 2, 2 * side, USUAL_SIZE} - {side}):
         if SMALLEST <= size <= LARGEST:
             yield f"data.image_size: {size}", samples.normalize, _resized(size), size
-    yield f"cutting the images to {CROP:.1%} of their sides", samples.normalize, _cropped, side
+    yield (
+        f"cutting the images to {100 * CROP:.1f} % of their sides",
+        samples.normalize,
+        _cropped,
+        side,
+    )
 
 
 @torch.no_grad()
@@ -96,6 +101,6 @@ def hint(
     if best is None:
         return None
     return (
-        f"on {len(now)} validation images, {best[0]} gives {best[1]:.1%} instead of"
-        f" {float(now.double().mean()):.1%}: the network may have been trained with it"
+        f"on {len(now)} validation images, {best[0]} gives {100 * best[1]:.1f} % instead of"
+        f" {100 * float(now.double().mean()):.1f} %: the network may have been trained with it"
     )

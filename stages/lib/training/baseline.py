@@ -91,7 +91,7 @@ def describe_untrained(context: Context, test_accuracy: float) -> None:
     params, data = context.params, context.data
     source = params.model.weights if params.model.weights != NONE else params.model.name
     print(
-        f"train_baseline: {source} as it is: test accuracy {test_accuracy:.2%} of"
+        f"train_baseline: {source} as it is: test accuracy {100 * test_accuracy:.2f} % of"
         f" {len(data.test.labels)} images",
         file=sys.stderr,
     )
