@@ -53,7 +53,7 @@ def test_summary_of_known_blocks(blocks, median, iqr):
     [
         (100.0, 1, 1),  # longer than six boxes: made once
         (2.0, 3, 2),  # longer than its box: not repeated after its warm-up
-        (0.3, 5, 1),  # one fits into the box, after one that warms up
+        (0.3, 5, 3),  # one more fits into the box, after one that warms up
     ],
 )
 def test_a_call_that_is_long_for_its_box_is_made_a_few_times(duration, made, counted):

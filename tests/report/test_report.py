@@ -201,6 +201,23 @@ def test_every_ratio_is_the_quotient_of_two_latencies_shown(name):
     assert of_formats[0][8] == shown["dense baseline", TORCH, "1"][5] == "2"
 
 
+def test_a_format_is_the_fastest_only_if_none_has_a_lower_latency():
+    run = RUNS["everything"]()
+    timed = run.timed_formats
+    measured = timed[timed.latency_ms.notna()].sort_values("latency_ms")
+    (place, quickest), *_ = measured[measured.batch_size == 1].iterrows()
+    told = f"{quickest.network} on {quickest.device.upper()}, batch 1: {quickest['dtype']}"
+    assert told in latency_figures.formats(run).seen
+    # Its latency is of one call, and so of no known spread.
+    vars(run)["timed_formats"] = timed.assign(
+        latency_iqr_ms=timed.latency_iqr_ms.where(timed.index != place)
+    )
+    assert (
+        f"{quickest.network} on {quickest.device.upper()}"
+        not in (latency_figures.formats(run).seen.split("Not measured")[0])
+    )
+
+
 def front_of(run):
     """The names of the networks on the Pareto front of latency."""
     lines = cost_figures.gains(run)

@@ -75,15 +75,19 @@ class _Series:
         self.repetitions += number * blocks
 
     def latency(self) -> Latency:
-        return summary(self.blocks or self.warm_up, self.repetitions or len(self.warm_up))
+        if len(self.blocks) > 1:
+            return summary(self.blocks, self.repetitions)
+        few = [*self.warm_up, *self.blocks]  # a block of one call, if any
+        return summary(few, len(few))
 
 
 def interleaved(calls: Sequence[Call], seconds: float, clock: Clock) -> list[Latency]:
     """The latency of each call, with about `seconds` for each, in turns over several rounds. A
     machine that is slow for a while slows all calls, so that their ratios stay right.
 
-    Each call is warmed up three times. If no more calls fit into the box, the last two of these are
-    the measurement. A call that takes longer than MOST_BOXES boxes is made once.
+    Each call is warmed up three times. If no more than one further call fits into the box, it and
+    the last two of these are the measurement. A call that takes longer than MOST_BOXES boxes is
+    made once.
     """
     series = [_Series(call, clock, seconds) for call in calls]
     for _ in range(ROUNDS):
