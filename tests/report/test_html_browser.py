@@ -8,6 +8,8 @@ import shutil
 import pytest
 from shown_runs import RUNS, page
 
+from tests.conftest import ROOT
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MARKS = ".mark-symbol path, .mark-rect path, .mark-line path, .mark-rule line, .role-mark text"
 POINTS = ".mark-symbol.role-mark path"
@@ -41,7 +43,7 @@ def files(tmp_path_factory):
     pages = {name: directory / f"{name}.html" for name in RUNS}
     for name, path in pages.items():
         path.write_text(page(name), encoding="utf-8")
-    return pages
+    return pages | {"the default's": ROOT / "reports/index.html"}
 
 
 def emulate(browser, width, **media):
@@ -236,7 +238,7 @@ return found;
 """
 
 
-@pytest.mark.parametrize("name", ["everything", "little"])
+@pytest.mark.parametrize("name", ["everything", "little", "the default's"])
 @pytest.mark.parametrize("width", [390, 1024, 1440])
 def test_no_text_of_a_chart_lies_over_another(browser, files, name, width):
     show(browser, files[name], width)

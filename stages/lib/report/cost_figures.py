@@ -219,7 +219,7 @@ def _ladder(rungs: pd.DataFrame) -> Panel:
         color=alt.Color("kind:N", title=None, scale=scale)
     )
     text = base.mark_text(align="left", dx=6, fontSize=12).encode(text="text1:N")
-    chart = alt.layer(bars, text).properties(height=34 * len(rungs)).add_params(charts.NARROW)
+    chart = alt.layer(bars, text).properties(height=44 * len(rungs)).add_params(charts.NARROW)
     return Panel("", chart, 420)
 
 
