@@ -482,7 +482,7 @@ def test_with_no_epochs_the_given_weights_are_the_baseline(model, tmp_path, caps
     accuracy = inference.accuracy(model, toys.data().test)
     (row,) = records.read(directory / paths.ROWS)
     assert row.test_accuracy == pytest.approx(accuracy, abs=1e-6)
-    said = f"given.pt as it is: test accuracy {accuracy:.2%} of 12 images"
+    said = f"given.pt as it is: test accuracy {100 * accuracy:.2f} % of 12 images"
     assert said in capsys.readouterr().err
 
 
