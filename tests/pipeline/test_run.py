@@ -200,13 +200,14 @@ def test_interrupted_runs_end_in_the_same_bytes(tiny, tmp_path):
         "finetune": (os.killpg, signal.SIGINT),
     }
     for name, (kill, kind) in kills.items():
+        log = tmp_path / f"{name}.log"
         process = subprocess.Popen(
             repro, cwd=clone.path, env=clone.environment, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         # A stage makes this folder when it has imported everything and begins.
         while not (clone.path / "artifacts" / name).exists():
-            assert process.poll() is None, f"{name} did not start"
+            assert process.poll() is None, log.read_text()
             time.sleep(0.02)
         kill(process.pid, kind)
         assert process.wait() != 0

@@ -49,8 +49,11 @@ def reached(states: Path) -> tuple[int, int] | None:
     files = sorted(states.rglob(f"*{paths.SAFETENSORS}"), key=lambda file: int(file.stem))
     if not files:
         return None
-    with safe_open(files[-1], framework="numpy") as file:
-        state = json.loads(file.metadata()[STATE])["map"]
+    try:
+        with safe_open(files[-1], framework="numpy") as file:
+            state = json.loads(file.metadata()[STATE])["map"]
+    except FileNotFoundError:  # an orphan of the stage that was killed has ended the arm
+        return None
     return (state["epoch"], state["epochs"]) if state["epoch"] <= state["epochs"] else None
 
 

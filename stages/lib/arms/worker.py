@@ -123,7 +123,8 @@ def _files(task: Task) -> dict[str, bytes]:
     states = Path(task.states)
     states.mkdir(parents=True, exist_ok=True)
     (states / PROCESS).write_text(str(os.getpid()))
-    with tempfile.TemporaryDirectory(dir=states) as folder:
+    # Beside the states, which are all that going on looks at.
+    with tempfile.TemporaryDirectory(dir=states.parent) as folder:
         context.begin(Path(task.output), Path(folder) / "files", States(states, task.seconds))
         context.execute(partial(_call, function, task.arguments))
         found = sorted(context.directory.iterdir())
