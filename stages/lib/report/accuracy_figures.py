@@ -183,8 +183,8 @@ def _map(alone: pd.DataFrame) -> Panel:
         tooltip=charts.hover(tells),
     )
     legend = alt.Legend(
-        title="test accuracy", format=".0%", values=[0, 0.5, 1], direction="horizontal",
-        gradientLength=200,
+        title="test accuracy", labelExpr=charts.AS_PERCENT, values=[0, 0.5, 1],
+        direction="horizontal", gradientLength=200,
     )  # fmt: skip
     colour = alt.Scale(scheme="viridis", domain=[0, 1])
     cells = base.mark_rect().encode(color=alt.Color("test_accuracy:Q", scale=colour, legend=legend))

@@ -27,6 +27,8 @@ STROKE = 4
 # Where a label may stand, best first: to the right (1) or left of its point, below (1) or above.
 SIDES = ((1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1))
 KIB = 1024
+# How axes and legends write a share: as the text does, 80 %.
+AS_PERCENT = "format(100 * datum.value, '.4~g') + ' %'"
 # Shares that differ by less are no reason for a longer axis.
 LEAST_RANGE = 0.02
 # The columns that marks read, if a table has them.
@@ -113,13 +115,11 @@ def share_ticks(low: float, high: float) -> list[float]:
 
 
 def shares(column: str, title: str, domain: Sequence[float]) -> Axis:
-    """An axis of shares, written as in the text: 80 %. It may reach a little beyond 100 %, for the
-    marks.
-    """
+    """An axis of shares. It may reach a little beyond 100 %, for the marks."""
     axis = alt.Axis(
         title=title,
         values=share_ticks(*domain),
-        labelExpr="format(100 * datum.value, '.4~g') + ' %'",
+        labelExpr=AS_PERCENT,
     )
     return Axis(column, {"axis": axis, "scale": alt.Scale(domain=list(domain), nice=False)})
 
