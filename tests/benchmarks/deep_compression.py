@@ -114,8 +114,7 @@ def compressed(context: Context) -> None:
                 model.get_parameter(name).copy_(means(model.get_parameter(name), one))
         epochs = max(1, options.epochs // 2)
         model = trained(model, epochs, f"shared {factor}", masks=kept, scheme=Shared(groups))
-        batches = loop.batches(len(train.labels), train.batch_size, context.generator("norms"))
-        chosen = batches[: size_targets.NORM_BATCHES]
+        chosen = size_targets.norm_batches(train, context.generator("norms"))
         fitted = batch_norm.recalibrated(
             model, (train.normalize(train.images[index]) for index in chosen)
         )

@@ -33,6 +33,7 @@ SPARSITIES = [0.4, 0.6, 0.8, 0.9]
 STEP = 0.2
 PARAMS = TINY | {
     "sparsities": SPARSITIES,
+    "engine": {},  # as people run it: TINY has one worker
     "data": TINY["data"] | {"source": "cifar10"},
     "training": TINY["training"] | {"batch_size": 128, "shift": 4, "mirror": True},
     "train_baseline": {"epochs": 6},
@@ -132,6 +133,7 @@ def compare(parts: dict, classes: list[str], params: dict, count: int) -> None:
     seeds = params["seeds"]
     with tempfile.TemporaryDirectory() as temporary:
         repository = Repository(Path(temporary), params)
+        repository.stages("probe")
         folder = repository.path / "data/prepared"
         folder.mkdir(parents=True)
         prepared.write(folder, parts, classes, "cifar10")

@@ -17,8 +17,9 @@ from stages.lib.quantization.linear import Quantized, with_weights
 from stages.lib.training import distillation, loop
 from stages.lib.training.recovery import recover
 
-# Batches of training images from which batch norm's statistics are estimated at the end.
-NORM_BATCHES = 10
+# Batch norm's statistics are estimated at the end from training images of so many pixels in all:
+# 5,000 images of 32×32 pixels.
+NORM_PIXELS = 5_000 * 32 * 32
 # Images on which a compacted network is compared with the network before.
 CHECK_IMAGES = 16
 # A file takes at least this share of the bytes asked for; its codes are chosen for this one.
@@ -100,13 +101,19 @@ def finished(
     )
 
 
+def norm_batches(train: Samples, stream: torch.Generator) -> list[torch.Tensor]:
+    """The indices of the images from which batch norm's statistics are estimated, by batch."""
+    batches = loop.batches(len(train.labels), train.batch_size, stream)
+    return batches[: -(-NORM_PIXELS // (train.pixels * train.batch_size))]
+
+
 def of_size(
     scheme: ExactRate, model: nn.Module, budget: float, train: Samples, stream: torch.Generator
 ) -> Compact | None:
     """The trained network whose packed file takes `budget` bytes, or less by a hundredth at most
     where single codes allow it; None if every file is larger.
     """
-    batches = loop.batches(len(train.labels), train.batch_size, stream)[:NORM_BATCHES]
+    batches = norm_batches(train, stream)
     best, most, bits = None, -1, scheme.last_bits
     for _ in range(TRIES):
         scheme.hold(model, bits)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from stages.lib.core import normalization
 from stages.lib.evaluation.images import Normalize, fixed_normalize
-from stages.lib.evaluation.samples import BATCH, PIXELS, Samples
+from stages.lib.evaluation.samples import Samples, batch_size
 from stages.lib.models.modes import evaluating, input_like
 
 # Of the published networks; and the share of a side that their evaluation keeps.
@@ -62,7 +62,7 @@ def _correct(
 ) -> torch.Tensor:
     """Which of the first MOST_IMAGES images are right: bool [n]."""
     like = input_like(model)
-    step = max(1, min(BATCH, BATCH * PIXELS // side**2))
+    step = batch_size(side**2, like.device)
     with evaluating(model):
         found = [
             model(change(normalize(images)).to(like)).argmax(1).cpu()
